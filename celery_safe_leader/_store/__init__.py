@@ -1,0 +1,1 @@
+"""Redis: scripts, codec, connections and stores. Knows no rule of the election."""

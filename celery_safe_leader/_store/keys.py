@@ -1,0 +1,75 @@
+"""Names of the keys in Redis.
+
+The hash tag is that of the key, not of the election: the elections of one key (beats, workers)
+and its ledger share a cluster slot, so that one script can check a lease and write the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ElectionKeys", "LedgerKeys"]
+
+
+@dataclass(frozen=True, slots=True)
+class ElectionKeys:
+    """Keys of one election."""
+
+    key: str
+    """What the user calls it: ``leader_key``, or ``key=`` of the stand-alone library."""
+    role: str = ""
+    """Which of the key's elections: ``beat``, ``worker``, or empty for a stand-alone one."""
+
+    @property
+    def election(self) -> str:
+        """Name for people: ``shop:beat``."""
+        return f"{self.key}:{self.role}" if self.role else self.key
+
+    def _name(self, part: str) -> str:
+        role = f"{self.role}:" if self.role else ""
+        return f"{{leader:{self.key}}}:{role}{part}"
+
+    @property
+    def lease(self) -> str:
+        """The record: a hash."""
+        return self._name("lease")
+
+    @property
+    def history(self) -> str:
+        """Transitions: a capped stream."""
+        return self._name("history")
+
+    @property
+    def wake(self) -> str:
+        """A short list that a resigning leader fills to wake standbys."""
+        return self._name("wake")
+
+    @property
+    def witness(self) -> str:
+        """Written by standbys to see whether replicas confirm (``wait_replicas``)."""
+        return self._name("witness")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerKeys:
+    """Keys of the ledger of one key: shared by every election of that key."""
+
+    key: str
+
+    @property
+    def runs(self) -> str:
+        """Hash: entry -> last occurrence committed."""
+        return f"{{leader:{self.key}}}:runs"
+
+    @property
+    def pending(self) -> str:
+        """Hash: entry -> occurrence claimed and not committed."""
+        return f"{{leader:{self.key}}}:pending"
+
+    def accepted(self, occurrence: str) -> str:
+        """Which publication of an occurrence a worker accepted first: a string."""
+        return f"{{leader:{self.key}}}:accepted:{occurrence}"
+
+    def again(self, occurrence: str) -> str:
+        """Marks an occurrence that a leader attempted a second time: a string."""
+        return f"{{leader:{self.key}}}:again:{occurrence}"

@@ -1,0 +1,122 @@
+"""Every error that this package raises, as one tree.
+
+All arguments are positional and are kept in ``args``, and the text is built in ``__str__``: an
+error that crosses a process border (pickle, or Celery's result backend, which rebuilds
+``cls(*args)`` from JSON) arrives with the same type, fields and text.
+
+    SafeLeaderError
+    ├── ConfigurationError     a wrong option; raised before anything starts
+    ├── LifecycleError         a call that the present state does not allow
+    ├── StoreError             the election's Redis
+    │   ├── StoreUnavailableError   no answer: the outcome is unknown
+    │   └── StoreRefusedError       it answered with an error
+    └── NotLeaderError         leadership was required and is not there
+        └── LeadershipLostError     it was there when the work began
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "LeadershipLostError",
+    "LifecycleError",
+    "NotLeaderError",
+    "SafeLeaderError",
+    "StoreError",
+    "StoreRefusedError",
+    "StoreUnavailableError",
+]
+
+
+class SafeLeaderError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigurationError(SafeLeaderError, ValueError):
+    """An option has a value that is not allowed.
+
+    Raised when the option is given, before any thread, connection or process is started.
+
+    Args:
+        setting: Name of the setting or argument.
+        value: ``repr`` of the refused value, without secrets.
+        allowed: What is allowed, as the end of a sentence: "a number of seconds above 0".
+    """
+
+    def __init__(self, setting: str, value: str, allowed: str) -> None:
+        super().__init__(setting, value, allowed)
+        self.setting = setting
+        self.value = value
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.setting} is {self.value}; it must be {self.allowed}"
+
+
+class LifecycleError(SafeLeaderError, RuntimeError):
+    """A call that the present state does not allow, such as any call after ``shutdown()``."""
+
+
+class StoreError(SafeLeaderError):
+    """The election's Redis did not do what was asked.
+
+    The error of redis-py, if there was one, is in ``__cause__``.
+
+    Args:
+        key: The election, or the Redis key, that was asked for.
+        detail: What happened, without secrets.
+    """
+
+    def __init__(self, key: str, detail: str) -> None:
+        super().__init__(key, detail)
+        self.key = key
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.detail}"
+
+
+class StoreUnavailableError(StoreError):
+    """No answer came: refused, timed out or cut off. The request may have been executed."""
+
+
+class StoreRefusedError(StoreError):
+    """Redis answered with an error: a replica, missing rights, a key of another type."""
+
+
+class NotLeaderError(SafeLeaderError):
+    """Leadership was required, and this process does not lead.
+
+    Args:
+        key: The election.
+        holder: Candidate id of who is thought to lead, empty if nobody is known to.
+    """
+
+    def __init__(self, key: str, holder: str = "") -> None:
+        super().__init__(key, holder)
+        self.key = key
+        self.holder = holder
+
+    def __str__(self) -> str:
+        who = f"{self.holder} does" if self.holder else "nobody is known to"
+        return f"this process does not lead {self.key!r} ({who})"
+
+
+class LeadershipLostError(NotLeaderError):
+    """Leadership was held when the work began and has ended since, even if won again.
+
+    Args:
+        key: The election.
+        fencing_token: The token under which the work began.
+        reason: Why leadership ended.
+    """
+
+    def __init__(self, key: str, fencing_token: int = 0, reason: str = "") -> None:
+        super().__init__(key)
+        self.args = (key, fencing_token, reason)
+        self.fencing_token = fencing_token
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"leadership of {self.key!r} under token {self.fencing_token} has ended{why}"
