@@ -1,0 +1,193 @@
+"""Redis URLs: read them, and show them without secrets. Makes no client."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TypedDict
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from celery_safe_leader.errors import ConfigurationError
+
+__all__ = [
+    "SCHEMES",
+    "RedisUrl",
+    "is_redis_url",
+    "parse_url",
+    "safe_url",
+    "scheme_of",
+    "split_urls",
+]
+
+SCHEMES = {
+    "redis": "redis",
+    "valkey": "redis",
+    "rediss": "rediss",
+    "valkeys": "rediss",
+    "unix": "unix",
+    "redis+socket": "unix",
+}
+"""Scheme as written -> kind of connection: plain TCP, TLS or unix socket."""
+
+_ALLOWED = f"the URL of one Redis or Valkey server, starting with {', '.join(SCHEMES)} and ://"
+_WELL_FORMED = (
+    "a URL with a host, a port from 0 to 65535, and credentials in which /, ?, # and @ are "
+    "percent-encoded (%2F, %3F, %23, %40)"
+)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)?(?::[0-9]{1,5})?\Z")
+_PATH = re.compile(r"[\w/.~+-]*\Z")
+_NEXT_URL = re.compile(r";(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_HIDDEN = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUrl:
+    """Where one server is and how to log in. Its repr shows no secret."""
+
+    kind: str
+    """``redis``, ``rediss`` or ``unix``."""
+    host: str = "localhost"
+    port: int = 6379
+    path: str = ""
+    """Of the socket file; empty for TCP and TLS."""
+    db: int = 0
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Decoded parameters, the database number not among them."""
+
+    def __str__(self) -> str:
+        if self.kind == "unix":
+            return f"unix://{self.path}?db={self.db}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.kind}://{host}:{self.port}/{self.db}"
+
+
+def scheme_of(url: object) -> str:
+    """Return what stands before ``://`` in lower case, empty if that is no scheme."""
+    head, separator, _ = str(url).partition("://")
+    return head.lower() if separator and _SCHEME.match(head) else ""
+
+
+def is_redis_url(url: object) -> bool:
+    """Whether the scheme is one that :func:`parse_url` reads."""
+    return isinstance(url, str) and scheme_of(url) in SCHEMES
+
+
+def split_urls(urls: str) -> list[str]:
+    """Take apart what Celery joins with ``;``, but not at a ``;`` within a password."""
+    return [part for part in _NEXT_URL.split(urls) if part]
+
+
+def safe_url(url: object) -> str:
+    """Show a URL, or several joined with ``;``, without credentials and parameters.
+
+    Accepts anything, and rather hides too much: what cannot be told from a secret is ``***``.
+    """
+    if not isinstance(url, str):
+        return _HIDDEN
+    return ";".join(_safe_part(part) for part in split_urls(url)) or _HIDDEN
+
+
+def _safe_part(url: str) -> str:
+    scheme = scheme_of(url)
+    if not scheme:
+        return _HIDDEN
+    rest = url.partition("://")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    tail = rest[len(authority) :]
+    if "@" in tail:
+        # A password with an unescaped / ? or #: nothing tells where it ends.
+        return f"{scheme}://{_HIDDEN}"
+    host = authority.rpartition("@")[2]
+    path = re.split(r"[?#]", tail, maxsplit=1)[0]
+    if not _HOST.match(host):
+        host = _HIDDEN
+    if not _PATH.match(path):
+        path = f"/{_HIDDEN}"
+    return f"{scheme}://{host}{path}"
+
+
+def parse_url(url: object, *, setting: str = "redis") -> RedisUrl:
+    """Read the URL of one server.
+
+    Args:
+        url: With credentials percent-encoded, as in every URL.
+        setting: Name of the setting or argument, for errors.
+
+    Raises:
+        ConfigurationError: Not such a URL. The text holds no secret.
+    """
+    kind = SCHEMES.get(scheme_of(url))
+    if kind is None or not isinstance(url, str):
+        raise ConfigurationError(setting, _describe_refused(url), _ALLOWED)
+    shown = safe_url(url)
+    if len(parts := split_urls(url)) > 1:
+        raise ConfigurationError(setting, f"{len(parts)} URLs, {shown}", _ALLOWED)
+    try:
+        split = urlsplit(url)
+        _refuse_stray_at(kind, split)
+        read = _read_socket if kind == "unix" else _read_address
+        return read(kind, split)
+    except ValueError as error:
+        # The text of a ValueError of urllib quotes what it could not read: maybe a password.
+        allowed = str(error) if isinstance(error, _UnreadableError) else _WELL_FORMED
+    raise ConfigurationError(setting, shown, allowed)
+
+
+class _UnreadableError(ValueError):
+    """Says what the URL must be, without a part of it."""
+
+
+def _describe_refused(url: object) -> str:
+    scheme = scheme_of(url)
+    return f"a URL with the scheme {scheme!r}" if scheme else "not a URL (it has no scheme)"
+
+
+def _refuse_stray_at(kind: str, split: SplitResult) -> None:
+    """Refuse an @ behind the address: a password cut short would be taken for a host and port."""
+    if kind == "unix" and not split.netloc:
+        return
+    if "@" in split.path + split.query + split.fragment:
+        raise _UnreadableError(_WELL_FORMED)
+
+
+def _read_socket(kind: str, split: SplitResult) -> RedisUrl:
+    query = dict(parse_qsl(split.query))
+    path = unquote(split.path)
+    if not path.strip("/"):
+        raise _UnreadableError("a URL with the path of a socket, such as unix:///run/redis.sock")
+    return RedisUrl(kind, "", 0, path, _database("", query), **_login(split, query))
+
+
+def _read_address(kind: str, split: SplitResult) -> RedisUrl:
+    query = dict(parse_qsl(split.query))
+    host, port = unquote(split.hostname or "localhost"), split.port or 6379
+    return RedisUrl(kind, host, port, "", _database(split.path, query), **_login(split, query))
+
+
+def _database(path: str, query: dict[str, str]) -> int:
+    # Of several numbers the parameter counts, as in redis-py.
+    for name in ("virtual_host", "db"):
+        path = query.pop(name, path)
+    text = unquote(path).strip("/")
+    if text and not (text.isascii() and text.isdigit()):
+        raise _UnreadableError("a URL whose database is a whole number")
+    return int(text or 0)
+
+
+class _Login(TypedDict):
+    username: str | None
+    password: str | None
+    query: tuple[tuple[str, str], ...]
+
+
+def _login(split: SplitResult, query: dict[str, str]) -> _Login:
+    """Take the credentials out of the address, else the parameters, and what is left of these."""
+    in_query = query.pop("username", None), query.pop("password", None)
+    return {
+        "username": unquote(split.username or "") or in_query[0],
+        "password": unquote(split.password or "") or in_query[1],
+        "query": tuple(query.items()),
+    }
