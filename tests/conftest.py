@@ -1,0 +1,112 @@
+"""Fixtures: real servers, a proxy, child processes, and a clean environment.
+
+A test that only reads and writes keys takes ``shared_server`` and ``key``. A test that stops,
+pauses or empties a server takes ``server`` (each kind that is installed) or ``valkey_server``.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.processes import Children, clean_environment
+from tests.support.proxy import Proxy
+from tests.support.servers import KINDS, ExternalServer, Server, installed_kinds
+
+# Before anything imports Celery, which reads some of them at import.
+for _name in set(os.environ) - set(clean_environment()):
+    del os.environ[_name]
+
+EXTERNAL_URL = os.environ.get("SAFE_LEADER_TEST_URL", "")
+"""A server that is there already: tests of ``shared_server`` run on it too."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for kind in sorted(set(KINDS) - set(installed_kinds())):
+        terminalreporter.write_line(
+            f"NOT RUN on {kind}: there is no {kind}-server here; "
+            f"the tests of servers ran on {', '.join(installed_kinds()) or 'nothing'} only",
+            yellow=True,
+        )
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove what an earlier test or an import may have left in the environment."""
+    for name in set(os.environ) - set(clean_environment()):
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., Server]]:
+    """Start servers: ``start_server("redis", password="x")``. Arguments are those of Server."""
+    servers: list[Server] = []
+
+    def start(kind: str = "", **options: Any) -> Server:
+        servers.append(Server(kind or installed_kinds()[0], **options))
+        return servers[-1].start()
+
+    yield start
+    for server in reversed(servers):
+        server.close()
+
+
+@pytest.fixture(params=installed_kinds())
+def server(request: pytest.FixtureRequest, start_server: Callable[..., Server]) -> Server:
+    """A fresh server of each kind, which the test may break."""
+    return start_server(request.param)
+
+
+@pytest.fixture
+def valkey_server(start_server: Callable[..., Server]) -> Server:
+    """A fresh Valkey, which the test may break."""
+    return start_server("valkey")
+
+
+@pytest.fixture(scope="session", params=[*installed_kinds(), *(["external"] * bool(EXTERNAL_URL))])
+def shared_server(request: pytest.FixtureRequest) -> Iterator[ExternalServer]:
+    """A server of each kind for the whole run: use keys of your own, and leave it as it is."""
+    if request.param == "external":
+        server = ExternalServer(EXTERNAL_URL)
+    else:
+        server = Server(request.param).start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def key() -> str:
+    """The name of an election that no other test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def start_proxy() -> Iterator[Callable[[Server], Proxy]]:
+    """Put a proxy in front of a server: ``start_proxy(server)``."""
+    proxies: list[Proxy] = []
+
+    def start(server: Server) -> Proxy:
+        proxies.append(Proxy(server.port, server.host))
+        return proxies[-1]
+
+    yield start
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture
+def proxy(start_proxy: Callable[[Server], Proxy], server: Server) -> Proxy:
+    """A proxy in front of ``server``."""
+    return start_proxy(server)
+
+
+@pytest.fixture
+def children() -> Iterator[Children]:
+    """Starts child processes, and ends them after the test."""
+    with_children = Children()
+    yield with_children
+    with_children.close()

@@ -1,0 +1,1 @@
+"""What tests share: real servers, a TCP proxy that fails on order, child processes."""
