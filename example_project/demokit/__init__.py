@@ -1,0 +1,1 @@
+"""What the demo is made of: processes, the election as seen in Redis, and lines on the screen."""

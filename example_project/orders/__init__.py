@@ -1,0 +1,1 @@
+"""An app with periodic tasks. Each of them records that it ran, and for which due moments."""

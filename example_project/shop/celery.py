@@ -1,0 +1,11 @@
+"""The Celery app of the project: ``celery -A shop beat`` and ``celery -A shop worker`` start here."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
+
+app = Celery("shop")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
