@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ElectionKeys", "LedgerKeys"]
+from celery_safe_leader.errors import ConfigurationError
+
+__all__ = ["ElectionKeys", "LedgerKeys", "checked_key"]
+
+LONGEST_KEY = 1024
+"""Bytes of UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +78,23 @@ class LedgerKeys:
     def again(self, occurrence: str) -> str:
         """Marks an occurrence that a leader attempted a second time: a string."""
         return f"{{leader:{self.key}}}:again:{occurrence}"
+
+
+def checked_key(key: object, setting: str = "key") -> str:
+    """Return the name of an election if it can be one.
+
+    Raises:
+        ConfigurationError: It is no text, empty, too long or not encodable.
+    """
+    allowed = f"the name of the election: a text of 1 to {LONGEST_KEY} bytes"
+    if not isinstance(key, str):
+        raise ConfigurationError(setting, f"{key!r} (a {type(key).__name__})", allowed)
+    size = len(key.encode("utf-8", "replace"))
+    if not 1 <= size <= LONGEST_KEY:
+        shown = repr(key) if size < 80 else f"{key[:40]!r}… ({size} bytes)"
+        raise ConfigurationError(setting, shown, allowed)
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigurationError(setting, ascii(key), allowed + " of valid Unicode") from None
+    return key

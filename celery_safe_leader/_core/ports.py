@@ -1,0 +1,32 @@
+"""What the shells need from a store."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from celery_safe_leader._core.messages import Reply, Request
+
+__all__ = ["AsyncStore", "Store"]
+
+
+class Store(Protocol):
+    """A blocking store."""
+
+    def execute(self, request: Request) -> Reply:
+        """Execute a request; raises a ``StoreError`` where there is no usable reply."""
+
+    def interrupt(self) -> None:
+        """Break a blocking read off. From any thread."""
+
+    def close(self) -> None:
+        """Close all connections. From any thread."""
+
+
+class AsyncStore(Protocol):
+    """A store that is awaited."""
+
+    async def execute(self, request: Request) -> Reply:
+        """Execute a request; raises a ``StoreError`` where there is no usable reply."""
+
+    async def close(self) -> None:
+        """Close all connections."""

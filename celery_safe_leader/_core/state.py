@@ -1,0 +1,79 @@
+"""States of a candidate, and the one table of the moves between them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from celery_safe_leader.errors import LifecycleError
+
+__all__ = ["TRANSITIONS", "Move", "State", "next_state"]
+
+
+class State(enum.Enum):
+    """What a candidate is at this moment."""
+
+    IDLE = "idle"
+    """Takes no part: not started yet, or stopped."""
+    STANDBY = "standby"
+    """Takes part and does not lead: observes, and campaigns when it may."""
+    LEADING = "leading"
+    """Leads until its deadline."""
+    RESIGNING = "resigning"
+    """Leads no longer, and is giving the record up."""
+    CLOSED = "closed"
+    """Ended for good."""
+
+
+class Move(enum.Enum):
+    """What can happen to a candidate."""
+
+    START = "start"
+    WIN = "win"
+    """A campaign was accepted, and its lease is not over yet."""
+    LOSE = "lose"
+    """The lease ended, or the record belongs to somebody else."""
+    GIVE_UP = "give up"
+    """Stopped while it leads, or while a campaign is under way."""
+    HALT = "halt"
+    """Stopped while there is nothing to give up."""
+    SETTLE = "settle"
+    """The resignation is through, or pointless."""
+    CLOSE = "close"
+
+
+TRANSITIONS: Mapping[State, Mapping[Move, State]] = MappingProxyType(
+    {
+        State.IDLE: {
+            Move.START: State.STANDBY,
+            Move.HALT: State.IDLE,
+            Move.CLOSE: State.CLOSED,
+        },
+        State.STANDBY: {
+            Move.WIN: State.LEADING,
+            Move.GIVE_UP: State.RESIGNING,
+            Move.HALT: State.IDLE,
+        },
+        State.LEADING: {Move.LOSE: State.STANDBY, Move.GIVE_UP: State.RESIGNING},
+        State.RESIGNING: {
+            Move.SETTLE: State.IDLE,
+            Move.HALT: State.RESIGNING,
+            Move.START: State.STANDBY,
+        },
+        State.CLOSED: {Move.CLOSE: State.CLOSED, Move.HALT: State.CLOSED},
+    }
+)
+
+
+def next_state(state: State, move: Move) -> State:
+    """Look a move up.
+
+    Raises:
+        LifecycleError: The table does not allow it; nothing has changed.
+    """
+    try:
+        return TRANSITIONS[state][move]
+    except KeyError:
+        message = f"a candidate that is {state.value} cannot {move.value}"
+        raise LifecycleError(message) from None

@@ -1,0 +1,168 @@
+"""Drives a candidate from asyncio tasks: the same steps as the threads', awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+
+from celery_safe_leader._core.events import DemotionReason, Event
+from celery_safe_leader._core.messages import Reply, Request
+from celery_safe_leader._core.options import Options
+from celery_safe_leader._core.ports import AsyncStore
+from celery_safe_leader._core.state import State
+from celery_safe_leader._runtime.candidate import Candidate
+from celery_safe_leader._runtime.clock import Clock
+from celery_safe_leader._runtime.listeners import Listener
+
+__all__ = ["AsyncRunner"]
+
+logger = logging.getLogger("celery_safe_leader")
+
+
+class AsyncRunner:
+    """Runs one candidate on the event loop that calls ``elect()``."""
+
+    def __init__(
+        self, options: Options, name: str, store: AsyncStore, *, clock: Clock | None = None
+    ) -> None:
+        """Make an idle runner: no task, no IO."""
+        self._store = store
+        self._reset()
+        self.candidate = Candidate(
+            options, name, deliver=self._deliver, clock=clock, reset=self._reset
+        )
+
+    def _reset(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+        self._teller: asyncio.Task[None] | None = None
+        self._request: asyncio.Future[Reply] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._wake = asyncio.Event()
+        self._told: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def elect(self) -> None:
+        """Take part in the election from now on. Call it on the event loop."""
+        asyncio.get_running_loop()
+        self.candidate.start()
+        if self._task is None:
+            name = f"leader:{self.candidate.name}"
+            self._told = asyncio.Queue()
+            self._teller = asyncio.create_task(self._tell(self._told), name=f"{name}:events")
+            self._task = asyncio.create_task(self._run(), name=name)
+        self._wake.set()
+
+    async def stop(self, reason: DemotionReason, timeout: float) -> None:
+        """Take part no longer; leadership ends before the first await."""
+        awaiting = self.candidate.stop(reason)
+        if awaiting and self._request is not None:
+            self._request.cancel()
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=timeout)
+
+    async def close(self) -> None:
+        """End for good."""
+        self.candidate.close()
+        for task in (self._request, self._task):
+            if task is not None:
+                task.cancel()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+        if self._teller is not None:
+            # The events that are due are told; a listener that calls us is not waited for.
+            self._told.put_nowait(None)
+            if self._teller is not asyncio.current_task():
+                await asyncio.wait({self._teller}, timeout=self.candidate.options.ttl)
+        await self._store.close()
+
+    async def _run(self) -> None:
+        try:
+            while self.candidate.state not in (State.IDLE, State.CLOSED):
+                try:
+                    await self._step()
+                except Exception:
+                    # As with threads: a loop cannot die in silence.
+                    name = self.candidate.name
+                    logger.exception("Election %r: unexpected error; going on", name)
+                    await self._sleep(self.candidate.options.wait)
+        finally:
+            self._task = None
+            self._told.put_nowait(None)
+            self._notify()
+
+    async def _step(self) -> None:
+        request = self.candidate.poll()
+        if request is None:
+            if self.candidate.state not in (State.IDLE, State.CLOSED):
+                await self._sleep(self.candidate.pause())
+            return
+        await self._execute(request)
+        self._notify()
+
+    async def _execute(self, request: Request) -> None:
+        # A task of its own, so that stop() can break a blocking read off.
+        task = asyncio.ensure_future(self._store.execute(request))
+        self._request = task
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        finally:
+            self._request = None
+        if task.cancelled():
+            return  # by stop(), which has dropped the request
+        error = task.exception()
+        if error is None:
+            self.candidate.receive(request, task.result())
+        elif isinstance(error, Exception):
+            self.candidate.failed(request, error)
+        else:
+            raise error
+
+    async def _sleep(self, seconds: float | None) -> None:
+        self._wake.clear()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+    def _deliver(self, events: list[Event]) -> None:
+        for event in events:
+            self._told.put_nowait(event)
+        self._notify()
+
+    def _notify(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def change(self) -> None:
+        """Wait until something may have changed."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    async def _tell(self, told: asyncio.Queue[Event | None]) -> None:
+        left: float | None = None
+        while True:
+            try:
+                event = await asyncio.wait_for(told.get(), left)
+            except asyncio.TimeoutError:
+                left = self.candidate.tick()
+                continue
+            if event is None:
+                return
+            for listener, argument in self.candidate.calls(event):
+                await self._call(listener, argument)
+            left = self.candidate.tick()
+
+    async def _call(self, listener: Listener, argument: Event | Exception) -> None:
+        try:
+            result = listener(argument)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            kind = type(argument).__name__.lower()
+            logger.exception("Election %r: a listener of %s failed", self.candidate.name, kind)

@@ -1,0 +1,185 @@
+"""A candidate in a process: the election, its clock and its listeners; all but the waiting.
+
+The thread runner and the asyncio runner both build on this class.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+
+from celery_safe_leader._core.election import Election
+from celery_safe_leader._core.events import (
+    Demoted,
+    DemotionReason,
+    Elected,
+    Event,
+    Lease,
+    StoreFailed,
+)
+from celery_safe_leader._core.messages import Await, Reply, Request
+from celery_safe_leader._core.options import Options
+from celery_safe_leader._core.state import State
+from celery_safe_leader._runtime.clock import Clock, SystemClock, new_candidate_id, new_seed
+from celery_safe_leader._runtime.listeners import Listener, Listeners
+from celery_safe_leader.errors import LifecycleError
+
+__all__ = ["Candidate"]
+
+logger = logging.getLogger("celery_safe_leader")
+_all: weakref.WeakSet[Candidate] = weakref.WeakSet()
+
+
+class Candidate:
+    """Drives one election. Views are safe from any thread; the steps are for a runner."""
+
+    def __init__(
+        self,
+        options: Options,
+        name: str,
+        *,
+        deliver: Callable[[list[Event]], None],
+        clock: Clock | None = None,
+        reset: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Make an idle candidate.
+
+        Args:
+            options: What it was told.
+            name: Of the election, for people.
+            deliver: Given new events, in order, under the candidate's lock; must not block.
+            clock: Read instead of the system's.
+            reset: Called in a forked child, where the runner's threads do not exist.
+        """
+        self.options = options
+        self.name = name
+        self.listeners = Listeners()
+        self.clock = clock or SystemClock()
+        self._deliver = deliver
+        self._reset = reset
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        # Reentrant: a signal handler that stops us may interrupt elect() of its own thread.
+        self._lock = threading.RLock()
+        self._awaiting = False
+        self.candidate_id = new_candidate_id()
+        self._election = Election(self.options, self.candidate_id, new_seed())
+
+    def _after_fork(self) -> None:
+        self._begin()
+        self._reset()
+
+    # Views
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease, if this process leads now."""
+        lease = self._election.lease
+        if lease is None or self._pid != os.getpid() or not lease.valid(self.clock.now()):
+            return None
+        return lease
+
+    @property
+    def state(self) -> State:
+        """What the candidate is."""
+        return self._election.state
+
+    # Steps
+
+    def start(self) -> None:
+        """Take part."""
+        with self._lock:
+            if self._election.state is State.CLOSED:
+                raise LifecycleError(f"{self.name!r} was shut down; make a new leader object")
+            if self._election.state in (State.STANDBY, State.LEADING):
+                raise LifecycleError(f"elect() was called already for {self.name!r}")
+            self._election.start(self.clock.now())
+            self._publish()
+
+    def stop(self, reason: DemotionReason) -> bool:
+        """Take part no longer; tell whether a blocking read is under way."""
+        with self._lock:
+            awaiting, self._awaiting = self._awaiting, False
+            self._election.stop(self.clock.now(), reason)
+            self._publish()
+            return awaiting
+
+    def close(self) -> None:
+        """End for good."""
+        with self._lock:
+            if self._election.state not in (State.IDLE, State.RESIGNING, State.CLOSED):
+                self._election.stop(self.clock.now(), DemotionReason.SHUTDOWN)
+            self._election.close()
+            self._publish()
+
+    def tick(self) -> float | None:
+        """Notice a lease that is over; return the seconds until the next such moment."""
+        with self._lock:
+            now = self.clock.now()
+            self._election.tick(now)
+            self._publish()
+            lease = self._election.lease
+            return None if lease is None else lease.remaining(now)
+
+    def poll(self) -> Request | None:
+        """Return what to send now."""
+        with self._lock:
+            request = self._election.poll(self.clock.now())
+            self._awaiting = isinstance(request, Await)
+            self._publish()
+            return request
+
+    def pause(self) -> float | None:
+        """Return the seconds until the next poll; ``None``: only after a verb."""
+        with self._lock:
+            return self._election.pause(self.clock.now())
+
+    def receive(self, request: Request, reply: Reply) -> None:
+        """Take in a reply."""
+        with self._lock:
+            self._awaiting = False
+            self._election.receive(request, reply, self.clock.now())
+            self._publish()
+
+    def failed(self, request: Request, error: Exception) -> None:
+        """Take in a failure."""
+        with self._lock:
+            self._awaiting = False
+            self._election.failed(request, error, self.clock.now())
+            self._publish()
+
+    def _publish(self) -> None:
+        events = self._election.events()
+        if events:
+            self._deliver(events)
+
+    # Listeners
+
+    def calls(self, event: Event) -> list[tuple[Listener, Event | Exception]]:
+        """Return which listeners to call with what."""
+        if isinstance(event, Elected):
+            return [(listener, event) for listener in self.listeners.take("elected")]
+        if isinstance(event, Demoted):
+            return [(listener, event) for listener in self.listeners.take("demoted")]
+        if isinstance(event, StoreFailed):
+            listeners = self.listeners.take("error")
+            if not listeners and event.failures == 1:
+                logger.warning("Election %r: %s; trying again", self.name, event.error)
+            return [(listener, event.error) for listener in listeners]
+        return []
+
+
+def _reset_after_fork() -> None:
+    # The child is no candidate: its parent's lease, id and threads are not its own.
+    for candidate in list(_all):
+        candidate._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)

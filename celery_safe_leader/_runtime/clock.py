@@ -1,0 +1,60 @@
+"""The clocks and the random source of this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from celery_safe_leader._core.instant import Instant
+
+__all__ = ["Clock", "SystemClock", "new_candidate_id", "new_seed"]
+
+
+class Clock(Protocol):
+    """Reads the present moment."""
+
+    def now(self) -> Instant:
+        """Return the present moment on all clocks."""
+
+
+class SystemClock:
+    """The clocks of the operating system; where one is missing, ``time.monotonic`` stands in.
+
+    Thread-safe, and safe across a fork: it holds no state.
+    """
+
+    def __init__(self) -> None:
+        """Find out which clocks there are."""
+        self._boottime = _reader("CLOCK_BOOTTIME")
+        self._raw = _reader("CLOCK_MONOTONIC_RAW")
+
+    def now(self) -> Instant:
+        """Return the present moment on all clocks."""
+        return Instant(self._boottime(), self._raw(), time.time())
+
+
+def _reader(name: str) -> Callable[[], float]:
+    number = getattr(time, name, None)
+    if number is None:
+        return time.monotonic
+    read = partial(time.clock_gettime, number)
+    try:
+        read()
+    except OSError:
+        return time.monotonic
+    return read
+
+
+def new_candidate_id() -> str:
+    """Return an id that people can read and that no other start has: ``host:pid:random``."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def new_seed() -> str:
+    """Return random text from the system's source: a fork shares no state with its parent."""
+    return secrets.token_hex(8)

@@ -1,0 +1,73 @@
+"""Functions that want to hear of an event, by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from celery_safe_leader.errors import ConfigurationError
+
+__all__ = ["EVENT_NAMES", "Listener", "Listeners"]
+
+logger = logging.getLogger("celery_safe_leader")
+
+EVENT_NAMES = ("elected", "demoted", "error")
+Listener = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    listener: Listener
+    once: bool
+
+
+class Listeners:
+    """Listeners of one candidate, in the order in which they came. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Begin without listeners."""
+        self._entries: dict[str, tuple[_Entry, ...]] = dict.fromkeys(EVENT_NAMES, ())
+
+    def add(self, event: str, listener: Listener, *, once: bool = False) -> None:
+        """Add a listener.
+
+        Raises:
+            ConfigurationError: There is no such event, or the listener cannot be called.
+        """
+        self._check(event)
+        if not callable(listener):
+            raise ConfigurationError("listener", repr(listener), "a function")
+        self._entries[event] += (_Entry(listener, once),)
+
+    def remove(self, event: str, listener: Listener) -> None:
+        """Remove a listener, the one added last if it was added twice; unknown ones are ignored."""
+        self._check(event)
+        entries = list(self._entries[event])
+        for place in reversed(range(len(entries))):
+            if entries[place].listener == listener:
+                del entries[place]
+                break
+        self._entries[event] = tuple(entries)
+
+    def clear(self, event: str | None = None) -> None:
+        """Remove all listeners of an event, or of all events."""
+        if event is not None:
+            self._check(event)
+        for name in EVENT_NAMES if event is None else (event,):
+            self._entries[name] = ()
+
+    def take(self, event: str) -> tuple[Listener, ...]:
+        """Return whom to call now; those that wanted one call are gone afterwards."""
+        entries = self._entries[event]
+        if any(entry.once for entry in entries):
+            gone = {id(entry) for entry in entries if entry.once}
+            kept = (entry for entry in self._entries[event] if id(entry) not in gone)
+            self._entries[event] = tuple(kept)
+        return tuple(entry.listener for entry in entries)
+
+    @staticmethod
+    def _check(event: str) -> None:
+        if event not in EVENT_NAMES:
+            raise ConfigurationError("event", repr(event), "one of " + ", ".join(EVENT_NAMES))

@@ -1,0 +1,78 @@
+"""The store of an asyncio candidate: as the blocking one, awaited."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from celery_safe_leader._core.messages import Await, Reply, Request, Woken
+from celery_safe_leader._store.codec import Call, decode, encode, flight
+from celery_safe_leader._store.errors import translate
+from celery_safe_leader._store.keys import ElectionKeys
+
+__all__ = ["AsyncRedisStore"]
+
+
+class AsyncRedisStore:
+    """Executes requests, each at most once. One task at a time, on one event loop."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        waiting_client: redis.asyncio.Redis,
+        keys: ElectionKeys,
+        *,
+        wait_replicas: int = 0,
+        confirm_timeout: float = 1.0,
+    ) -> None:
+        """Make a store. Does no IO. Arguments as those of the blocking store."""
+        self.keys = keys
+        self._client = client
+        self._waiting_client = waiting_client
+        self._wait_replicas = wait_replicas
+        self._confirm_ms = max(1, int(confirm_timeout * 1000))
+
+    async def execute(self, request: Request) -> Reply:
+        """Execute a request and return its reply. May be cancelled.
+
+        Raises:
+            StoreUnavailableError: No answer; it may have been executed.
+            StoreRefusedError: Redis answered with an error, or with something else than a record.
+        """
+        try:
+            if isinstance(request, Await):
+                return Woken(await self._await(request.timeout))
+            call = encode(request, self.keys)
+            raw, confirmations = await self._run(call)
+        except (redis.RedisError, OSError) as exc:
+            raise translate(self.keys.lease, exc) from exc
+        confirmed = confirmations is None or confirmations >= self._wait_replicas
+        return decode(raw, self.keys, confirmed=confirmed)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.connection_pool.disconnect()
+        await self._waiting_client.connection_pool.disconnect()
+
+    async def _await(self, timeout: float) -> bool:
+        reply = await self._waiting_client.execute_command("BLPOP", self.keys.wake, timeout)
+        return reply is not None
+
+    async def _run(self, call: Call) -> tuple[Any, int | None]:
+        confirm = call.confirm and self._wait_replicas > 0
+        try:
+            return await self._send("EVALSHA", *call.command, confirm=confirm)
+        except redis.exceptions.NoScriptError:
+            # The server said that it ran nothing, so this is no second execution.
+            return await self._send("EVAL", *call.full_command, confirm=confirm)
+
+    async def _send(self, *command: str | bytes | int, confirm: bool) -> tuple[Any, int | None]:
+        if not confirm:
+            return await self._client.execute_command(*command), None
+        # One connection, one flight: WAIT speaks of the writes of its own connection only.
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.execute_command(*command)
+        pipeline.execute_command("WAIT", self._wait_replicas, self._confirm_ms)
+        return flight(*(await pipeline.execute(raise_on_error=False)))

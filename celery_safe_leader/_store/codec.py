@@ -1,0 +1,124 @@
+"""Requests to script calls, and raw replies to answers. Milliseconds and bytes live only here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celery_safe_leader._core.messages import (
+    Answer,
+    Campaign,
+    Observe,
+    Record,
+    Renew,
+    Request,
+    Resign,
+)
+from celery_safe_leader._core.options import MAX_TTL
+from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.scripts import Script, load
+from celery_safe_leader.errors import StoreRefusedError
+
+__all__ = ["Call", "decode", "encode", "flight"]
+
+_PACKAGE = "celery_safe_leader._store"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One script call."""
+
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[str | bytes, ...]
+    confirm: bool
+    """Whether replicas are asked to confirm it, where the candidate asks any."""
+
+    @property
+    def command(self) -> tuple[str | bytes | int, ...]:
+        """Arguments of ``EVALSHA`` after its name."""
+        return (self.script.sha, len(self.keys), *self.keys, *self.args)
+
+    @property
+    def full_command(self) -> tuple[str | bytes | int, ...]:
+        """Arguments of ``EVAL`` after its name, for a server that does not know the script."""
+        return (self.script.text, *self.command[1:])
+
+
+def encode(request: Request, keys: ElectionKeys) -> Call:
+    """Turn a request into a script call."""
+    if isinstance(request, Observe):
+        args = (request.nonce, _ms(request.ttl), str(request.token), "1" if request.confirm else "")
+        return _call("observe", (keys.lease, keys.witness), args, request.confirm)
+    if isinstance(request, Campaign):
+        return _call(
+            "campaign",
+            (keys.lease, keys.history, keys.wake),
+            (
+                request.version.encode("utf-8", "surrogateescape"),
+                request.candidate_id,
+                request.nonce,
+                _ms(request.ttl),
+                _ms(request.longest_ttl),
+                str(request.token),
+                "1" if request.keep else "",
+            ),
+            True,
+        )
+    if isinstance(request, Renew):
+        ttls = (_ms(request.ttl), _ms(request.longest_ttl))
+        args = (request.candidate_id, str(request.token), request.nonce, *ttls)
+        return _call("renew", (keys.lease,), args, True)
+    if isinstance(request, Resign):
+        args = (request.candidate_id, str(request.token), request.nonce, request.reason)
+        return _call("resign", (keys.lease, keys.history, keys.wake), args, False)
+    raise TypeError(f"{type(request).__name__} is no script call")
+
+
+def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer:
+    """Turn the reply of a script into an answer.
+
+    Raises:
+        StoreRefusedError: The reply has another shape than our scripts give.
+    """
+    try:
+        status, version, epoch, holder, token, ttl_ms, resigned = _texts(raw)
+        ttl = min(float(ttl_ms) / 1000, MAX_TTL)
+        record = Record(version, epoch, holder, int(token), ttl, resigned == "1")
+    except (TypeError, ValueError) as exc:
+        detail = f"the server's reply has an unknown shape ({str(raw)[:80]})"
+        raise StoreRefusedError(keys.lease, detail) from exc
+    return Answer(status, record, confirmed)
+
+
+def flight(raw: Any, confirmations: Any) -> tuple[Any, int]:
+    """Take the two replies of a script and the ``WAIT`` sent along with it.
+
+    Raises:
+        Exception: Whatever redis-py put in the place of a reply.
+    """
+    for reply in (raw, confirmations):
+        if isinstance(reply, Exception):
+            raise reply
+    return raw, int(confirmations)
+
+
+def _texts(raw: object) -> list[str]:
+    if not isinstance(raw, Sequence):
+        raise TypeError("not a list")
+    # surrogateescape: a version goes back to the server byte for byte, whatever the record holds.
+    return [
+        item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else str(item)
+        for item in raw
+    ]
+
+
+def _call(name: str, keys: tuple[str, ...], args: tuple[str | bytes, ...], confirm: bool) -> Call:
+    return Call(load(_PACKAGE, name, "record"), keys, args, confirm)
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds, rounded up: a standby rather waits longer."""
+    return str(math.ceil(seconds * 1000))

@@ -1,0 +1,40 @@
+"""Errors of redis-py, said in words that a person can act on at night."""
+
+from __future__ import annotations
+
+from redis import exceptions as redis_errors
+
+from celery_safe_leader.errors import StoreError, StoreRefusedError, StoreUnavailableError
+
+__all__ = ["translate"]
+
+_REFUSALS: tuple[tuple[str, str], ...] = (
+    ("WRONGTYPE", "the key holds something that is not this package's; delete it or use another "
+     "key for the election"),
+    ("NOPERM", "the Redis user lacks a right that the election needs"),
+    ("NOAUTH", "Redis wants a password and none was given"),
+    ("WRONGPASS", "Redis refuses the user name or password"),
+    ("OOM", "Redis is out of memory and refuses writes"),
+    ("MISCONF", "Redis refuses writes because it cannot save to disk"),
+)  # fmt: skip
+
+
+def translate(key: str, error: Exception) -> StoreError:
+    """Make our error of one of redis-py's, or of the operating system's.
+
+    Args:
+        key: The Redis key or the election that was asked for.
+        error: What was raised; the caller chains it with ``raise … from``.
+    """
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, redis_errors.ReadOnlyError):
+        return StoreRefusedError(key, f"this Redis is a read-only replica ({said})")
+    refused = redis_errors.AuthenticationError | redis_errors.AuthorizationError
+    if isinstance(error, refused):
+        return StoreRefusedError(key, f"Redis refuses the user name or password ({said})")
+    if isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError):
+        return StoreUnavailableError(key, f"no answer from Redis ({said})")
+    for mark, meaning in _REFUSALS:
+        if mark in said or mark in type(error).__name__.upper():
+            return StoreRefusedError(key, f"{meaning} ({said})")
+    return StoreRefusedError(key, f"Redis refuses ({said})")

@@ -1,0 +1,109 @@
+-- Shared by the scripts of the election: put before each of them.
+--
+-- The record is a hash: holder, token, renewal, resigned, ttl (ms), epoch. A server's epoch is its
+-- run_id (changes with the process) and its master_replid (changes with each promotion). The
+-- version of a record is what a candidate must have seen unchanged before it may take it over:
+-- the epoch of the server now, that of the server which wrote it last, token, renewal, resigned.
+
+-- Return a field of INFO. An error here (no right to INFO) ends the script: without the epoch
+-- nobody may lead.
+local function info(section, field)
+  local text = redis.call('INFO', section)
+  return string.match(text, field .. ':([^\r\n]*)')
+end
+
+-- Return the epoch of this server, or an error reply where it cannot be told.
+local function server_epoch()
+  local role = info('replication', 'role')
+  if role ~= 'master' then
+    return nil, redis.error_reply('READONLY not a master but ' .. tostring(role)
+      .. ': only a master can keep an election')
+  end
+  local run_id = info('server', 'run_id')
+  local replid = info('replication', 'master_replid')
+  if not run_id or not replid then
+    return nil, redis.error_reply('NOEPOCH INFO shows no run_id or no master_replid: a restart or '
+      .. 'a failover of this server could not be noticed')
+  end
+  return run_id .. ':' .. replid, nil
+end
+
+-- Return a nonce that no other execution makes, not even of the same request.
+local function fresh(nonce)
+  local now = redis.call('TIME')
+  return nonce .. '-' .. now[1] .. string.format('%06d', tonumber(now[2]))
+end
+
+-- Return the present moment in milliseconds, to number tokens and history; it decides nothing.
+local function now_ms()
+  local now = redis.call('TIME')
+  return tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
+end
+
+-- Return a whole number in [0, 2^53), or 0 for anything else.
+local function whole(text)
+  local number = tonumber(text or '')
+  if not number or number ~= number or number < 0 or number >= 9007199254740992 then
+    return 0
+  end
+  return math.floor(number)
+end
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- Read the record; nil where there is none. Fields of the wrong shape read as empty or 0.
+local function read(key, epoch)
+  local raw = redis.call('HMGET', key, 'holder', 'token', 'renewal', 'resigned', 'ttl', 'epoch')
+  local any = false
+  for place = 1, 6 do
+    any = any or raw[place]
+  end
+  if not any and redis.call('EXISTS', key) == 0 then
+    return nil
+  end
+  local record = {
+    holder = raw[1] or '', token = whole(raw[2]), resigned = raw[4] == '1',
+    ttl = whole(raw[5]), epoch = raw[6] or '',
+  }
+  record.version = table.concat({
+    epoch, record.epoch, raw[2] or '', raw[3] or '', raw[4] or '',
+  }, '|')
+  return record
+end
+
+-- Write the record and return it as read() would.
+local function write(key, epoch, holder, token, renewal, ttl)
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'holder', holder, 'token', digits(token), 'renewal', renewal,
+    'resigned', '0', 'ttl', digits(ttl), 'epoch', epoch)
+  -- Long: an election that nobody takes part in any more goes away one day.
+  redis.call('PEXPIRE', key, digits(math.max(604800000, 10 * ttl)))
+  return read(key, epoch)
+end
+
+-- Read the record, or write a vacancy with a name of its own where there is none, so that a second
+-- loss of data can be told from the first.
+local function read_or_vacate(key, epoch, nonce, longest_ttl, token)
+  local record = read(key, epoch)
+  if record then
+    return record, false
+  end
+  return write(key, epoch, '', whole(token), fresh(nonce), tonumber(longest_ttl)), true
+end
+
+local function tell(key, event, holder, token, reason)
+  redis.call('XADD', key, 'MAXLEN', '~', '1000', '*', 'event', event, 'holder', holder,
+    'token', digits(token), 'reason', reason, 'at', digits(now_ms()))
+  redis.call('PEXPIRE', key, '604800000')
+end
+
+-- RETURNS of every script: status, version, server's epoch, holder, token, ttl in ms, and whether
+-- it was resigned on this server in its present epoch. A resignation that came here with a copy
+-- does not count: whoever resigned it may have been followed by another leader elsewhere.
+local function answer(status, record, epoch)
+  local here = record.resigned and record.epoch == epoch
+  return { status, record.version, epoch, record.holder, digits(record.token),
+    digits(record.ttl), here and 1 or 0 }
+end

@@ -1,0 +1,91 @@
+"""The store of a blocking candidate: runs scripts on redis-py's client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from celery_safe_leader._core.messages import Await, Reply, Request, Woken
+from celery_safe_leader._store.codec import Call, decode, encode, flight
+from celery_safe_leader._store.errors import translate
+from celery_safe_leader._store.keys import ElectionKeys
+
+__all__ = ["RedisStore"]
+
+
+class RedisStore:
+    """Executes requests, each at most once: nothing here repeats what may have been executed.
+
+    One thread at a time; ``interrupt()`` and ``close()`` come from any thread.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        waiting_client: redis.Redis,
+        keys: ElectionKeys,
+        *,
+        wait_replicas: int = 0,
+        confirm_timeout: float = 1.0,
+    ) -> None:
+        """Make a store. Does no IO.
+
+        Args:
+            client: For requests; has time limits well below the ttl and no retries.
+            waiting_client: For the blocking read; its read limit is above ``wait``.
+            keys: Names of the election's keys.
+            wait_replicas: Replicas that must confirm a lease.
+            confirm_timeout: Seconds that the server waits for them.
+        """
+        self.keys = keys
+        self._client = client
+        self._waiting_client = waiting_client
+        self._wait_replicas = wait_replicas
+        self._confirm_ms = max(1, int(confirm_timeout * 1000))
+
+    def execute(self, request: Request) -> Reply:
+        """Execute a request and return its reply.
+
+        Raises:
+            StoreUnavailableError: No answer; it may have been executed.
+            StoreRefusedError: Redis answered with an error, or with something else than a record.
+        """
+        try:
+            if isinstance(request, Await):
+                return Woken(self._await(request.timeout))
+            call = encode(request, self.keys)
+            raw, confirmations = self._run(call)
+        except (redis.RedisError, OSError) as exc:
+            raise translate(self.keys.lease, exc) from exc
+        confirmed = confirmations is None or confirmations >= self._wait_replicas
+        return decode(raw, self.keys, confirmed=confirmed)
+
+    def interrupt(self) -> None:
+        """Break a blocking read off, if one is under way. From any thread."""
+        self._waiting_client.connection_pool.disconnect()
+
+    def close(self) -> None:
+        """Close all connections. From any thread."""
+        self._client.connection_pool.disconnect()
+        self._waiting_client.connection_pool.disconnect()
+
+    def _await(self, timeout: float) -> bool:
+        return self._waiting_client.execute_command("BLPOP", self.keys.wake, timeout) is not None
+
+    def _run(self, call: Call) -> tuple[Any, int | None]:
+        confirm = call.confirm and self._wait_replicas > 0
+        try:
+            return self._send("EVALSHA", *call.command, confirm=confirm)
+        except redis.exceptions.NoScriptError:
+            # The server said that it ran nothing, so this is no second execution.
+            return self._send("EVAL", *call.full_command, confirm=confirm)
+
+    def _send(self, *command: str | bytes | int, confirm: bool) -> tuple[Any, int | None]:
+        if not confirm:
+            return self._client.execute_command(*command), None
+        # One connection, one flight: WAIT speaks of the writes of its own connection only.
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.execute_command(*command)
+        pipeline.execute_command("WAIT", self._wait_replicas, self._confirm_ms)
+        return flight(*pipeline.execute(raise_on_error=False))

@@ -1,0 +1,163 @@
+"""The election by itself, for blocking code: ``create_safe_redis_leader``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+import redis as redis_py
+
+from celery_safe_leader._core.events import DemotionReason, Event
+from celery_safe_leader._core.options import Options
+from celery_safe_leader._core.state import State
+from celery_safe_leader._runtime.thread import ThreadRunner
+from celery_safe_leader._runtime.views import LeaderViews
+from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.keys import ElectionKeys, checked_key
+from celery_safe_leader._store.sync import RedisStore
+from celery_safe_leader.errors import LifecycleError
+
+__all__ = ["SafeLeader", "create_safe_redis_leader"]
+
+
+class SafeLeader(LeaderViews):
+    """One candidate of one election.
+
+    Thread-safe. In a forked child the object is an idle candidate with an id of its own. As a
+    context manager it takes part on entry and is shut down on exit.
+    """
+
+    def __init__(self, runner: ThreadRunner) -> None:
+        """Wrap a runner; use ``create_safe_redis_leader``."""
+        super().__init__(runner.candidate)
+        self._runner = runner
+
+    def elect(self) -> None:
+        """Take part in the election from now on. Returns at once; does not block.
+
+        Raises:
+            LifecycleError: It takes part already, or it was shut down.
+        """
+        self._runner.elect()
+
+    def stop(self, *, timeout: float | None = None) -> None:
+        """Take part no longer, and hand leadership over if it is held.
+
+        Leadership ends before anything is sent. ``elect()`` may follow. Does nothing if it does
+        not take part. Blocks for a round trip, and no longer than ``timeout``; may be called
+        from a signal handler.
+
+        Args:
+            timeout: Seconds to wait until Redis has the resignation; a third of the ttl by
+                default. Without it the others take over when the lease runs out.
+        """
+        self._stop(DemotionReason.RESIGNED, timeout)
+
+    def shutdown(self, *, timeout: float | None = None) -> None:
+        """Stop for good: as ``stop()``, then close the connections. May be called twice."""
+        self._stop(DemotionReason.SHUTDOWN, timeout)
+        self._runner.close()
+
+    def _stop(self, reason: DemotionReason, timeout: float | None) -> None:
+        limit = self._candidate.options.request_timeout if timeout is None else timeout
+        self._runner.stop(reason, limit)
+
+    def wait_until_leader(self, timeout: float | None = None) -> int:
+        """Wait until this candidate leads.
+
+        Args:
+            timeout: Seconds to wait, at least 0. ``None`` waits without limit.
+
+        Returns:
+            The fencing token: higher than that of every earlier leader of this key.
+
+        Raises:
+            TimeoutError: Not elected within ``timeout``; still a candidate.
+            LifecycleError: It takes no part in the election, or no longer.
+
+        Thread-safe. Blocks. Do not call it from a listener.
+        """
+
+        def settled() -> bool:
+            return self.is_leader or self._candidate.state in (State.IDLE, State.CLOSED)
+
+        while True:
+            self._runner.changed.wait(settled, timeout)
+            token = self.fencing_token
+            if token is not None:
+                return token
+            if self._candidate.state in (State.IDLE, State.CLOSED):
+                raise LifecycleError(f"{self.key!r} takes no part in the election: call elect()")
+            if timeout is not None:
+                raise TimeoutError(f"not elected leader of {self.key!r} within {timeout:g} s")
+
+    def __enter__(self) -> SafeLeader:
+        self.elect()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+
+def create_safe_redis_leader(
+    *,
+    redis: str | redis_py.Redis,
+    key: str,
+    ttl: float | timedelta,
+    wait: float | timedelta | None = None,
+    wait_replicas: int = 0,
+    allow_long_ttl: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> SafeLeader:
+    """Make a candidate. Does no IO and starts no thread: that is ``elect()``.
+
+    Args:
+        redis: URL of a Redis or Valkey, or a client of redis-py. The client's settings are used
+            on connections of our own, with time limits that fit the ttl and without retries.
+        key: Name of the election. All who compete use the same; others must not.
+        ttl: Length of the lease, in seconds: how long after a crash another may take over.
+        wait: Longest pause between two looks of a standby, in seconds; a fifth of the ttl by
+            default. May be longer than the ttl.
+        wait_replicas: Replicas of Redis that must confirm a lease before it counts.
+        allow_long_ttl: Accept a ttl above 300 s.
+        options: More options for redis-py's connection, such as ``password``.
+
+    Raises:
+        ConfigurationError: A value is not allowed.
+    """
+    checked = Options(ttl, wait, wait_replicas, allow_long_ttl=allow_long_ttl)
+    return build_leader(redis, ElectionKeys(checked_key(key)), checked, options or {})
+
+
+def build_leader(
+    server: str | redis_py.Redis,
+    keys: ElectionKeys,
+    options: Options,
+    connection: Mapping[str, Any],
+    *,
+    observer: Callable[[Event], None] = lambda event: None,
+    setting: str = "redis",
+) -> SafeLeader:
+    """Make a candidate of checked options; for the other modules of this package."""
+    limit = options.request_timeout
+    store = RedisStore(
+        connect(server, connection, connect_timeout=limit, read_timeout=limit, setting=setting),
+        connect(
+            server,
+            connection,
+            connect_timeout=limit,
+            read_timeout=options.wait + limit,
+            setting=setting,
+        ),
+        keys,
+        wait_replicas=options.wait_replicas,
+        confirm_timeout=options.confirm_timeout,
+    )
+    return SafeLeader(ThreadRunner(options, keys.election, store, observer=observer))
