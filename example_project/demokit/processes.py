@@ -54,10 +54,10 @@ class Child:
     children in the right order.
     """
 
-    def __init__(self, name: str, command: list[str], folder: Path, cwd: Path) -> None:
+    def __init__(self, name: str, command: list[str], log: Path, cwd: Path) -> None:
         self.name = name
-        self.log = folder / f"{name}.log"
-        with self.log.open("ab") as output:
+        self.log = log
+        with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 cwd=cwd,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 from celery.schedules import crontab
@@ -50,7 +51,15 @@ class Tally:
     @property
     def ok(self) -> bool:
         """Whether each due moment was served once."""
-        return self.exact and not (self.lost or self.doubled or self.off_grid)
+        return not self.problem
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in words; empty if nothing is."""
+        if not self.exact:
+            return "its messages do not say which moments they stand for (no leader_covers)"
+        found = {"lost": self.lost, "doubled": self.doubled, "off its grid": self.off_grid}
+        return ", ".join(f"{count} {what}" for what, count in found.items() if count)
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,15 @@ class Window:
 
     start: int
     end: int
+
+
+def window(elected_at: float, stopped_at: float) -> Window:
+    """Return the window between the first election and the order to stop (seconds since 1970).
+
+    A second is left out at the start, for a new leader's first look at the schedule, and half a
+    second at the end, for a run that was due just before the leader stopped.
+    """
+    return Window(int((elected_at + 1) * MICROSECONDS), int((stopped_at - 0.5) * MICROSECONDS))
 
 
 def tally(
@@ -106,7 +124,7 @@ def _missing_at_the_ends(runs: list[Execution], interval: int, window: Window) -
 def tally_by_clock(entry: str, times: Iterable[int], interval: int) -> Tally:
     """Count one entry by the times at which its runs were executed: an estimate, never ``ok``."""
     ordered = sorted(times)
-    gaps = [later - earlier for earlier, later in zip(ordered, ordered[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(ordered)]
     lost = sum(max(0, round(gap / interval) - 1) for gap in gaps)
     doubled = sum(gap < interval / 2 for gap in gaps)
     return Tally(entry, len(ordered), len(ordered), lost, doubled, exact=False)

@@ -1,4 +1,4 @@
-"""The Celery app of the project: ``celery -A shop beat`` and ``celery -A shop worker`` start here."""
+"""The Celery app: ``celery -A shop beat`` and ``celery -A shop worker`` start here."""
 
 import os
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from orders.audit import audit, table
+from ...audit import audit, table
 
 
 class Command(BaseCommand):
