@@ -124,12 +124,13 @@ def create_async_safe_redis_leader(
     checked = Options(ttl, wait, wait_replicas, allow_long_ttl=allow_long_ttl)
     keys = ElectionKeys(checked_key(key))
     limit = checked.request_timeout
-    clients = [
+    client, waiting_client = (
         connect_async(redis, options or {}, connect_timeout=limit, read_timeout=read)
         for read in (limit, checked.wait + limit)
-    ]
+    )
     store = AsyncRedisStore(
-        *clients,
+        client,
+        waiting_client,
         keys,
         wait_replicas=checked.wait_replicas,
         confirm_timeout=checked.confirm_timeout,

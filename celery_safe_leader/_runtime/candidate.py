@@ -81,7 +81,7 @@ class Candidate:
     def lease(self) -> Lease | None:
         """The lease, if this process leads now."""
         lease = self._election.lease
-        if lease is None or self._pid != os.getpid() or not lease.valid(self.clock.now()):
+        if lease is None or self._pid != os.getpid() or not self.clock.before(lease.deadline):
             return None
         return lease
 

@@ -21,6 +21,9 @@ class Clock(Protocol):
     def now(self) -> Instant:
         """Return the present moment on all clocks."""
 
+    def before(self, deadline: Instant) -> bool:
+        """Tell whether no clock has reached the deadline."""
+
 
 class SystemClock:
     """The clocks of the operating system; where one is missing, ``time.monotonic`` stands in.
@@ -32,10 +35,19 @@ class SystemClock:
         """Find out which clocks there are."""
         self._boottime = _reader("CLOCK_BOOTTIME")
         self._raw = _reader("CLOCK_MONOTONIC_RAW")
+        self._wall = time.time
 
     def now(self) -> Instant:
         """Return the present moment on all clocks."""
-        return Instant(self._boottime(), self._raw(), time.time())
+        return Instant(self._boottime(), self._raw(), self._wall())
+
+    def before(self, deadline: Instant) -> bool:
+        """Tell whether no clock has reached the deadline: asked often, so without an object."""
+        return (
+            self._boottime() < deadline.boottime
+            and self._raw() < deadline.raw
+            and self._wall() < deadline.wall
+        )
 
 
 def _reader(name: str) -> Callable[[], float]:

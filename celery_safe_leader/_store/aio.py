@@ -29,8 +29,9 @@ class AsyncRedisStore:
     ) -> None:
         """Make a store. Does no IO. Arguments as those of the blocking store."""
         self.keys = keys
-        self._client = client
-        self._waiting_client = waiting_client
+        # Any: execute_command has no annotations in redis-py.
+        self._client: Any = client
+        self._waiting_client: Any = waiting_client
         self._wait_replicas = wait_replicas
         self._confirm_ms = max(1, int(confirm_timeout * 1000))
 

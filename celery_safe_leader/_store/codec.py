@@ -50,8 +50,9 @@ class Call:
 def encode(request: Request, keys: ElectionKeys) -> Call:
     """Turn a request into a script call."""
     if isinstance(request, Observe):
-        args = (request.nonce, _ms(request.ttl), str(request.token), "1" if request.confirm else "")
-        return _call("observe", (keys.lease, keys.witness), args, request.confirm)
+        witness = "1" if request.confirm else ""
+        looking = (request.nonce, _ms(request.ttl), str(request.token), witness)
+        return _call("observe", (keys.lease, keys.witness), looking, request.confirm)
     if isinstance(request, Campaign):
         return _call(
             "campaign",
@@ -69,11 +70,11 @@ def encode(request: Request, keys: ElectionKeys) -> Call:
         )
     if isinstance(request, Renew):
         ttls = (_ms(request.ttl), _ms(request.longest_ttl))
-        args = (request.candidate_id, str(request.token), request.nonce, *ttls)
-        return _call("renew", (keys.lease,), args, True)
+        renewing = (request.candidate_id, str(request.token), request.nonce, *ttls)
+        return _call("renew", (keys.lease,), renewing, True)
     if isinstance(request, Resign):
-        args = (request.candidate_id, str(request.token), request.nonce, request.reason)
-        return _call("resign", (keys.lease, keys.history, keys.wake), args, False)
+        resigning = (request.candidate_id, str(request.token), request.nonce, request.reason)
+        return _call("resign", (keys.lease, keys.history, keys.wake), resigning, False)
     raise TypeError(f"{type(request).__name__} is no script call")
 
 

@@ -39,8 +39,9 @@ class RedisStore:
             confirm_timeout: Seconds that the server waits for them.
         """
         self.keys = keys
-        self._client = client
-        self._waiting_client = waiting_client
+        # Any: execute_command has no annotations in redis-py.
+        self._client: Any = client
+        self._waiting_client: Any = waiting_client
         self._wait_replicas = wait_replicas
         self._confirm_ms = max(1, int(confirm_timeout * 1000))
 
@@ -71,7 +72,8 @@ class RedisStore:
         self._waiting_client.connection_pool.disconnect()
 
     def _await(self, timeout: float) -> bool:
-        return self._waiting_client.execute_command("BLPOP", self.keys.wake, timeout) is not None
+        reply = self._waiting_client.execute_command("BLPOP", self.keys.wake, timeout)
+        return reply is not None
 
     def _run(self, call: Call) -> tuple[Any, int | None]:
         confirm = call.confirm and self._wait_replicas > 0

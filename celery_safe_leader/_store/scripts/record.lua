@@ -5,22 +5,17 @@
 -- version of a record is what a candidate must have seen unchanged before it may take it over:
 -- the epoch of the server now, that of the server which wrote it last, token, renewal, resigned.
 
--- Return a field of INFO. An error here (no right to INFO) ends the script: without the epoch
--- nobody may lead.
-local function info(section, field)
-  local text = redis.call('INFO', section)
-  return string.match(text, field .. ':([^\r\n]*)')
-end
-
--- Return the epoch of this server, or an error reply where it cannot be told.
+-- Return the epoch of this server, or an error reply where it cannot be told. An error of INFO
+-- itself (no right to it) ends the script: without the epoch nobody may lead.
 local function server_epoch()
-  local role = info('replication', 'role')
+  local replication = redis.call('INFO', 'replication')
+  local role = string.match(replication, 'role:([^\r\n]*)')
   if role ~= 'master' then
     return nil, redis.error_reply('READONLY not a master but ' .. tostring(role)
       .. ': only a master can keep an election')
   end
-  local run_id = info('server', 'run_id')
-  local replid = info('replication', 'master_replid')
+  local replid = string.match(replication, 'master_replid:([^\r\n]*)')
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:([^\r\n]*)')
   if not run_id or not replid then
     return nil, redis.error_reply('NOEPOCH INFO shows no run_id or no master_replid: a restart or '
       .. 'a failover of this server could not be noticed')
