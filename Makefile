@@ -1,0 +1,65 @@
+# Every target makes .venv by itself and uses it again until pyproject.toml changes.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The name says for what the set-up was made: this content in this folder, whose path is in the
+# scripts of .venv.
+STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' ')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long test-docker lint format bench mutants clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover
+	$(BIN)/python example_project/demo.py
+
+test: $(STAMP) ## The tests, except the long ones and those that need Docker
+	$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(STAMP) ## The tests that take minutes
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+test-docker: $(STAMP) ## The tests that need a Docker engine
+	$(BIN)/python -m pytest -m docker $(ARGS)
+
+lint: $(STAMP) ## Format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p celery_safe_leader
+	$(BIN)/mypy tests benchmarks example_project
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Measure, against stock Celery and the other schedulers
+	$(BIN)/python -m benchmarks $(ARGS)
+
+mutants: $(STAMP) ## Break the election in each known way, and see which test notices
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+clean: ## Remove what was built; .venv stays
+	rm -rf build dist .demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The stamp comes last: a set-up that failed is done again.
+$(STAMP):
+	@rm -f $(VENV)/.set-up-*
+	@if ! $(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
+		for python in python3.11 python3.12 python3.13 python3.10 python3; do \
+			if $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; \
+			then found=$$python; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "Python 3.10 or later with venv is needed, and none was found on PATH" >&2; exit 1; \
+		fi; \
+		echo "Making $(VENV) with $$($$found --version)"; \
+		$$found -m venv --clear $(VENV); \
+	fi
+	@echo "Installing into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
