@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
 
@@ -31,29 +32,34 @@ def pid_of(candidate: str) -> int:
 
 
 class Election:
-    """Reads the record and the history of one key's beats. Never writes."""
+    """Reads the record and the history of one key's beats. Never writes.
+
+    Args:
+        client: A client with ``decode_responses=True``.
+        key: The setting ``leader_key`` of the beats.
+    """
 
     def __init__(self, client: Redis, key: str) -> None:
-        self._client = client
+        self._client: Any = client  # redis-py's types leave open whether a call is awaited
         self._lease = f"{{leader:{key}}}:beat:lease"
         self._history = f"{{leader:{key}}}:beat:history"
 
     def leader(self) -> int | None:
         """Return the process id of the candidate that the record names, if it names one."""
         holder, resigned = self._client.hmget(self._lease, "holder", "resigned")
-        if not holder or resigned == b"1":
+        if not holder or resigned == "1":
             return None
-        return pid_of(holder.decode())
+        return pid_of(holder)
 
     def transitions(self) -> list[Transition]:
         """Return the whole history, oldest first."""
         return [
             Transition(
-                entry.decode(),
-                fields[b"event"].decode(),
-                fields[b"holder"].decode(),
-                int(fields[b"token"]),
-                int(fields[b"at"]) / 1000,
+                entry,
+                fields["event"],
+                fields["holder"],
+                int(fields["token"]),
+                int(fields["at"]) / 1000,
             )
             for entry, fields in self._client.xrange(self._history)
         ]

@@ -34,7 +34,7 @@ class Shop:
         self._last_run = 0
         port = free_port()
         self.url = f"redis://127.0.0.1:{port}/0"
-        self.client = Redis(host="127.0.0.1", port=port, socket_timeout=5)
+        self.client = Redis("127.0.0.1", port, socket_timeout=5, decode_responses=True)
         self.election = Election(self.client, KEY)
         os.environ.update(
             DJANGO_SETTINGS_MODULE="shop.settings",
