@@ -15,16 +15,8 @@ over IO. Only ``lease`` and ``is_leader()`` may be read from any thread without 
 
 from __future__ import annotations
 
-from celery_safe_leader._core.drafts import Drafts
-from celery_safe_leader._core.events import (
-    Demoted,
-    DemotionReason,
-    Elected,
-    Event,
-    HolderSeen,
-    Lease,
-    StoreFailed,
-)
+from celery_safe_leader._core.candidacy import Candidacy
+from celery_safe_leader._core.events import DemotionReason, Elected, HolderSeen, Lease
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import (
     Answer,
@@ -37,9 +29,7 @@ from celery_safe_leader._core.messages import (
     Resign,
 )
 from celery_safe_leader._core.options import Options
-from celery_safe_leader._core.sight import Sight
-from celery_safe_leader._core.state import Move, State, next_state
-from celery_safe_leader.errors import StoreRefusedError
+from celery_safe_leader._core.state import Move, State
 
 __all__ = ["Election"]
 
@@ -47,61 +37,14 @@ _RESIGN_ATTEMPTS = 2
 """The first may meet a dead connection; after a second failure the lease simply runs out."""
 
 
-class Election:
+class Election(Candidacy):
     """The rules of the election, for one candidate."""
 
     def __init__(self, options: Options, candidate_id: str, seed: str) -> None:
-        """Make an idle candidate.
-
-        Args:
-            options: What it was told.
-            candidate_id: Unique for each start of each process.
-            seed: Random text, unique likewise; makes the names of renewals unique.
-        """
-        self.options = options
-        self.candidate_id = candidate_id
-        self.sight = Sight(options)
-        self._drafts = Drafts(options, candidate_id, seed, self.sight)
-        self._state = State.IDLE
-        self._lease: Lease | None = None
-        self._events: list[Event] = []
-        self._inflight: Request | None = None
-        self._next: tuple[Instant, float] | None = None
-        self._look = True
-        self._restore = ""
-        self._giving_up: Lease | None = None
+        """Make an idle candidate; arguments as in ``Candidacy``."""
+        super().__init__(options, candidate_id, seed)
         self._resign_attempts = 0
         self._reason = DemotionReason.RESIGNED
-        self._failures = 0
-
-    # What it is
-
-    @property
-    def state(self) -> State:
-        """What the candidate is at this moment; ``LEADING`` may be over by its deadline."""
-        return self._state
-
-    @property
-    def lease(self) -> Lease | None:
-        """The present lease, if any: a snapshot that any thread may read."""
-        return self._lease
-
-    def is_leader(self, now: Instant) -> bool:
-        """Tell whether this candidate leads at ``now``. From any thread."""
-        lease = self._lease
-        return lease is not None and lease.valid(now)
-
-    def events(self) -> list[Event]:
-        """Return what happened since the last call, oldest first."""
-        happened, self._events = self._events, []
-        return happened
-
-    def pause(self, now: Instant) -> float | None:
-        """Return the seconds until the next ``poll()``; ``None``: only after a verb."""
-        if self._inflight is not None or self._next is None:
-            return None
-        base, delay = self._next
-        return max(0.0, delay - now.longest_since(base))
 
     # Verbs
 
@@ -302,38 +245,3 @@ class Election:
         if not record.holder:
             reason = DemotionReason.RECORD_LOST
         self._end_tenure(lease, Move.LOSE, reason, "" if mine else record.holder)
-
-    # Helpers
-
-    def _move(self, move: Move) -> None:
-        self._state = next_state(self._state, move)
-
-    def _end_tenure(
-        self, lease: Lease, move: Move, reason: DemotionReason, holder: str = ""
-    ) -> None:
-        # The lease first: from here on other threads see that we do not lead.
-        self._lease = None
-        self._restore = ""
-        self._look = True
-        self._move(move)
-        self._events.append(Demoted(lease.fencing_token, reason, holder))
-
-    def _settle(self) -> None:
-        if self._state is State.RESIGNING:
-            self._move(Move.SETTLE)
-            self._giving_up = self._next = None
-
-    def _unconfirmed(self, now: Instant) -> None:
-        wanted = self.options.wait_replicas
-        detail = f"fewer than {wanted} replicas confirmed the write (wait_replicas={wanted})"
-        self._retry(StoreRefusedError("election", detail), now)
-
-    def _retry(self, error: Exception, now: Instant) -> None:
-        self._failures += 1
-        self._events.append(StoreFailed(error, self._failures))
-        longest = min(self.options.wait, self.options.renew_interval)
-        doubled = 2.0 ** min(self._failures - 1, 10)
-        self._plan(now, min(longest, self.options.ttl / 50 * doubled))
-
-    def _plan(self, base: Instant, delay: float = 0.0) -> None:
-        self._next = (base, delay)
