@@ -20,6 +20,7 @@ from demokit.console import Console
 from demokit.election import Transition
 from demokit.processes import Child, DemoError
 from demokit.shop import Shop
+from redis.exceptions import RedisError
 
 TTL = 2.0
 WAIT = 0.4
@@ -124,7 +125,8 @@ class Demo:
 
     def _count(self, elected_at: float, stopped_at: float) -> None:
         """Compare what was due between the first election and the end with what was executed."""
-        from orders.audit import audit, table, window
+        from orders.audit import audit
+        from orders.tally import table, window
 
         tallies = audit(window(elected_at, stopped_at))
         self._console.title("Count, from the executions that the worker recorded")
@@ -158,7 +160,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.say("demo", "interrupted; cleaning up", "yellow")
         return 128 + signal.SIGINT
-    except DemoError as error:
+    except (DemoError, RedisError) as error:
         console.text(shop.tails())
         console.say("demo", f"FAILED: {error}", "red")
         return 1

@@ -84,6 +84,8 @@ class Shop:
         found: list[Transition] = []
 
         def elected() -> bool:
+            if not self.beats():
+                raise DemoError("all beats ended before one was elected")
             transition = self.election.elected_after(token)
             if transition is not None:
                 found.append(transition)

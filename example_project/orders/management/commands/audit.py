@@ -4,7 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...audit import audit, table
+from ...audit import audit
+from ...tally import table
 
 
 class Command(BaseCommand):
