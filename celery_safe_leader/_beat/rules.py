@@ -1,0 +1,131 @@
+"""What a schedule is to the scheduler: a rule that names the moments at which it is due.
+
+A moment is an integer: microseconds since 1970 in UTC. A rule is a function of moments alone; it
+reads no clock and keeps no state, so that every candidate, in every process and after every
+restart, derives the same moments from the same ledger. Nothing of the ledger belongs in here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Hashable
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from celery_safe_leader.errors import SafeLeaderError
+
+__all__ = [
+    "LAST_US",
+    "SECOND_US",
+    "Rule",
+    "ScheduleError",
+    "digest",
+    "from_datetime",
+    "to_datetime",
+]
+
+SECOND_US = 1_000_000
+"""Microseconds in a second."""
+
+LAST_US = 253_339_228_800 * SECOND_US
+"""No moment lies after this one, 9998-01-01: ``datetime`` ends soon after."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class ScheduleError(SafeLeaderError):
+    """A schedule cannot be followed. It concerns its own entry, never the others.
+
+    Args:
+        schedule: ``repr`` of the schedule.
+        detail: What it did, or what is wrong with it.
+    """
+
+    def __init__(self, schedule: str, detail: str) -> None:
+        super().__init__(schedule, detail)
+        self.schedule = schedule
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"schedule {self.schedule} {self.detail}"
+
+
+class Rule(ABC):
+    """The due moments of one schedule.
+
+    Thread-safe: a rule does not change. What ``latest``, ``recent`` and ``count`` answer is what
+    repeated calls of ``after``, begun at ``after_us``, would give.
+    """
+
+    __slots__ = ("_schedule", "fingerprint")
+
+    exact: ClassVar[bool] = True
+    """Whether the moments follow from the schedule alone. False for classes that are not known."""
+
+    def __init__(self, schedule: Any, fingerprint: str) -> None:
+        self._schedule = schedule
+        self.fingerprint = fingerprint
+        """Digest of what defines the schedule; the same in every process and release."""
+
+    @property
+    def name(self) -> str:
+        """The schedule as it is named in errors."""
+        # Not kept: with ten thousand entries it would double the time that building them takes.
+        return repr(self._schedule)
+
+    @abstractmethod
+    def after(self, moment_us: int) -> int | None:
+        """Find the first due moment later than ``moment_us``.
+
+        Returns:
+            Microseconds since 1970 in UTC; ``None`` if it is never due again.
+
+        Raises:
+            ScheduleError: The schedule has no such moment although it should.
+        """
+
+    def latest(self, after_us: int, until_us: int) -> int | None:
+        """Find the last due moment that is later than ``after_us`` and not after ``until_us``."""
+        recent = self.recent(after_us, until_us, 1)
+        return recent[-1] if recent else None
+
+    def recent(self, after_us: int, until_us: int, limit: int) -> list[int]:
+        """List the last ``limit`` due moments in ``(after_us, until_us]``, the oldest first."""
+        return list(deque(self._between(after_us, until_us), maxlen=limit))
+
+    def count(self, after_us: int, until_us: int) -> int:
+        """Count the due moments in ``(after_us, until_us]``."""
+        return len(self._between(after_us, until_us))
+
+    def _between(self, after_us: int, until_us: int) -> list[int]:
+        # Only for rules with few moments: those of the sun, and calendar days.
+        moments = []
+        moment = self.after(after_us)
+        while moment is not None and moment <= until_us:
+            moments.append(moment)
+            moment = self.after(moment)
+        return moments
+
+
+@lru_cache(maxsize=1024)
+def digest(*fields: Hashable) -> str:
+    """Shorten the defining fields of a schedule (JSON values) to 16 hexadecimal digits."""
+    text = json.dumps(fields, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def to_datetime(moment_us: int) -> datetime:
+    """Turn a moment into an aware ``datetime`` in UTC, without rounding."""
+    return _EPOCH + timedelta(microseconds=moment_us)
+
+
+def from_datetime(when: datetime) -> int:
+    """Turn a ``datetime`` into a moment, without rounding. Without a zone it is taken as UTC."""
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    return (when - _EPOCH) // _MICROSECOND
