@@ -71,6 +71,11 @@ class LedgerKeys:
         """Hash: entry -> occurrence claimed and not committed."""
         return f"{{leader:{self.key}}}:pending"
 
+    @property
+    def unknown(self) -> str:
+        """Hash: entry -> since when no leader has known it."""
+        return f"{{leader:{self.key}}}:unknown"
+
     def accepted(self, occurrence: str) -> str:
         """Which publication of an occurrence a worker accepted first: a string."""
         return f"{{leader:{self.key}}}:accepted:{occurrence}"

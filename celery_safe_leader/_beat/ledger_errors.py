@@ -1,0 +1,88 @@
+"""What can be wrong between a leader and the ledger. All picklable, as the rest of the tree."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from celery_safe_leader.errors import NotLeaderError, SafeLeaderError
+
+__all__ = [
+    "FenceReason",
+    "FencedError",
+    "GenerationChangedError",
+    "LedgerError",
+    "LedgerFormatError",
+    "LedgerOwnedError",
+]
+
+
+class FenceReason(Enum):
+    """Why the lease record did not let a write of the ledger pass."""
+
+    VACANT = "the lease record is lost or vacant; the next renewal may bring it back"
+    RESIGNED = "this leader has resigned"
+    SUPERSEDED = "somebody else holds the lease"
+
+
+class FencedError(NotLeaderError):
+    """The lease record does not name this leader: nothing of the ledger was changed.
+
+    Args:
+        key: The election.
+        holder: Candidate id in the record, empty if there is none.
+        reason: Name of a :class:`FenceReason`.
+    """
+
+    def __init__(self, key: str, holder: str = "", reason: str = "SUPERSEDED") -> None:
+        super().__init__(key, holder)
+        self.args = (key, holder, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        who = f"; the record names {self.holder}" if self.holder else ""
+        return f"the ledger of {self.key!r} refused a write: {FenceReason[self.reason].value}{who}"
+
+
+class LedgerError(SafeLeaderError):
+    """The ledger is not as this leader left it, or not its own.
+
+    Args:
+        key: The key whose ledger it is.
+        detail: What was found, as a clause.
+    """
+
+    def __init__(self, key: str, detail: str) -> None:
+        super().__init__(key, detail)
+        self.key = key
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"ledger of {self.key!r}: {self.detail}"
+
+
+class GenerationChangedError(LedgerError):
+    """The ledger was lost, in part or whole, or set back: merge the memory into it.
+
+    Nothing was changed by the refused request.
+    """
+
+
+class LedgerOwnedError(LedgerError):
+    """The ledger belongs to another election of the key: this leader may not dispatch.
+
+    Args:
+        key: The key whose ledger it is.
+        detail: What was found, as a clause.
+        election: Name of the election that it belongs to.
+        holder: Candidate id of that election's leader.
+    """
+
+    def __init__(self, key: str, detail: str, election: str = "", holder: str = "") -> None:
+        super().__init__(key, detail)
+        self.args = (key, detail, election, holder)
+        self.election = election
+        self.holder = holder
+
+
+class LedgerFormatError(LedgerError):
+    """The ledger was written in a format that this release cannot read."""

@@ -1,0 +1,53 @@
+"""Whether the election that a ledger belongs to still has a leader.
+
+The same rule as for a lease: a record is dead once it was seen unchanged for a little more than
+its ttl, on the observer's own clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+__all__ = ["OwnerWatch"]
+
+_MARGIN = 1.01  # clocks of two machines run at rates that differ by less than 1 %
+
+
+class OwnerWatch:
+    """Watches the lease record of the election that owns the ledger.
+
+    Args:
+        ttl: Seconds; the shortest time for which a record is watched.
+        clock: Seconds that have passed; never goes back.
+    """
+
+    def __init__(self, ttl: float, clock: Callable[[], float]) -> None:
+        self._ttl = ttl
+        self._clock = clock
+        self._longest = ttl
+        self._since = math.inf
+        self._version = (b"", b"")
+        self.role = ""
+        """Role of the election that is watched."""
+
+    def follow(self, role: str) -> None:
+        """Watch another election from now on."""
+        self.role = role
+        self._longest = self._ttl
+        self._since = math.inf
+        self._version = (b"", b"")
+
+    def see(self, token: bytes, renewal: bytes, ttl_ms: bytes) -> None:
+        """Note a record. To be called once it was read."""
+        if ttl_ms.isdigit():
+            self._longest = max(self._longest, int(ttl_ms) / 1000)
+        if (token, renewal) != self._version or self._since == math.inf:
+            self._version = (token, renewal)
+            self._since = self._clock()
+
+    def proof(self) -> tuple[bytes, bytes]:
+        """Return token and renewal of a record that is dead, or two empty values."""
+        if self._clock() - self._since >= _MARGIN * self._longest:
+            return self._version
+        return (b"", b"")
