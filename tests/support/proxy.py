@@ -91,6 +91,11 @@ class Proxy:
         for link in list(self._links):
             link.cut()
 
+    def point_at(self, port: int, host: str = "127.0.0.1") -> None:
+        """Pass all on to another server from now on, as after a failover; cuts what is open."""
+        self._target = (host, port)
+        self.cut()
+
     def refuse(self) -> None:
         """Stop listening: new connections are refused, present ones stay."""
         self._do(self._close_listener)
