@@ -51,8 +51,8 @@ class Demo:
 
     def _set_up(self) -> None:
         self._console.title("Set-up")
-        self._shop.start_server()
-        self._console.say("valkey", f"answers at {self._shop.url}")
+        server = self._shop.start_server()
+        self._console.say("valkey", f"runs as process {server.pid}, at {self._shop.url}")
         self._shop.prepare_database()
         self._console.say("worker", f"runs as process {self._shop.start_worker().pid}")
 

