@@ -158,10 +158,14 @@ def _address(connection_class: type[Any], arguments: Mapping[str, Any]) -> Redis
     return RedisUrl(
         kind_of(connection_class),
         host=str(arguments.get("host", "localhost")),
-        port=int(arguments.get("port", 6379)),
+        port=_number(arguments.get("port"), 6379),
         path=str(arguments.get("path", "")),
-        db=int(arguments.get("db") or 0),
+        db=_number(arguments.get("db"), 0),
     )
+
+
+def _number(value: object, default: int) -> int:
+    return int(text) if (text := str(value)).isdecimal() else default
 
 
 def _arguments(
@@ -247,6 +251,6 @@ def _check(
         # The unix sockets of redis-py 5.0.0: a call would wait for good.
         raise ConfigurationError(
             names.source,
-            f"a {connection_class.__name__}, which in redis-py {redis.__version__} has no time limit",
-            "used with a later redis-py, or over TCP",
+            f"of {connection_class.__name__}, without time limit in redis-py {redis.__version__}",
+            "used with a later redis-py or over TCP",
         )

@@ -1,0 +1,223 @@
+"""Settings: from a Celery app's configuration to one frozen, validated value.
+
+``leader_ttl`` on the app, ``CELERY_LEADER_TTL`` in Django. Nothing is guessed in silence: a wrong
+value and an unknown ``leader_…`` setting are an ``ImproperlyConfigured`` before anything starts.
+Opens no connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+from celery import Celery
+from celery.app.defaults import NAMESPACES
+from celery.exceptions import ImproperlyConfigured
+
+from celery_safe_leader._core.options import Options
+from celery_safe_leader._settings import (
+    KNOWN,
+    find_server,
+    refuse_unknown,
+    spelling,
+    visibility_timeout,
+)
+from celery_safe_leader._store.urls import parse_url
+from celery_safe_leader.errors import ConfigurationError
+
+__all__ = ["DEFAULT_TTL", "LeaderSettings", "as_improperly_configured", "read", "register_settings"]
+
+DEFAULT_TTL = 10.0
+"""Seconds."""
+DEFAULT_DEDUP_WINDOW = 7200.0
+"""Seconds. Twice the visibility timeout of kombu's Redis transport, which is one hour."""
+MissedRuns: TypeAlias = Literal["coalesce", "skip", "all"]
+"""What a leader does with runs that fell due while nobody led."""
+MAX_QUEUE_NAME = 255
+"""Bytes: AMQP's short string."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSettings:
+    """The settings of one app. Times are seconds. Its repr shows no secret."""
+
+    url: str = field(repr=False)
+    """Of the server; may hold a password. See ``server`` for showing it."""
+    options: dict[str, Any] = field(repr=False)
+    """For the client, with what Celery's own TLS settings say."""
+    server: str
+    """The same server without secrets: ``redis://host:port/db``."""
+    key: str
+    """Which elections and which ledger."""
+    ttl: float
+    """Length of the lease."""
+    wait: float
+    """Longest pause between two looks of a standby."""
+    wait_replicas: int
+    """Replicas that must confirm a lease."""
+    allow_long_ttl: bool
+    """Whether a ttl above five minutes is meant."""
+    missed_runs: MissedRuns
+    """What a leader does with runs that fell due while nobody led."""
+    dedup_window: float
+    """How long an accepted occurrence is remembered."""
+    queue: str
+    """Of the leader-only tasks."""
+    url_setting: str = "leader_url"
+    """Where ``url`` was set, as the user spells it."""
+    options_setting: str = "leader_options"
+    """The same for ``options``."""
+
+    @property
+    def election(self) -> Options:
+        """What a candidate needs to know."""
+        return Options(self.ttl, self.wait, self.wait_replicas, allow_long_ttl=self.allow_long_ttl)
+
+
+def register_settings() -> None:
+    """Let ``celery … -- leader.ttl=3`` work; may be called any number of times.
+
+    Celery looks the part before the first dot up in a table of its own. No default is put there,
+    so that what the user has set can still be told from what is not set.
+    """
+    NAMESPACES.setdefault("leader", {}).update(KNOWN)
+
+
+def read(app: Celery) -> LeaderSettings:
+    """Read and check the settings of an app.
+
+    Raises:
+        ImproperlyConfigured: Names the setting as the user spells it, its value, and what is
+            allowed. Holds no secret.
+    """
+    conf = _loaded(app)
+    refuse_unknown(conf)
+    server = find_server(conf)
+    with as_improperly_configured(app):
+        url = parse_url(server.url, setting=server.setting)
+        if url.kind == "redis" and server.options.get("ssl"):
+            url = replace(url, kind="rediss")
+        long_ttl = _flag(conf, "leader_allow_long_ttl")
+        options = Options(
+            conf.get("leader_ttl", DEFAULT_TTL),
+            conf.get("leader_wait"),
+            conf.get("leader_wait_replicas", 0),
+            allow_long_ttl=long_ttl,
+        )
+        return LeaderSettings(
+            url=server.url,
+            options={**server.options, **_client_options(conf)},
+            server=str(url),
+            key=(key := _key(app)),
+            ttl=options.ttl,
+            wait=options.wait,
+            wait_replicas=options.wait_replicas,
+            allow_long_ttl=long_ttl,
+            missed_runs=_missed_runs(conf),
+            dedup_window=_dedup_window(conf),
+            queue=_queue(conf, key),
+            url_setting=server.setting,
+            options_setting=spelling(conf, "leader_options"),
+        )
+
+
+@contextmanager
+def as_improperly_configured(app: Celery) -> Iterator[None]:
+    """Turn a ``ConfigurationError`` into Celery's error, in the user's spelling."""
+    try:
+        yield
+    except ConfigurationError as error:
+        conf = _loaded(app)
+        setting, allowed = error.setting, error.allowed
+        if setting in KNOWN:
+            setting = spelling(conf, f"leader_{setting}")
+        long_ttl = spelling(conf, "leader_allow_long_ttl")
+        allowed = allowed.replace("pass allow_long_ttl=True", f"set {long_ttl} to True")
+        translated = ConfigurationError(setting, error.value, allowed)
+        raise ImproperlyConfigured(str(translated)) from error
+
+
+def _loaded(app: Celery) -> Any:
+    """Return the configuration itself: before the first look an app holds a stand-in."""
+    app.conf.get("leader_url")
+    return app.conf
+
+
+def _key(app: Celery) -> str:
+    key = app.conf.get("leader_key")
+    if key is None:
+        key = app.main
+        if not key or key == "__main__":
+            raise ConfigurationError(
+                "key",
+                "not set, and the app has no name to take instead",
+                "a name that only the processes of this app and environment share, such as "
+                "'shop-production'",
+            )
+    if not isinstance(key, str) or not key.strip():
+        raise ConfigurationError("key", repr(key), "a text that is not empty")
+    return key
+
+
+def _client_options(conf: Any) -> dict[str, Any]:
+    options = conf.get("leader_options")
+    if options is None:
+        return {}
+    # The values may be secrets.
+    if not isinstance(options, Mapping):
+        raise ConfigurationError("options", f"of type {type(options).__name__}", "a dict")
+    if not all(isinstance(name, str) for name in options):
+        raise ConfigurationError("options", "a dict with a name that is no text", "a dict of names")
+    return dict(options)
+
+
+def _flag(conf: Any, name: str) -> bool:
+    value = conf.get(name, False)
+    if not isinstance(value, bool):
+        raise ConfigurationError(name.removeprefix("leader_"), repr(value), "True or False")
+    return value
+
+
+def _missed_runs(conf: Any) -> MissedRuns:
+    value = conf.get("leader_missed_runs", "coalesce")
+    if value not in get_args(MissedRuns):
+        raise ConfigurationError("missed_runs", repr(value), "'coalesce', 'skip' or 'all'")
+    return cast(MissedRuns, value)
+
+
+def _dedup_window(conf: Any) -> float:
+    least = 2 * visibility_timeout(conf)
+    value = conf.get("leader_dedup_window")
+    if value is None:
+        return max(DEFAULT_DEDUP_WINDOW, least)
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        shown = f"{value!r} (a {type(value).__name__})"
+        raise ConfigurationError("dedup_window", shown, "a number of seconds")
+    if not math.isfinite(value) or value <= 0:
+        raise ConfigurationError("dedup_window", repr(value), "a number of seconds above 0")
+    if value < least:
+        raise ConfigurationError(
+            "dedup_window",
+            f"{value!r} s",
+            f"at least {least:g} s, twice the broker's visibility timeout: a message that it gives "
+            "out again must still be known",
+        )
+    return float(value)
+
+
+def _queue(conf: Any, key: str) -> str:
+    name = conf.get("leader_queue")
+    if name is None:
+        name = f"leader.{key}"
+        if len(name.encode()) > MAX_QUEUE_NAME:
+            name = f"leader.{hashlib.sha256(key.encode()).hexdigest()}"
+    if not isinstance(name, str) or not 0 < len(name.encode()) <= MAX_QUEUE_NAME:
+        raise ConfigurationError("queue", repr(name), f"a text of 1 to {MAX_QUEUE_NAME} bytes")
+    return name
