@@ -165,6 +165,5 @@ def visibility_timeout(conf: Any) -> float:
     value = options.get("visibility_timeout")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    return max(
-        (_VISIBILITY_TIMEOUTS.get(scheme_of(url), 0.0) for url in _broker_urls(conf)), default=0
-    )
+    schemes = [scheme_of(url) for url in _flat(conf.broker_write_url)]
+    return max((_VISIBILITY_TIMEOUTS.get(scheme, 0.0) for scheme in schemes), default=0.0)
