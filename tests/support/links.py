@@ -32,6 +32,7 @@ class End(asyncio.Protocol):
     def __init__(self, link: Link) -> None:
         self.link = link
         self.transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []
         self._queue: deque[bytes] = deque()
         self._last_due = 0.0
 
@@ -39,6 +40,9 @@ class End(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.link.connected(self)
+        early, self._early = self._early, []
+        for data in early:
+            self._write(data)
 
     def data_received(self, data: bytes) -> None:
         self.link.received(self, data)
@@ -63,7 +67,10 @@ class End(asyncio.Protocol):
             self._write(self._queue.popleft())
 
     def _write(self, data: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
+        if self.transport is None:
+            # Not connected yet; or not any more, and then nobody asks for it.
+            self._early.append(data)
+        elif not self.transport.is_closing():
             self.transport.write(data)
 
     def finish(self, delay: float) -> None:
@@ -80,6 +87,7 @@ class End(asyncio.Protocol):
 
     def forget(self) -> None:
         """Lose what is under way."""
+        self._early.clear()
         self._queue.clear()
 
     def abort(self) -> None:
@@ -113,9 +121,7 @@ class Link:
     def connected(self, end: End) -> None:
         if end is self.client:
             self._opened(self)
-        elif self.client.transport is not None:
-            self.client.transport.resume_reading()
-        else:
+        elif self.client.transport is None:
             end.abort()
 
     def received(self, end: End, data: bytes) -> None:

@@ -153,8 +153,6 @@ class Proxy:
         if self._settings.black_hole:
             link.die()
             return
-        assert link.client.transport is not None
-        link.client.transport.pause_reading()
         task = self._loop.create_task(self._connect(link))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
