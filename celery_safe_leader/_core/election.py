@@ -196,7 +196,10 @@ class Election(Candidacy):
         else:
             self.sight.own(answer.record, now)
             self._look = False
-            self._won(request, answer.record, now)
+            # Taken back too late: that tenure has ended, and no token is elected twice. The
+            # record is our own, so a campaign for a new one follows at once.
+            if not (request.keep and self._state is State.STANDBY):
+                self._won(request, answer.record, now)
 
     def _won(self, request: Request, record: Record, now: Instant) -> None:
         since = self._lease.since if self._lease is not None else request.sent_at
