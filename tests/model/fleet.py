@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery_safe_leader._core.election import Election
@@ -81,6 +82,11 @@ class Fleet:
     def note(self, text: str) -> None:
         """Write a line of the trace."""
         self.judge.trace.append(f"{self.truth.now:10.4f}  {text}")
+
+    def until_due(self, node: Node) -> None:
+        """Let time pass until a candidate wants to do something."""
+        while node.election.pause(node.clock.now()):
+            self.advance((node.election.pause(node.clock.now()) or 0.0) + 1e-6)
 
     # Candidates
 
@@ -173,10 +179,12 @@ class Fleet:
             self.deliver(node, request, self.execute(request))
         return request
 
-    def steps(self, node: Node, seconds: float) -> None:
+    def steps(
+        self, node: Node, seconds: float, until: Callable[[], bool] = lambda: False
+    ) -> None:
         """Let one candidate do what it wants for a while; all others stand still."""
         end = self.truth.now + seconds
-        while self.truth.now < end:
+        while self.truth.now < end and not until():
             request = self.step(node)
             pause = request.timeout if isinstance(request, Await) else 0.0
             if request is None:
