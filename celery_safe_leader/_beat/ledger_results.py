@@ -17,6 +17,7 @@ __all__ = [
     "EnrolmentOutcome",
     "ForgetOutcome",
     "Merged",
+    "Next",
     "Settlement",
     "SettlementOutcome",
     "Snapshot",
@@ -79,12 +80,12 @@ class ClaimOutcome(Enum):
     """It is pending and may be published; perhaps by an earlier copy of the request."""
     PENDING = "P"
     """The entry has another claim pending: the ledger is not what this leader left."""
+    DIFFERS = "D"
+    """The entry's run is not the expected one: the ledger is not what this leader left."""
     NOT_LATER = "L"
-    """It is not later than the entry's last committed moment."""
+    """It is not later than the run that it was computed from. It was not sent."""
     AHEAD = "A"
     """It lies ahead of Redis's clock by more than the slack: one of the two clocks is wrong."""
-    UNREADABLE = "U"
-    """The entry's run cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,20 @@ class Commit:
 
     claim: Claim
     run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A claim to make, if its entry's run is still the one that it was computed from."""
+
+    claim: Claim
+    after: Run | None
+    """``None``: the ledger does not know the entry."""
+
+    @property
+    def is_later(self) -> bool:
+        """Whether time goes forward from the run to the claim."""
+        return self.after is None or self.claim.moment > self.after.moment
 
 
 @dataclass(frozen=True, slots=True)
