@@ -37,7 +37,13 @@ _WELL_FORMED = (
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)?(?::[0-9]{1,5})?\Z")
 _PATH = re.compile(r"[\w/.~+-]*\Z")
-_NEXT_URL = re.compile(r";(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+# Only words that say nothing by being shown: a password may hold ;word:// as well.
+_NEXT_URL = re.compile(
+    r";(?=(?:redis|rediss|valkey|valkeys|sentinel|unix|amqp|amqps|pyamqp|librabbitmq|qpid|memory"
+    r"|filesystem|sqs|kafka|confluentkafka|azureservicebus|azurestoragequeues|gcpubsub|mongodb"
+    r"|etcd|consul|zookeeper|pgmq|pyro|slmq|sqla|sqlalchemy)(?:[+-][a-z]+)?://)",
+    re.IGNORECASE,
+)
 _HIDDEN = "***"
 
 
@@ -77,7 +83,7 @@ def is_redis_url(url: object) -> bool:
 
 def split_urls(urls: str) -> list[str]:
     """Take apart what Celery joins with ``;``, but not at a ``;`` within a password."""
-    return [part for part in _NEXT_URL.split(urls) if part]
+    return [part for part in _NEXT_URL.split(urls.rstrip(";")) if part]
 
 
 def safe_url(url: object) -> str:
@@ -87,13 +93,19 @@ def safe_url(url: object) -> str:
     """
     if not isinstance(url, str):
         return _HIDDEN
-    return ";".join(_safe_part(part) for part in split_urls(url)) or _HIDDEN
+    parts = split_urls(url)
+    last_login = max((i for i, part in enumerate(parts) if "@" in part), default=-1)
+    shown = [_safe_part(part, cut=i < last_login) for i, part in enumerate(parts)]
+    return ";".join(shown) or _HIDDEN
 
 
-def _safe_part(url: str) -> str:
+def _safe_part(url: str, *, cut: bool) -> str:
     scheme = scheme_of(url)
     if not scheme:
         return _HIDDEN
+    if cut and "@" not in url:
+        # It may be the first half of a login whose password holds ;redis://
+        return f"{scheme}://{_HIDDEN}"
     rest = url.partition("://")[2]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     tail = rest[len(authority) :]
