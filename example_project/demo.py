@@ -85,6 +85,7 @@ class Demo:
         limit = TAKEOVER_PROMISE + TAKEOVER_SLACK
         promise = f"promised: at most 1.01 ttl + wait = {TAKEOVER_PROMISE:.2f} s"
         self._judge("takeover", elected.at - killed_at, limit, promise)
+        self._first_run(elected.token, killed_at)
         self._shop.watch(4)
         return elected
 
@@ -93,7 +94,7 @@ class Demo:
         alive = {beat.name for beat in self._shop.beats()}
         missing = next(name for name in ("beat-1", "beat-2", "beat-3") if name not in alive)
         beat = self._start_beat(missing)
-        beat.wait_for_line("beat: Starting", 20)
+        beat.wait_for_line("Standing by", 20)
         self._console.say(missing, "stands by")
         self._shop.watch(3)
 
@@ -103,6 +104,7 @@ class Demo:
         told_at = leader.send(signal.SIGTERM)
         elected = self._await_leader(led.token)
         self._judge("handover", elected.at - told_at, HANDOVER_LIMIT, "promised: milliseconds")
+        self._first_run(elected.token, told_at)
         leader.wait(20)
         self._console.say(leader.name, "has ended")
         self._shop.watch(4)
@@ -115,6 +117,14 @@ class Demo:
         self._console.say("demo", text, "red" if late else "cyan")
         if late:
             self._faults.append(f"the {what} took {took:.2f} s, more than {limit:.2f} s")
+
+    def _first_run(self, token: int, since: float) -> None:
+        """Print when the worker executed the first run of a new leader, and what it stood for."""
+        run = self._shop.first_run(token)
+        took = (run.executed_at.timestamp() - since) * 1000
+        task = run.task.rpartition(".")[2]
+        text = f"its first run ({task}) was executed {took:.0f} ms after the signal"
+        self._console.say("demo", text, "cyan")
 
     def _finish(self) -> float:
         self._console.title("The end: beats stop, the worker finishes what was dispatched")

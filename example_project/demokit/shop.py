@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -15,6 +16,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from .console import Console
 from .election import Election, Transition
 from .processes import Child, DemoError, free_port, wait_until
+
+if TYPE_CHECKING:
+    from orders.models import Run  # only importable once Django is loaded
 
 PROJECT = Path(__file__).resolve().parent.parent
 KEY = "shop"
@@ -134,6 +138,14 @@ class Shop:
         for sender, tasks in counts.items():
             listed = ", ".join(f"{count} x {task}" for task, count in sorted(tasks.items()))
             self._console.say(sender, f"dispatched, and the worker executed: {listed}")
+
+    def first_run(self, token: int) -> Run:
+        """Wait for the first execution that a leader dispatched under this token."""
+        from orders.models import Run
+
+        runs = Run.objects.filter(token=token)
+        wait_until(runs.exists, BOOT_TIMEOUT, f"a run dispatched under token {token}")
+        return runs.earliest("executed_at")
 
     def watch(self, seconds: float) -> None:
         """Let it run for a while, with a report each second."""

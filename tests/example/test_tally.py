@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -15,11 +17,9 @@ STEP = 250_000
 
 
 @pytest.fixture
-def tally(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def tally(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(EXAMPLE))
-    import orders.tally
-
-    yield orders.tally
+    yield import_module("orders.tally")
     for name in ("orders.tally", "orders"):
         sys.modules.pop(name, None)
 
