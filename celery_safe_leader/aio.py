@@ -78,6 +78,10 @@ class AsyncSafeLeader(LeaderViews):
             TimeoutError: Not elected within ``timeout``; still a candidate.
             LifecycleError: It takes no part in the election, or no longer.
         """
+        token = self._token_or_refusal()
+        if token is not None:
+            # wait_for() with a timeout of 0 would not even let the answer out that is there.
+            return token
         try:
             return await asyncio.wait_for(self._elected(), timeout)
         except asyncio.TimeoutError:
@@ -86,12 +90,16 @@ class AsyncSafeLeader(LeaderViews):
 
     async def _elected(self) -> int:
         while True:
-            token = self.fencing_token
+            token = self._token_or_refusal()
             if token is not None:
                 return token
-            if self._candidate.state in (State.IDLE, State.CLOSED):
-                raise LifecycleError(f"{self.key!r} takes no part in the election: call elect()")
             await self._runner.change()
+
+    def _token_or_refusal(self) -> int | None:
+        token = self.fencing_token
+        if token is None and self._candidate.state in (State.IDLE, State.CLOSED):
+            raise LifecycleError(f"{self.key!r} takes no part in the election: call elect()")
+        return token
 
     async def __aenter__(self) -> AsyncSafeLeader:
         await self.elect()
