@@ -217,13 +217,9 @@ SCENARIOS = [
 @pytest.fixture(scope="module")
 def plays(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Played]]]:
     """Play those lines that were asked for, in their order."""
-    chosen: list[Scenario] = [
-        item.callspec.params["scenario"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and item.module is request.module
-        and hasattr(item, "callspec")
-    ]
+    mine = (item for item in request.session.items if item.path == request.path)
+    given = [item.callspec.params.get("scenario") for item in mine if hasattr(item, "callspec")]
+    chosen = [scenario for scenario in given if isinstance(scenario, Scenario)]
     kinds = installed_kinds()
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="scenario") as pool:
         yield {
