@@ -99,7 +99,7 @@ def _known_class(schedule: Any) -> type | None:
 
 def _fields(schedule: Any) -> tuple[tuple[int, ...], ...]:
     def ordered(values: Iterable[int]) -> tuple[int, ...]:
-        return tuple(sorted({int(value) for value in values}))
+        return tuple(sorted(map(int, values)))
 
     return (
         ordered(schedule.minute),
