@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +109,7 @@ class Server(ExternalServer):
         self.host = "127.0.0.1"
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="safe-leader-"))
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, True)
         self.socket_path = self.folder / "socket" if unix_socket else None
         self._config = dict(config or {})
         self._process: Child | None = None
@@ -283,7 +285,7 @@ class Server(ExternalServer):
         super().close()
         if self._process is not None:
             self._process.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_folder()
 
     def __enter__(self) -> Server:
         return self.start()

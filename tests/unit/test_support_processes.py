@@ -99,7 +99,7 @@ def test_close_ends_what_the_child_started() -> None:
 
 
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "sys.exit(1)"])
-def test_nothing_survives_the_test_run(children: Children, end: str) -> None:
+def test_nothing_survives_the_test_run(children: Children, end: str, tmp_path: Path) -> None:
     script = f"""
 import os, sys
 from tests.support.processes import Children
@@ -109,7 +109,7 @@ child = Children().python({FOREVER!r})
 print("pids", server.process.pid, child.pid, flush=True)
 {end}
 """
-    run = children.python(script)
+    run = children.python(script, env={"TMPDIR": str(tmp_path)})
     pids = [int(word) for word in run.wait_for_line("pids").text.split()[1:]]
     assert len(pids) == 2
     assert run.wait() in (-signal.SIGKILL, 1)
