@@ -127,11 +127,11 @@ def copy_arguments(
         return connection_class, kept
     ours = CLASSES[asynchronous][kind]
     if connection_class is not CLASSES[not asynchronous][kind] or kept.get("redis_connect_func"):
-        side = "asyncio" if asynchronous else "blocking"
+        side = "an asyncio" if asynchronous else "a blocking"
         raise ConfigurationError(
             setting,
-            f"a client with a {connection_class.__name__} or redis_connect_func of its own",
-            f"a {side} client then, or a URL, since these cannot be carried over",
+            f"a client with {connection_class.__name__} or a redis_connect_func of its own",
+            f"{side} client then, or a URL, since these cannot be carried over",
         )
     # A switch that is off may be unknown to the other side's class.
     dropped = {k for k, v in kept.items() if v is False and k != "ssl_check_hostname"}
