@@ -215,8 +215,8 @@ class Ledger:
         called for parts of the memory, as long as an entry's run and claim come together.
 
         Returns:
-            The entries of which Redis knew a later run or claim. What it returns stands in the
-            ledger: take it into the memory.
+            The entries of which Redis knew a later run or claim, with what stands now: replace
+            run and claim in the memory, also by ``None``.
 
         Raises:
             LedgerFormatError: Redis has a later value which cannot be read.
@@ -228,7 +228,7 @@ class Ledger:
                 run, claim = runs.get(entry), pending.get(entry)
                 args += (encode_entry(entry), encode_run(run) if run else b"")
                 args.append(encode_claim(claim) if claim else b"")
-            merged += replies.merged(self.key, batch, self._run("merge", args))
+            merged += replies.merged(self.key, batch, runs, pending, self._run("merge", args))
         return merged
 
     def seal(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
 from celery_safe_leader._beat.ledger_codec import (
     FORMAT,
+    Claim,
+    Run,
     UnreadableValueError,
     decode_claim,
     decode_run,
@@ -46,17 +48,26 @@ def adoption(reply: Sequence[Any]) -> Adoption:
     return Adoption(condition, entries, claims)
 
 
-def merged(key: str, batch: Sequence[str], values: Sequence[bytes]) -> list[Merged]:
-    """Read what Redis knew later: two values for each entry of the batch."""
+def merged(
+    key: str,
+    batch: Sequence[str],
+    runs: Mapping[str, Run],
+    pending: Mapping[str, Claim],
+    values: Sequence[bytes],
+) -> list[Merged]:
+    """Read what Redis knew later: two values for each entry of the batch, empty if nothing."""
     later: list[Merged] = []
-    for entry, run, claim in zip(batch, values[::2], values[1::2], strict=True):
-        if run or claim:
-            try:
-                known_run = decode_run(run) if run else None
-                known_claim = decode_claim(entry, claim) if claim else None
-            except UnreadableValueError as exc:
-                raise LedgerFormatError(key, f"entry {entry!r}: {exc}") from exc
-            later.append(Merged(entry, known_run, known_claim))
+    for entry, raw_run, raw_claim in zip(batch, values[::2], values[1::2], strict=True):
+        if not raw_run and not raw_claim:
+            continue
+        try:
+            run = decode_run(raw_run) if raw_run else runs.get(entry)
+            claim = decode_claim(entry, raw_claim) if raw_claim else pending.get(entry)
+        except UnreadableValueError as exc:
+            raise LedgerFormatError(key, f"entry {entry!r}: {exc}") from exc
+        if claim and run and claim.moment <= run.moment:
+            claim = None
+        later.append(Merged(entry, run, claim))
     return later
 
 

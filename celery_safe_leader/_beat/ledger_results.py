@@ -162,11 +162,12 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What Redis knew later than the memory of an entry; ``None`` where the memory stands."""
+    """An entry of which Redis knew more than the memory. Both values are what now stands."""
 
     entry: str
     run: Run | None
     claim: Claim | None
+    """``None``: nothing is pending, even if the memory had a claim."""
 
 
 class ForgetOutcome(Enum):
