@@ -12,6 +12,9 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ("WRONGTYPE", "the key holds something that is not this package's; delete it or use another "
      "key for the election"),
     ("NOPERM", "the Redis user lacks a right that the election needs"),
+    # The same inside a script: Valkey's words, then Redis's.
+    ("ACL failure in script", "the Redis user lacks a right that the election needs"),
+    ("executing the script can't", "the Redis user lacks a right that the election needs"),
     ("NOAUTH", "Redis wants a password and none was given"),
     ("WRONGPASS", "Redis refuses the user name or password"),
     ("OOM", "Redis is out of memory and refuses writes"),

@@ -72,7 +72,12 @@ class RedisStore:
         self._waiting_client.connection_pool.disconnect()
 
     def _await(self, timeout: float) -> bool:
-        reply = self._waiting_client.execute_command("BLPOP", self.keys.wake, timeout)
+        try:
+            reply = self._waiting_client.execute_command("BLPOP", self.keys.wake, timeout)
+        except (AttributeError, ValueError) as exc:
+            # interrupt() takes the connection away under the read, and redis-py then raises
+            # whatever it stumbles over ("I/O operation on closed file").
+            raise redis.ConnectionError("the pause was broken off") from exc
         return reply is not None
 
     def _run(self, call: Call) -> tuple[Any, int | None]:
