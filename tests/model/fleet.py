@@ -179,9 +179,7 @@ class Fleet:
             self.deliver(node, request, self.execute(request))
         return request
 
-    def steps(
-        self, node: Node, seconds: float, until: Callable[[], bool] = lambda: False
-    ) -> None:
+    def steps(self, node: Node, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Let one candidate do what it wants for a while; all others stand still."""
         end = self.truth.now + seconds
         while self.truth.now < end and not until():
