@@ -93,6 +93,17 @@ class SafeLeader(LeaderViews):
             if timeout is not None:
                 raise TimeoutError(f"not elected leader of {self.key!r} within {timeout:g} s")
 
+    def wait(self, ready: Callable[[], bool], timeout: float) -> bool:
+        """Wait until ``ready()``, asked at each change of this candidate, or ``timeout`` seconds.
+
+        Thread-safe; signal handlers run meanwhile.
+        """
+        return self._runner.changed.wait(ready, timeout)
+
+    def observe(self, observer: Callable[[Event], None]) -> None:
+        """Call ``observer`` with every event, those too that have no listeners."""
+        self._runner.observer = observer
+
     def __enter__(self) -> SafeLeader:
         self.elect()
         return self
@@ -142,22 +153,27 @@ def build_leader(
     options: Options,
     connection: Mapping[str, Any],
     *,
-    observer: Callable[[Event], None] = lambda event: None,
     setting: str = "redis",
+    options_setting: str = "options",
 ) -> SafeLeader:
     """Make a candidate of checked options; for the other modules of this package."""
     limit = options.request_timeout
-    store = RedisStore(
-        connect(server, connection, connect_timeout=limit, read_timeout=limit, setting=setting),
+    client, waiting_client = (
         connect(
             server,
             connection,
             connect_timeout=limit,
-            read_timeout=options.wait + limit,
+            read_timeout=read_timeout,
             setting=setting,
-        ),
+            options_setting=options_setting,
+        )
+        for read_timeout in (limit, options.wait + limit)
+    )
+    store = RedisStore(
+        client,
+        waiting_client,
         keys,
         wait_replicas=options.wait_replicas,
         confirm_timeout=options.confirm_timeout,
     )
-    return SafeLeader(ThreadRunner(options, keys.election, store, observer=observer))
+    return SafeLeader(ThreadRunner(options, keys.election, store))

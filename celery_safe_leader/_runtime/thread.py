@@ -33,7 +33,6 @@ class ThreadRunner:
         name: str,
         store: Store,
         *,
-        observer: Callable[[Event], None] = lambda event: None,
         clock: Clock | None = None,
     ) -> None:
         """Make an idle runner: no thread, no IO.
@@ -42,11 +41,11 @@ class ThreadRunner:
             options: What the candidate was told.
             name: Of the election, for people.
             store: Executes the requests.
-            observer: Called with every event, before the listeners, on the telling thread.
             clock: Read instead of the system's.
         """
         self._store = store
-        self._observer = observer
+        self.observer: Callable[[Event], None] = lambda event: None
+        """Called with every event, before the listeners, on the telling thread."""
         self._reset()
         self.candidate = Candidate(
             options, name, deliver=self._deliver, clock=clock, reset=self._reset
@@ -150,7 +149,7 @@ class ThreadRunner:
 
     def _tell_one(self, event: Event) -> None:
         try:
-            self._observer(event)
+            self.observer(event)
             for listener, argument in self.candidate.calls(event):
                 try:
                     listener(argument)

@@ -1,0 +1,311 @@
+"""One batch after the other: what is due is claimed, published and committed.
+
+The order of these steps is the promise: what is claimed is in Redis before it is published, so
+whoever leads next finds it; and what is published has the same id whoever publishes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from celery_safe_leader._beat.agenda import Agenda
+from celery_safe_leader._beat.books import now_us
+from celery_safe_leader._beat.builder import Builder
+from celery_safe_leader._beat.items import Item
+from celery_safe_leader._beat.ledger import BATCH, Ledger
+from celery_safe_leader._beat.ledger_codec import Claim
+from celery_safe_leader._beat.ledger_errors import GenerationChangedError
+from celery_safe_leader._beat.ledger_results import (
+    ClaimOutcome,
+    Commit,
+    CommitOutcome,
+    Next,
+    SettlementOutcome,
+)
+from celery_safe_leader._beat.messages import BuildError, Built, leader_headers
+from celery_safe_leader._beat.outcomes import NotSent, Outcome, Refused, Sent
+from celery_safe_leader._beat.publisher import Publisher
+from celery_safe_leader._beat.roster import Roster
+from celery_safe_leader._beat.rules import ScheduleError
+from celery_safe_leader.errors import SafeLeaderError
+
+__all__ = ["ClockAheadError", "Rounds"]
+
+logger = logging.getLogger("celery_safe_leader.beat")
+
+Gate = Callable[[], bool]
+
+_RETRY_SCHEDULE = 60_000_000
+"""Microseconds after which a schedule that raised is asked again."""
+_LONGEST_BACK_OFF = 5.0
+_NOTHING_DUE = 3600.0
+
+
+class ClockAheadError(SafeLeaderError):
+    """This machine's clock is ahead of Redis's by more than the ledger allows."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(slots=True)
+class _Job:
+    """One occurrence on its way."""
+
+    item: Item
+    claim: Claim
+    built: Built | None
+
+
+class Rounds:
+    """What is due, claimed, owed and to be committed within one tenure. For one thread.
+
+    The methods raise what the ledger's do.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        token: int,
+        ledger: Ledger,
+        roster: Roster,
+        outlet: tuple[Builder, Publisher],
+    ) -> None:
+        """Begin with nothing due; ``outlet`` builds and publishes."""
+        self._key = key
+        self._token = token
+        self._ledger = ledger
+        self._roster = roster
+        self._builder = builder
+        self._publisher = publisher
+        self._agenda = Agenda()
+        self._owed: dict[str, Claim] = {}
+        self._claimed: dict[str, Next] = {}
+        self._commits: list[Commit] = []
+        self._broker_failures = 0
+        self._broker_pause_until = 0.0
+
+    @property
+    def owed(self) -> int:
+        """How many runs were claimed, and have to be settled."""
+        return len(self._owed)
+
+    def restart(self) -> None:
+        """Begin with what the items say: after they were loaded, or written back."""
+        self._owed.clear()
+        self._claimed.clear()
+        self._commits.clear()
+        self.include(self._roster.items)
+
+    def include(self, names: Iterable[str]) -> None:
+        """Take up entries that are new or changed, and drop those that are gone."""
+        for name in names:
+            item = self._roster.items.get(name)
+            self._agenda.remove(name)
+            if item is None:
+                self._owed.pop(name, None)
+                self._claimed.pop(name, None)
+                self._builder.forget(name)
+            elif item.claim is None:
+                self._schedule(item)
+            elif name not in self._claimed:
+                self._owed[name] = item.claim
+
+    def work(self, may_go_on: Gate) -> float:
+        """Do all that is due; return the seconds until something is, or may be tried again."""
+        while may_go_on() and self._round():
+            pass
+        if self._commits:
+            self._write([])
+        return self._pause()
+
+    def _pause(self) -> float:
+        broker = self._broker_pause_until - time.monotonic()
+        if broker > 0:
+            return broker
+        if self._owed or self._claimed:
+            return 0.0
+        next_us = self._agenda.next_us()
+        return _NOTHING_DUE if next_us is None else max(0.0, (next_us - now_us()) / 1_000_000)
+
+    def _round(self) -> bool:
+        """Do one batch; tell whether there may be another."""
+        if time.monotonic() < self._broker_pause_until:
+            return False
+        jobs = self._settle() if self._owed else self._claim()
+        if jobs is None:
+            return False
+        self._publish(jobs)
+        return True
+
+    def _schedule(self, item: Item) -> None:
+        try:
+            self._agenda.put(item.name, item.next_us())
+        except Exception as exc:
+            self._schedule_failed(item, exc)
+
+    def _schedule_failed(self, item: Item, error: Exception) -> None:
+        logger.error(
+            "The schedule of entry %r fails: %s. The entry does not run; it is asked again in 60 s",
+            item.name,
+            error if isinstance(error, ScheduleError) else repr(error),
+        )
+        self._agenda.put(item.name, now_us() + _RETRY_SCHEDULE)
+
+    # Claim
+
+    def _claim(self) -> list[_Job] | None:
+        """Claim the next batch of what is due; commit the last one along with it."""
+        jobs = [self._job(item, again.claim) for item, again in self._unclaimed()]
+        now = now_us()
+        taken = self._agenda.take(now, BATCH - len(jobs))
+        for name in taken:
+            job = self._due(self._roster.items[name], now)
+            if job is not None:
+                jobs.append(job)
+        if not jobs:
+            return [] if taken else None
+        for job in jobs:
+            name = job.item.name
+            if name not in self._claimed:
+                self._claimed[name] = Next(job.claim, job.item.run)
+            job.item.claim = job.claim
+        outcomes = self._write([self._claimed[job.item.name] for job in jobs])
+        self._claimed.clear()
+        return [job for job, outcome in zip(jobs, outcomes, strict=True) if self._got(job, outcome)]
+
+    def _unclaimed(self) -> list[tuple[Item, Next]]:
+        """Return claims of a write that had no answer: the same ones are written again."""
+        items = self._roster.items
+        return [(items[name], again) for name, again in self._claimed.items() if name in items]
+
+    def _due(self, item: Item, now: int) -> _Job | None:
+        try:
+            owed = item.plan(now)
+        except Exception as exc:
+            self._schedule_failed(item, exc)
+            return None
+        if owed.coalesced or owed.dropped:
+            logger.info(
+                "Entry %r: %d missed runs coalesce into one, %d are too late to run",
+                item.name,
+                owed.coalesced,
+                owed.dropped,
+            )
+        if not owed.runs:
+            self._agenda.put(item.name, owed.next_due)
+            return None
+        return self._job(item, item.claim_for(self._key, owed, self._token))
+
+    def _job(self, item: Item, claim: Claim) -> _Job:
+        covers = (claim.first, claim.moment)
+        headers = leader_headers(self._key, claim.occurrence, self._token, covers)
+        try:
+            built = self._builder.build(
+                item.entry, task_id=claim.occurrence, headers=headers, due_us=claim.moment
+            )
+        except BuildError as exc:
+            self._give_up(exc)
+            return _Job(item, claim, None)
+        return _Job(item, claim, built)
+
+    def _got(self, job: _Job, outcome: ClaimOutcome) -> bool:
+        if outcome is ClaimOutcome.CLAIMED:
+            return True
+        job.item.claim = None
+        if outcome is ClaimOutcome.AHEAD:
+            raise ClockAheadError(
+                "this machine's clock is ahead of Redis's by more than the ledger allows: entry "
+                f"{job.item.name!r} seemed due. Set the clock of this machine (or of Redis) right"
+            )
+        # Somebody else wrote under our token, or our memory is behind: read it all again.
+        raise GenerationChangedError(self._key, f"entry {job.item.name!r} is {outcome.name}")
+
+    def _write(self, claims: list[Next]) -> tuple[ClaimOutcome, ...]:
+        written = self._ledger.write(self._commits, claims)
+        self._commits = []
+        if CommitOutcome.DIFFERS in written.commits:
+            raise GenerationChangedError(self._key, "a claim of this leader is gone")
+        return written.claims
+
+    # Settle
+
+    def _settle(self) -> list[_Job]:
+        """Find out what became of the oldest runs that are owed; return those to publish."""
+        if self._commits:
+            self._write([])
+        # One at a time after two failures, so that one bad message cannot hold up the others.
+        most = 1 if self._broker_failures > 1 else BATCH
+        oldest = sorted(self._owed.values(), key=lambda claim: claim.moment)[:most]
+        jobs = []
+        for settlement in self._ledger.settle(oldest):
+            claim = settlement.claim
+            item = self._roster.items.get(claim.entry)
+            self._owed.pop(claim.entry, None)
+            if item is None:
+                continue
+            if settlement.outcome is SettlementOutcome.OPEN:
+                self._owed[claim.entry] = claim  # until it is published
+                jobs.append(self._job(item, claim))
+            elif settlement.outcome is SettlementOutcome.ACCEPTED:
+                self._done(item, claim)
+            else:
+                raise GenerationChangedError(self._key, f"the claim of {item.name!r} is gone")
+        return jobs
+
+    # Publish
+
+    def _publish(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            if job.built is None:
+                self._done(job.item, job.claim)
+        sendable = [job for job in jobs if job.built is not None]
+        if not sendable:
+            return
+        batch = [job.built for job in sendable if job.built is not None]
+        error: BaseException | None = None
+        for job, outcome in zip(sendable, self._publisher.publish(batch), strict=True):
+            error = self._published(job, outcome) or error
+        if error is None:
+            self._broker_failures = 0
+        else:
+            self._broker_failed(error)
+
+    def _published(self, job: _Job, outcome: Outcome) -> BaseException | None:
+        """Take in what became of a message; return the error of the broker, if there was one."""
+        if isinstance(outcome, Sent):
+            self._done(job.item, job.claim)
+            return None
+        if isinstance(outcome, Refused):
+            self._give_up(outcome.error)
+            self._done(job.item, job.claim)
+            return None
+        self._owed[job.item.name] = job.claim
+        return None if isinstance(outcome, NotSent) else outcome.error
+
+    def _give_up(self, error: BuildError) -> None:
+        # Permanent: the same arguments fail again. It is committed unpublished.
+        logger.error("%s. This run is given up; the entry goes on", error)
+
+    def _done(self, item: Item, claim: Claim) -> None:
+        self._owed.pop(item.name, None)
+        item.claim = None
+        run = item.committed(claim)
+        item.take(run)
+        self._commits.append(Commit(claim, run))
+        self._schedule(item)
+
+    def _broker_failed(self, error: BaseException) -> None:
+        self._broker_failures += 1
+        pause = min(_LONGEST_BACK_OFF, 0.1 * 2.0 ** min(self._broker_failures - 1, 10))
+        self._broker_pause_until = time.monotonic() + pause
+        if self._broker_failures == 1:
+            logger.error(
+                "The broker does not take messages: %r. %d runs wait, and are published when it "
+                "does; trying again",
+                error,
+                len(self._owed),
+            )

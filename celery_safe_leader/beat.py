@@ -1,0 +1,194 @@
+"""Celery's beat, run on as many machines as you like: one of them dispatches.
+
+    celery -A proj beat -S celery_safe_leader.LeaderScheduler
+
+Only the lifecycle is here: who leads is decided by the election, what is due and what was run by
+the dispatcher and its ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from celery import Celery
+from celery.beat import Scheduler
+
+from celery_safe_leader import conf
+from celery_safe_leader._beat.aside import Aside
+from celery_safe_leader._beat.dispatcher import ClockAheadError, Dispatcher
+from celery_safe_leader._beat.entries import WatchedSchedule
+from celery_safe_leader._beat.reports import Reporter
+from celery_safe_leader._beat.roster import Roster
+from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader.leader import SafeLeader, build_leader
+
+__all__ = ["LeaderScheduler"]
+
+logger = logging.getLogger("celery_safe_leader.beat")
+
+_ROLE = "beat"
+_SLICE = 1.0
+"""Seconds. A tick lasts no longer while there is nothing to do, so that beat's health check, which
+counts ticks, sees a standby as alive, and a changed schedule is noticed."""
+
+
+class LeaderScheduler(Scheduler):
+    """A scheduler that may run in any number: the elected one dispatches, the others stand by.
+
+    Name it in ``beat_scheduler`` or with ``celery beat -S celery_safe_leader.LeaderScheduler``
+    (or ``-S leader``). It needs no schedule file: what was run is kept in Redis.
+
+    The constructor does no IO and starts nothing, so that beat can make one for its banner. The
+    first tick takes part in the election. Use one instance from one thread, as beat does.
+
+    Raises:
+        celery.exceptions.ImproperlyConfigured: A setting is wrong; before anything starts.
+    """
+
+    def __init__(self, app: Celery, *args: Any, **kwargs: Any) -> None:
+        """Read the settings; arguments are those of Celery's ``Scheduler``."""
+        self._settings = conf.read(app)
+        self._keys = ElectionKeys(self._settings.key, _ROLE)
+        self._roster = Roster(app, self._settings.missed_runs)
+        self._aside = Aside("leader:dispatch")
+        self._leader: SafeLeader | None = None
+        self._dispatcher: Dispatcher | None = None
+        self.data: Any = None  # annotated for the type checker; Celery sets it
+        self._closed = False
+        self._rests_until = 0.0
+        super().__init__(app, *args, **kwargs)
+
+    # What Celery's Service and banner call
+
+    def setup_schedule(self) -> None:
+        """Take the entries of ``beat_schedule``; a wrong entry is refused here.
+
+        Raises:
+            celery.exceptions.ImproperlyConfigured: ``options["leader"]`` of an entry is wrong.
+        """
+        self.data = WatchedSchedule(self.data)
+        with conf.as_improperly_configured(self.app):
+            self._roster.setup(self)
+        self.install_default_entries(self.data)
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Dispatch what is due, if this beat leads; else wait for the election or the clock.
+
+        Returns:
+            Seconds until the next call: 0, since the waiting is done here, where an election or
+            a demotion can end it at once.
+        """
+        if self._closed:
+            return float(self.max_interval)
+        leader = self._take_part()
+        token = leader.fencing_token
+        if token is None:
+            leader.wait(lambda: leader.is_leader, _SLICE)
+            return 0.0
+        try:
+            pause = self._aside.run(lambda: self._dispatch(leader, token))
+        except ClockAheadError as exc:
+            self._stand_down(leader, exc)
+            return 0.0
+        if pause > 0:
+            longest = min(pause, _SLICE, self.max_interval)
+            leader.wait(lambda: leader.fencing_token != token, longest)
+        return 0.0
+
+    def close(self) -> None:
+        """End the batch under way, hand leadership over and close all connections.
+
+        Beat calls it in its signal handler, and once more after its loop: the second call does
+        nothing. Blocks for a batch and a round trip, at most for two thirds of the ttl.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        leader, dispatcher = self._leader, self._dispatcher
+        if leader is not None:
+            # The gate is shut by _closed: what is being published ends with its batch.
+            self._aside.wait_idle(self._settings.ttl / 3)
+            leader.shutdown()
+        self._aside.close()
+        if dispatcher is not None:
+            dispatcher.close()
+        super().close()
+
+    @property
+    def info(self) -> str:
+        """Lines for beat's banner; without secrets."""
+        settings = self._settings
+        role = "not started" if self._leader is None else self._role()
+        return "\n".join(
+            (
+                f"    . election -> {self._keys.election} ({role})",
+                f"    . server -> {settings.server}",
+                f"    . ttl -> {settings.ttl:g} seconds, wait {settings.wait:g} seconds",
+                f"    . missed runs -> {settings.missed_runs}",
+            )
+        )
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this beat leads now: local, without IO."""
+        return self._leader is not None and self._leader.is_leader
+
+    # The parts
+
+    def _role(self) -> str:
+        return "leader" if self.is_leader else "standby"
+
+    def _take_part(self) -> SafeLeader:
+        if self._leader is not None:
+            if not self._leader.active and time.monotonic() >= self._rests_until:
+                self._leader.elect()
+        else:
+            settings = self._settings
+            leader = build_leader(
+                settings.url,
+                self._keys,
+                settings.election,
+                settings.options,
+                setting=settings.url_setting,
+                options_setting=settings.options_setting,
+            )
+            leader.observe(
+                Reporter(self._keys.election, settings.server, settings.ttl, leader.candidate_id)
+            )
+            limit = settings.election.request_timeout
+            client = connect(
+                settings.url,
+                settings.options,
+                connect_timeout=limit,
+                read_timeout=limit,
+                setting=settings.url_setting,
+                options_setting=settings.options_setting,
+            )
+            self._dispatcher = Dispatcher(self.app, settings, client, _ROLE, self._roster)
+            logger.info(
+                "Taking part in the election %s at %s as %s",
+                self._keys.election,
+                settings.server,
+                leader.candidate_id,
+            )
+            leader.elect()
+            self._leader = leader
+        return self._leader
+
+    def _stand_down(self, leader: SafeLeader, error: ClockAheadError) -> None:
+        # Long enough for another beat, with a right clock, to be elected.
+        rest = max(self._settings.ttl, 5.0)
+        logger.error("%s. This beat stands down for %g s", error, rest)
+        self._rests_until = time.monotonic() + rest
+        leader.stop()
+
+    def _dispatch(self, leader: SafeLeader, token: int) -> float:
+        def may_go_on() -> bool:
+            return not self._closed and leader.fencing_token == token
+
+        assert self._dispatcher is not None  # noqa: S101 - made with the leader
+        self._roster.refresh(self)
+        return self._dispatcher.run(leader.candidate_id, token, may_go_on)
