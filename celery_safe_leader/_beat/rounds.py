@@ -72,9 +72,10 @@ class Rounds:
         token: int,
         ledger: Ledger,
         roster: Roster,
-        outlet: tuple[Builder, Publisher],
+        builder: Builder,
+        publisher: Publisher,
     ) -> None:
-        """Begin with nothing due; ``outlet`` builds and publishes."""
+        """Begin with nothing due."""
         self._key = key
         self._token = token
         self._ledger = ledger
