@@ -1,0 +1,94 @@
+"""The scheduler's own connection to the broker, on which nothing is ever sent twice.
+
+Two layers like to repeat a write whose answer they did not get: kombu (``retry``) and redis-py
+(``retry_on_timeout`` and the like). The copy would carry the nonce of the first, and both would
+run. So this connection is none of the app's pool, and has no such option.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from amqp.exceptions import MessageNacked
+from kombu.exceptions import OperationalError
+
+__all__ = ["BatchPublishError", "broker_errors", "connect", "supports_batches"]
+
+try:
+    from kombu.exceptions import BatchPublishError
+except ImportError:  # kombu 5.4 to 5.6 cannot batch
+
+    class BatchPublishError(Exception):  # type: ignore[no-redef]
+        """Raised by nothing."""
+
+
+_REPEATING = ("retry_on_timeout", "retry_on_error", "retry")
+"""Options with which redis-py repeats a command. kombu does not batch if one of them is set."""
+
+
+def connect(app: Any, timeout: float) -> Any:
+    """Connect to the broker, once per broker that is configured.
+
+    Args:
+        app: The Celery app.
+        timeout: Seconds that connecting, a read or a write may take, unless the app allows less.
+
+    Returns:
+        A ``kombu.Connection`` that is connected.
+
+    Raises:
+        OperationalError: No connection. Nothing was sent.
+    """
+    # The scheduler's loop sends no heartbeats while it sleeps. An idle connection is renewed
+    # instead: see ``Publisher``.
+    connection = app.connection_for_write(heartbeat=0)
+    connection.connect_timeout = min(connection.connect_timeout or math.inf, timeout)
+    connection.hostname = _without_repetition(connection.hostname)
+    connection.alt = [_without_repetition(url) for url in connection.alt]
+    options = connection.transport_options
+    for name in _REPEATING:
+        options.pop(name, None)
+    kind = connection.get_transport_cls()
+    if kind.driver_type == "redis":
+        _limit(options, ("socket_timeout", "socket_connect_timeout"), timeout)
+    elif kind.driver_name == "py-amqp":
+        # Without it a write into the buffer of a dead connection looks like success.
+        options["confirm_publish"] = True
+        _limit(options, ("read_timeout", "write_timeout"), timeout)
+    try:
+        connection.ensure_connection(
+            max_retries=max(1, len(connection.alt)), interval_start=0, interval_step=0
+        )
+    except BaseException:
+        connection.release()
+        raise
+    return connection
+
+
+def _limit(options: dict[str, Any], names: tuple[str, ...], timeout: float) -> None:
+    for name in names:
+        options[name] = min(options.get(name) or math.inf, timeout)
+
+
+def _without_repetition(url: Any) -> Any:
+    """Remove the options from a URL that kombu hands to redis-py (``redis+socket://``)."""
+    if not isinstance(url, str) or not any(f"{name}=" in url for name in _REPEATING):
+        return url
+    parts = urlsplit(url)
+    query = [pair for pair in parse_qsl(parts.query) if pair[0] not in _REPEATING]
+    return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def supports_batches(producer: Any) -> bool:
+    """Tell whether messages of this producer can go out together (Redis, kombu 5.7 and later)."""
+    return hasattr(producer, "batch") and bool(producer.supports_batch_publish)
+
+
+def broker_errors(connection: Any) -> tuple[type[BaseException], ...]:
+    """List what the broker or the network raises, as opposed to a mistake in a message."""
+    named = (*connection.connection_errors, *connection.channel_errors)
+    # kombu lists KeyError for the sake of consumers; a task class may raise it any time.
+    raised = [kind for kind in named if kind is not KeyError]
+    return (*raised, BatchPublishError, OperationalError, MessageNacked, OSError)
