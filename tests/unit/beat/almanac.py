@@ -1,6 +1,6 @@
 """A year of a time zone, walked minute by minute: the calendar that rules are checked against.
 
-It asks the zone for the wall time of each UTC minute and nothing else. A minute whose wall time
+It asks the zone for its offset at moments in UTC and for nothing else. A minute whose wall time
 was shown before is a repeat; a wall time that no minute shows is skipped, and is given the minute
 at which the unchanged clock would have shown it.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime, timedelta, timezone
 from functools import cache
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from celery import Celery
@@ -22,10 +21,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 ZONES = ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata"]
 
 
-class Minute(NamedTuple):
-    utc: int
-    day: int
-    repeat: bool
+# UTC minute, day of the wall clock since 1970, and whether its wall time was shown before.
+Minute = tuple[int, int, bool]
 
 
 @cache
@@ -54,21 +51,24 @@ def walk(zone: str, year: int) -> dict[int, list[Minute]]:
     shown: dict[int, list[Minute]] = defaultdict(list)
     after, until = year_bounds(year)
     start, end = (after + 1) // MINUTE_US, (until + 1) // MINUTE_US
-    previous = highest = _wall(start - 1, tz)
+    previous = highest = start - 1 + _offset(start - 1, tz)
+    offset = 0
     for utc in range(start, end):
-        wall = _wall(utc, tz)
+        if utc % 15 == 0:  # none of these zones changes its clocks off a quarter of an hour
+            offset = _offset(utc, tz)
+        wall = utc + offset
         for late, skipped in enumerate(range(previous + 1, wall)):
-            shown[skipped % 1440].append(Minute(utc + late, skipped // 1440, False))
-        shown[wall % 1440].append(Minute(utc, wall // 1440, wall <= highest))
+            shown[skipped % 1440].append((utc + late, skipped // 1440, False))
+        shown[wall % 1440].append((utc, wall // 1440, wall <= highest))
         highest = max(highest, wall)
         previous = wall
     return shown
 
 
-def _wall(utc: int, tz: ZoneInfo) -> int:
+def _offset(utc: int, tz: ZoneInfo) -> int:
     offset = datetime.fromtimestamp(utc * 60, tz).utcoffset()
     assert offset is not None
-    return utc + offset // timedelta(minutes=1)
+    return offset // timedelta(minutes=1)
 
 
 def due_minutes(schedule: crontab, zone: str, year: int, both_passes: bool) -> list[int]:
@@ -77,11 +77,11 @@ def due_minutes(schedule: crontab, zone: str, year: int, both_passes: bool) -> l
     days = _due_days(schedule, year)
     return sorted(
         {
-            minute.utc * MINUTE_US
+            utc * MINUTE_US
             for hour in schedule.hour
             for number in schedule.minute
-            for minute in shown[hour * 60 + number]
-            if minute.day in days and (both_passes or not minute.repeat)
+            for utc, day, repeat in shown[hour * 60 + number]
+            if day in days and (both_passes or not repeat)
         }
     )
 
