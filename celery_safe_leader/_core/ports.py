@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from celery_safe_leader._core.messages import Reply, Request
+from celery_safe_leader._core.messages import Await, Reply, Request
 
 __all__ = ["AsyncStore", "Store"]
 
@@ -15,8 +15,8 @@ class Store(Protocol):
     def execute(self, request: Request) -> Reply:
         """Execute a request; raises a ``StoreError`` where there is no usable reply."""
 
-    def interrupt(self) -> None:
-        """Break a blocking read off. From any thread."""
+    def interrupt(self, request: Await | None = None) -> None:
+        """Break a blocking read off, also one that is only about to begin. From any thread."""
 
     def close(self) -> None:
         """Close all connections. From any thread."""

@@ -56,7 +56,7 @@ class AsyncRunner:
     async def stop(self, reason: DemotionReason, timeout: float) -> None:
         """Take part no longer; leadership ends before the first await."""
         awaiting = self.candidate.stop(reason)
-        if awaiting and self._request is not None:
+        if awaiting is not None and self._request is not None:
             self._request.cancel()
         self._wake.set()
         if self._task is not None:

@@ -67,7 +67,7 @@ class Candidate:
         self._pid = os.getpid()
         # Reentrant: a signal handler that stops us may interrupt elect() of its own thread.
         self._lock = threading.RLock()
-        self._awaiting = False
+        self._awaiting: Await | None = None
         self.candidate_id = new_candidate_id()
         self._election = Election(self.options, self.candidate_id, new_seed())
 
@@ -102,10 +102,10 @@ class Candidate:
             self._election.start(self.clock.now())
             self._publish()
 
-    def stop(self, reason: DemotionReason) -> bool:
-        """Take part no longer; tell whether a blocking read is under way."""
+    def stop(self, reason: DemotionReason) -> Await | None:
+        """Take part no longer; return the blocking read that is to be broken off, if any."""
         with self._lock:
-            awaiting, self._awaiting = self._awaiting, False
+            awaiting, self._awaiting = self._awaiting, None
             self._election.stop(self.clock.now(), reason)
             self._publish()
             return awaiting
@@ -131,7 +131,7 @@ class Candidate:
         """Return what to send now."""
         with self._lock:
             request = self._election.poll(self.clock.now())
-            self._awaiting = isinstance(request, Await)
+            self._awaiting = request if isinstance(request, Await) else None
             self._publish()
             return request
 
@@ -143,14 +143,14 @@ class Candidate:
     def receive(self, request: Request, reply: Reply) -> None:
         """Take in a reply."""
         with self._lock:
-            self._awaiting = False
+            self._awaiting = None
             self._election.receive(request, reply, self.clock.now())
             self._publish()
 
     def failed(self, request: Request, error: Exception) -> None:
         """Take in a failure."""
         with self._lock:
-            self._awaiting = False
+            self._awaiting = None
             self._election.failed(request, error, self.clock.now())
             self._publish()
 

@@ -80,8 +80,9 @@ class ThreadRunner:
             reason: Told to listeners and to the history.
             timeout: Seconds to wait for the handover. After it the lease runs out by itself.
         """
-        if self.candidate.stop(reason):
-            self._store.interrupt()
+        awaiting = self.candidate.stop(reason)
+        if awaiting is not None:
+            self._store.interrupt(awaiting)
         self._wake.put(None)
         self.changed.wait(lambda: self.candidate.state is not State.RESIGNING, timeout)
 
@@ -106,6 +107,9 @@ class ThreadRunner:
                     told, self._told = self._told, SimpleQueue()
                     told.put(None)
                     break
+        if self.candidate.state is State.CLOSED:
+            # A request that was on its way at close() may have connected once more.
+            self._store.close()
         self.changed.notify_all()
 
     def _step(self) -> None:

@@ -42,6 +42,11 @@ class RedisStore:
         # Any: execute_command has no annotations in redis-py.
         self._client: Any = client
         self._waiting_client: Any = waiting_client
+        self._reading: Await | None = None
+        self._interrupted: Await | None = None
+        settings = waiting_client.connection_pool.connection_kwargs
+        self._greet = settings.get("redis_connect_func") or (lambda each: each.on_connect())
+        settings["redis_connect_func"] = self._connected
         self._wait_replicas = wait_replicas
         self._confirm_ms = max(1, int(confirm_timeout * 1000))
 
@@ -54,6 +59,7 @@ class RedisStore:
         """
         try:
             if isinstance(request, Await):
+                self._reading = request
                 return Woken(self._await(request.timeout))
             call = encode(request, self.keys)
             raw, confirmations = self._run(call)
@@ -62,9 +68,21 @@ class RedisStore:
         confirmed = confirmations is None or confirmations >= self._wait_replicas
         return decode(raw, self.keys, confirmed=confirmed)
 
-    def interrupt(self) -> None:
-        """Break a blocking read off, if one is under way. From any thread."""
+    def interrupt(self, request: Await | None = None) -> None:
+        """Break a blocking read off. From any thread.
+
+        Args:
+            request: The read that is meant: if it is only about to begin, it never does.
+        """
+        # In this order: whichever connection is open is closed, and a new one meets the check.
+        self._interrupted = request
         self._waiting_client.connection_pool.disconnect()
+
+    def _connected(self, connection: Any) -> None:
+        """Greet the server, unless the read for which it was connected is off already."""
+        if self._interrupted is not None and self._interrupted is self._reading:
+            raise redis.exceptions.ConnectionError("the blocking read was broken off")
+        self._greet(connection)
 
     def close(self) -> None:
         """Close all connections. From any thread."""

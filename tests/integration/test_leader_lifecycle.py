@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -212,6 +213,23 @@ def test_a_standby_that_was_stopped_can_take_part_again(
     one.elect()
     one.wait_until_leader(3)
     assert one.named("error") == []
+
+
+def test_a_stop_at_any_moment_ends_the_blocking_read(start_candidate: Start, terms: dict[str, Any]):
+    # Also one that is only about to begin: it would go on for a minute, deaf to elect(), and
+    # take a wake-up away from those who wait for one.
+    one = start_candidate(**{**terms, "ttl": 100, "wait": 60})
+    idle = threading.active_count()
+    seed = random.randrange(10**6)
+    print(f"seed={seed}")
+    moments = random.Random(seed)
+    for _ in range(60):
+        one.elect()
+        time.sleep(moments.uniform(0, 0.006))
+        one.stop()
+        wait_until(lambda: threading.active_count() == idle, 2, lambda: str(threading.enumerate()))
+        if isinstance(one, AsyncioShell):
+            assert [name for name in one.tasks() if name == f"leader:{terms['key']}"] == []
 
 
 def test_nothing_is_left_after_shutdown(
