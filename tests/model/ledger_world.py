@@ -98,8 +98,9 @@ class World:
     published: Counter[str] = field(default_factory=Counter)
     executed: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))
     leaders: list[Leader] = field(default_factory=list)
-    eager: bool = False
-    """Workers take each message as soon as it is published."""
+    workers: str = "random"
+    """When workers take a message: ``eager`` at once, ``fifo`` and ``lifo`` at the end, ``mixed``
+    every other one at once; ``random`` whenever the test says so."""
     trace: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -147,7 +148,7 @@ class World:
         message = Message(claim, f"n{next(self.nonces)}")
         self.published[claim.occurrence] += 1
         self.queue.append(message)
-        if self.eager:
+        if self.workers == "eager" or (self.workers == "mixed" and len(self.queue) % 2):
             self.consume(len(self.queue) - 1)
         if fault == "reply":
             raise BrokerError
@@ -162,11 +163,12 @@ class World:
 
     def finish(self) -> None:
         """Let somebody lead undisturbed until all is done, and the workers until all is run."""
-        leader = self.elect()
-        while leader.step():
-            pass
+        last = self.elect()
+        for leader in (last, *self.leaders):
+            while leader.at:
+                leader.step()
         while self.queue:
-            self.consume()
+            self.consume(-1 if self.workers == "lifo" else 0)
 
     def faults(self, doubles_of: int = 0) -> list[str]:
         """Judge: each due moment executed once, in ranges without gap and overlap.
@@ -210,7 +212,10 @@ class Leader:
         self.commits: dict[str, Commit] = {}
         self.loaded = False
         self.restoring = False
-        self.resign_when_idle = True
+        self.may_resign = True
+        """Whether it resigns when nothing is due; else it looks at the ledger now and then."""
+        self.must_restore = False
+        """The ledger was lost, and this leader's memory is all that is left of it."""
         self.publish_fault = ""
         self.at = ""
         """The step that comes next; empty at the end."""
@@ -244,6 +249,7 @@ class Leader:
                         break
                 except GenerationChangedError:
                     yield from self._restore()
+            # A ledger that was lost since the last write is written back before the memory goes.
             yield "resign"
             self.world.resign(self)
         except FencedError:
@@ -255,6 +261,8 @@ class Leader:
             yield label
             try:
                 self.answer = ask()
+                if self.loaded and not self.restoring:
+                    self.must_restore = False
                 return
             except StoreUnavailableError:
                 label = f"{label} again"
@@ -302,8 +310,7 @@ class Leader:
     def _dispatch(self) -> Generator[str, None, bool]:
         """Commit the last batch, and claim and publish the next."""
         claims = self._due()
-        if not claims and not self.commits and not self._is_idle_for_long():
-            return False
+        is_last = not claims and not self.commits and self.may_resign
         commits = dict(itertools.islice(self.commits.items(), self.world.batch))
         nexts = [Next(claim, self.runs[claim.entry]) for claim in claims]
         self.pending.update((claim.entry, claim) for claim in claims)
@@ -316,11 +323,7 @@ class Leader:
             del self.commits[entry]
         for claim in claims:
             yield from self._publish(claim)
-        return True
-
-    def _is_idle_for_long(self) -> bool:
-        # A leader with nothing to do looks at the ledger now and then, until a test lets it go.
-        return not self.resign_when_idle
+        return not is_last
 
     def _publish(self, claim: Claim) -> Program:
         yield f"publish {claim.entry}"
@@ -363,7 +366,7 @@ class Leader:
                 self.commits = {}
                 # Nobody knows how far a claim came whose write was refused: ask before publishing.
                 self.uncertain = dict(self.pending)
-                self.restoring = False
+                self.restoring = self.must_restore = False
             except GenerationChangedError:
                 continue
 
