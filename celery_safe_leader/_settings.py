@@ -119,7 +119,7 @@ def find_server(conf: Any) -> Server:
         if not redis_urls:
             raise ImproperlyConfigured(_no_server(setting, broker, backend))
         found = redis_urls[0]
-        setting = spelling(conf, "broker_url" if found in broker else "result_backend")
+        setting = spelling(conf, _broker_setting(conf) if found in broker else "result_backend")
     options = {}
     if found in broker:
         options = _tls(conf.get("broker_use_ssl"))
@@ -128,6 +128,10 @@ def find_server(conf: Any) -> Server:
         if provider := conf.get("redis_backend_credential_provider"):
             options["credential_provider"] = provider
     return Server(found, options, setting)
+
+
+def _broker_setting(conf: Any) -> str:
+    return "broker_write_url" if conf.get("broker_write_url") else "broker_url"
 
 
 def _no_server(setting: str, broker: list[str], backend: list[str]) -> str:

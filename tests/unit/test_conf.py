@@ -1,0 +1,428 @@
+"""Settings: defaults, spellings, and each bad input with its whole message."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.app import defaults
+from celery.exceptions import ImproperlyConfigured
+
+from celery_safe_leader import conf
+from celery_safe_leader._store.connect import connect
+from celery_safe_leader.conf import LeaderSettings
+
+PASSWORD = "Zq9Xv7"
+BROKER = f"redis://:{PASSWORD}@h/1"
+DJANGO = "CELERY"
+SCHEMES = "redis, valkey, rediss, valkeys, unix, redis+socket and ://"
+SETTINGS = (
+    "leader_url, leader_options, leader_key, leader_ttl, leader_wait, leader_wait_replicas, "
+    "leader_allow_long_ttl, leader_missed_runs, leader_dedup_window, leader_queue"
+)
+
+
+def make_app(
+    values: dict[str, Any], namespace: str | None = None, main: str | None = "shop"
+) -> Celery:
+    """Create an app that reads its settings from a module-like object, as projects do."""
+    app = Celery(main, set_as_current=False)
+    options = {} if namespace is None else {"namespace": namespace}
+    app.config_from_object(type("Settings", (), values), **options)
+    return app
+
+
+def read(values: dict[str, Any], namespace: str | None = None) -> LeaderSettings:
+    broker = "broker_url" if namespace is None else f"{namespace}_BROKER_URL"
+    return conf.read(make_app({broker: BROKER, **values}, namespace))
+
+
+def refusal(app: Celery) -> str:
+    """Return the message with which an app's settings are refused. It holds no password."""
+    with pytest.raises(ImproperlyConfigured) as refused:
+        conf.read(app)
+    causes = (refused.value, refused.value.__cause__, refused.value.__context__)
+    assert PASSWORD not in f"{causes} {causes!r}"
+    return str(refused.value)
+
+
+def test_defaults() -> None:
+    settings = read({})
+    assert settings == LeaderSettings(
+        url=BROKER,
+        options={},
+        server="redis://h:6379/1",
+        key="shop",
+        ttl=10.0,
+        wait=2.0,
+        wait_replicas=0,
+        allow_long_ttl=False,
+        missed_runs="coalesce",
+        dedup_window=7200.0,
+        queue="leader.shop",
+        url_setting="broker_url",
+        options_setting="leader_options",
+    )
+    assert (settings.election.ttl, settings.election.wait) == (10.0, 2.0)
+
+
+VALUES: dict[str, Any] = {
+    "url": "rediss://u:p@l:7/3",
+    "options": {"ssl_ca_certs": "/ca"},
+    "key": "shop-production",
+    "ttl": 400,
+    "wait": 900,
+    "wait_replicas": 1,
+    "allow_long_ttl": True,
+    "missed_runs": "all",
+    "dedup_window": timedelta(hours=3),
+    "queue": "elected",
+}
+
+
+@pytest.mark.parametrize("way", ["module", "namespace", "lower case under a namespace", "app"])
+def test_every_setting_is_read_in_every_form(way: str) -> None:
+    upper = {f"CELERY_LEADER_{name.upper()}": value for name, value in VALUES.items()}
+    lower = {f"leader_{name}": value for name, value in VALUES.items()}
+    if way == "app":
+        app = make_app({"CELERY_BROKER_URL": BROKER}, DJANGO)
+        app.conf.update(lower)
+    else:
+        app = make_app(upper if way == "namespace" else lower, None if way == "module" else DJANGO)
+    settings = conf.read(app)
+    assert settings.url == "rediss://u:p@l:7/3"
+    assert settings.server == "rediss://l:7/3"
+    assert settings.options == {"ssl_ca_certs": "/ca"}
+    assert (settings.key, settings.queue) == ("shop-production", "elected")
+    assert (settings.ttl, settings.wait, settings.wait_replicas) == (400.0, 900.0, 1)
+    assert (settings.missed_runs, settings.dedup_window) == ("all", 10_800.0)
+    assert settings.url_setting == ("CELERY_LEADER_URL" if way == "namespace" else "leader_url")
+    assert settings.election.ttl == 400.0
+
+
+def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
+    settings = read({"leader_options": {"password": PASSWORD}})
+    assert PASSWORD not in repr(settings)
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"leader_ttl": 0}, "leader_ttl is 0; it must be a number of seconds from 0.05 to 86400"),
+        ({"leader_ttl": -1}, "leader_ttl is -1; it must be a number of seconds from 0.05 to 86400"),
+        (
+            {"leader_ttl": float("nan")},
+            "leader_ttl is nan; it must be a number of seconds from 0.05 to 86400",
+        ),
+        (
+            {"leader_ttl": float("inf")},
+            "leader_ttl is inf; it must be a number of seconds from 0.05 to 86400",
+        ),
+        (
+            {"leader_ttl": 1500},
+            "leader_ttl is 1500 s; it must be at most 300 s, since a longer one is most likely "
+            "given in milliseconds (then write 1.5); set leader_allow_long_ttl to True if seconds "
+            "are meant",
+        ),
+        (
+            {"leader_ttl": "10"},
+            "leader_ttl is '10' (a str); it must be a number of seconds from 0.05 to 86400",
+        ),
+        (
+            {"leader_ttl": True},
+            "leader_ttl is True (a bool); it must be a number of seconds from 0.05 to 86400",
+        ),
+        (
+            {"leader_ttl": Decimal(10)},
+            "leader_ttl is Decimal('10') (a Decimal); it must be a number of seconds from 0.05 to "
+            "86400",
+        ),
+        (
+            {"leader_wait": 0},
+            "leader_wait is 0; it must be a number of seconds from 0.001 to 86400",
+        ),
+        (
+            {"leader_wait": float("nan")},
+            "leader_wait is nan; it must be a number of seconds from 0.001 to 86400",
+        ),
+        ({"leader_wait_replicas": -1}, "leader_wait_replicas is -1; it must be at least 0"),
+        ({"leader_wait_replicas": True}, "leader_wait_replicas is True; it must be a whole number"),
+        (
+            {"leader_allow_long_ttl": "no"},
+            "leader_allow_long_ttl is 'no'; it must be True or False",
+        ),
+        (
+            {"leader_missed_runs": "drop"},
+            "leader_missed_runs is 'drop'; it must be 'coalesce', 'skip' or 'all'",
+        ),
+        (
+            {"leader_dedup_window": "1h"},
+            "leader_dedup_window is '1h' (a str); it must be a number of seconds",
+        ),
+        (
+            {"leader_dedup_window": float("nan")},
+            "leader_dedup_window is nan; it must be a number of seconds above 0",
+        ),
+        (
+            {"leader_dedup_window": 60},
+            "leader_dedup_window is 60 s; it must be at least 7200 s, twice the broker's "
+            "visibility timeout: a message that it gives out again must still be known",
+        ),
+        ({"leader_key": " "}, "leader_key is ' '; it must be a text that is not empty"),
+        ({"leader_key": 3}, "leader_key is 3; it must be a text that is not empty"),
+        ({"leader_queue": ""}, "leader_queue is ''; it must be a text of 1 to 255 bytes"),
+        ({"leader_options": PASSWORD}, "leader_options is of type str; it must be a dict"),
+        (
+            {"leader_options": {1: PASSWORD}},
+            "leader_options is a dict with a name that is no text; it must be a dict of names",
+        ),
+        ({"leader_url": 6379}, "leader_url is of type int; it must be a URL as text"),
+        (
+            {"leader_url": f"amqp://:{PASSWORD}@h"},
+            f"leader_url is a URL with the scheme 'amqp'; it must be the URL of one Redis or "
+            f"Valkey server, starting with {SCHEMES}",
+        ),
+        (
+            {"leader_url": f"redis://:{PASSWORD}@h/x"},
+            "leader_url is redis://h/x; it must be a URL whose database is a whole number",
+        ),
+        (
+            {"broker_url": f"redis://:{PASSWORD}@h/x"},
+            "broker_url is redis://h/x; it must be a URL whose database is a whole number",
+        ),
+        (
+            {"leader_tll": 3},
+            "leader_tll is not a setting of celery-safe-leader; did you mean leader_ttl?",
+        ),
+        (
+            {"leader_zzz": 3},
+            f"leader_zzz is not a setting of celery-safe-leader; there are {SETTINGS}",
+        ),
+        ({"LEADER_TTL": 3}, "LEADER_TTL is not read by this app; write leader_ttl"),
+        ({"CELERY_LEADER_TTL": 3}, "CELERY_LEADER_TTL is not read by this app; write leader_ttl"),
+    ],
+)
+def test_bad_setting_is_refused(values: dict[str, Any], message: str) -> None:
+    assert refusal(make_app({"broker_url": BROKER, **values})) == message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"CELERY_LEADER_TTL": 1500},
+            "CELERY_LEADER_TTL is 1500 s; it must be at most 300 s, since a longer one is most "
+            "likely given in milliseconds (then write 1.5); set CELERY_LEADER_ALLOW_LONG_TTL to "
+            "True if seconds are meant",
+        ),
+        (
+            {"CELERY_LEADER_MISSED_RUNS": []},
+            "CELERY_LEADER_MISSED_RUNS is []; it must be 'coalesce', 'skip' or 'all'",
+        ),
+        (
+            {"CELERY_LEADER_WAIT_REPLICA": 1},
+            "CELERY_LEADER_WAIT_REPLICA is not a setting of celery-safe-leader; did you mean "
+            "CELERY_LEADER_WAIT_REPLICAS?",
+        ),
+        (
+            {"leader_tttl": 1},
+            "leader_tttl is not a setting of celery-safe-leader; did you mean leader_ttl?",
+        ),
+        ({"LEADER_TTL": 3}, "LEADER_TTL is not read by this app; write CELERY_LEADER_TTL"),
+        (
+            {"leader_wait": 0},
+            "leader_wait is 0; it must be a number of seconds from 0.001 to 86400",
+        ),
+        (
+            {"CELERY_BROKER_URL": f"redis://:{PASSWORD}@h/x"},
+            "CELERY_BROKER_URL is redis://h/x; it must be a URL whose database is a whole number",
+        ),
+    ],
+)
+def test_bad_setting_is_refused_in_the_spelling_of_the_project(
+    values: dict[str, Any], message: str
+) -> None:
+    assert refusal(make_app({"CELERY_BROKER_URL": BROKER, **values}, DJANGO)) == message
+
+
+@pytest.mark.parametrize("namespace", [None, DJANGO])
+def test_names_that_are_not_ours_are_left_alone(namespace: str | None) -> None:
+    assert read({"LEADER_BOARD_SIZE": 3, "TEAM_LEADER_TTL": 1}, namespace).ttl == 10.0
+
+
+def test_old_upper_case_celery_settings_may_stand_beside_ours() -> None:
+    app = make_app({"BROKER_URL": BROKER, "leader_ttl": 3})
+    assert conf.read(app).ttl == 3.0
+
+
+@pytest.mark.parametrize("wait", [3, 15.5, timedelta(seconds=3)])
+def test_wait_may_be_longer_than_the_ttl(wait: Any) -> None:
+    assert read({"leader_ttl": 1.5, "leader_wait": wait}).wait >= 3
+
+
+@pytest.mark.parametrize("main", [None, "", "__main__"])
+def test_app_without_a_name_must_name_its_election(main: str | None) -> None:
+    assert refusal(make_app({"broker_url": BROKER}, main=main)) == (
+        "leader_key is not set, and the app has no name to take instead; it must be a name that "
+        "only the processes of this app and environment share, such as 'shop-production'"
+    )
+    assert conf.read(make_app({"broker_url": BROKER, "leader_key": "k"}, main=main)).key == "k"
+
+
+@pytest.mark.parametrize(
+    ("values", "server", "setting"),
+    [
+        ({"broker_url": BROKER, "leader_url": "unix:///r"}, "unix:///r?db=0", "leader_url"),
+        ({"broker_url": f"amqp://a;{BROKER};redis://z"}, "redis://h:6379/1", "broker_url"),
+        ({"broker_url": ["amqp://a", f"amqp://b;{BROKER}"]}, "redis://h:6379/1", "broker_url"),
+        (
+            {"broker_url": "amqp://a", "result_backend": "valkeys://b"},
+            "rediss://b:6379/0",
+            "result_backend",
+        ),
+        (
+            {"broker_write_url": BROKER, "broker_url": "amqp://a"},
+            "redis://h:6379/1",
+            "broker_write_url",
+        ),
+        ({"broker_url": "redis://a", "broker_use_ssl": True}, "rediss://a:6379/0", "broker_url"),
+    ],
+)
+def test_server_is_the_first_redis_that_is_configured(
+    values: dict[str, Any], server: str, setting: str
+) -> None:
+    settings = conf.read(make_app(values))
+    assert (settings.server, settings.url_setting) == (server, setting)
+
+
+def test_broker_from_the_environment_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://from-env")
+    assert conf.read(make_app({"broker_url": "amqp://a"})).server == "redis://from-env:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("values", "broker", "backend"),
+    [
+        ({}, "not set", "not set"),
+        ({"broker_url": f"amqp://u:{PASSWORD}@h//"}, "amqp://h//", "not set"),
+        (
+            {"broker_url": ["sqs://", f"sentinel://:{PASSWORD}@s:1"]},
+            "sqs://, sentinel://s:1",
+            "not set",
+        ),
+        (
+            {"broker_url": "amqp://h", "result_backend": f"db+postgresql://u:{PASSWORD}@h/d"},
+            "amqp://h",
+            "db+postgresql",
+        ),
+        ({"broker_url": "amqp://h", "result_backend": "django-db"}, "amqp://h", "another kind"),
+    ],
+)
+def test_no_redis_anywhere_is_refused(values: dict[str, Any], broker: str, backend: str) -> None:
+    assert refusal(make_app(values)) == (
+        f"leader_url is not set, and neither the broker ({broker}) nor the result backend "
+        f"({backend}) is a Redis or Valkey; set leader_url to the URL of one, starting with "
+        f"{SCHEMES}"
+    )
+
+
+TLS = {"ssl_cert_reqs": "required", "ssl_ca_certs": "/ca", "keyfile": "/of-amqp"}
+
+
+def test_brokers_tls_goes_with_the_brokers_url_only() -> None:
+    expected = {"ssl": True, "ssl_cert_reqs": "required", "ssl_ca_certs": "/ca"}
+    assert read({"broker_use_ssl": TLS}).options == expected
+    assert read({"broker_use_ssl": TLS, "leader_url": BROKER}).options == expected
+    assert read({"broker_use_ssl": TLS, "leader_url": "redis://other"}).options == {}
+    own = {"leader_options": {"ssl_ca_certs": "/mine"}}
+    assert read({"broker_use_ssl": TLS, **own}).options == {**expected, "ssl_ca_certs": "/mine"}
+
+
+def test_backends_tls_and_provider_go_with_the_backends_url_only() -> None:
+    values = {
+        "broker_url": "amqp://h",
+        "broker_use_ssl": True,
+        "result_backend": BROKER,
+        "redis_backend_use_ssl": TLS,
+        "redis_backend_credential_provider": "my.Provider",
+    }
+    assert conf.read(make_app(values)).options == {
+        "ssl": True,
+        "ssl_cert_reqs": "required",
+        "ssl_ca_certs": "/ca",
+        "credential_provider": "my.Provider",
+    }
+    assert conf.read(make_app({**values, "leader_url": "redis://o"})).options == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "window"),
+    [
+        ({"broker_transport_options": {"visibility_timeout": 43_200}}, 86_400.0),
+        ({"broker_transport_options": {"visibility_timeout": 60}}, 7200.0),
+        (
+            {"broker_transport_options": {"visibility_timeout": 60}, "leader_dedup_window": 120},
+            120.0,
+        ),
+        ({"broker_url": "amqp://h", "leader_url": BROKER, "leader_dedup_window": 5}, 5.0),
+        ({"broker_url": "sqs://", "leader_url": BROKER, "leader_dedup_window": 3600}, 3600.0),
+    ],
+)
+def test_dedup_window_covers_two_visibility_timeouts(values: dict[str, Any], window: float) -> None:
+    assert read(values).dedup_window == window
+
+
+def test_queue_of_a_long_key_is_a_name_that_every_broker_takes() -> None:
+    first, second = (read({"leader_key": "é" * 500 + end}).queue for end in "ab")
+    assert first != second
+    assert len(first.encode()) < 256
+    assert first.startswith("leader.")
+
+
+def test_command_line_sets_settings_and_registering_sets_no_default() -> None:
+    conf.register_settings()
+    conf.register_settings()
+    app = make_app({"CELERY_BROKER_URL": BROKER, "CELERY_LEADER_WAIT": 9}, DJANGO)
+    assert app.conf.get("leader_ttl") is None
+    assert not app.conf.value_set_for("leader_ttl")
+    app.config_from_cmdline(
+        ["leader.ttl=3", "leader.wait_replicas=2", "leader.missed_runs=skip", "leader.key=k"]
+    )
+    settings = conf.read(app)
+    assert (settings.ttl, settings.wait, settings.wait_replicas) == (3.0, 9.0, 2)
+    assert (settings.missed_runs, settings.key) == ("skip", "k")
+
+
+def test_bad_number_on_the_command_line_names_the_setting() -> None:
+    conf.register_settings()
+    with pytest.raises(ValueError, match="'leader_ttl': could not convert string to float: 'soon'"):
+        make_app({}).config_from_cmdline(["leader.ttl=soon"])
+
+
+def test_importing_registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(defaults.NAMESPACES, "leader", raising=False)
+    read({})
+    assert "leader" not in defaults.NAMESPACES
+
+
+def test_errors_of_the_client_are_translated_too() -> None:
+    app = make_app({"CELERY_BROKER_URL": BROKER, "CELERY_LEADER_OPTIONS": {"colour": 1}}, DJANGO)
+    settings = conf.read(app)
+    with pytest.raises(ImproperlyConfigured) as refused, conf.as_improperly_configured(app):
+        connect(
+            settings.url,
+            settings.options,
+            connect_timeout=1,
+            read_timeout=1,
+            setting=settings.url_setting,
+            options_setting=settings.options_setting,
+        )
+    assert str(refused.value) == (
+        "CELERY_LEADER_OPTIONS is given with 'colour'; it must be made of arguments of redis-py's "
+        "Connection"
+    )
