@@ -57,7 +57,7 @@ class AsyncRunner:
         """Take part no longer; leadership ends before the first await."""
         awaiting = self.candidate.stop(reason)
         if awaiting is not None and self._request is not None:
-            self._request.cancel()
+            await _cancel(self._request)
         self._wake.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout)
@@ -65,10 +65,8 @@ class AsyncRunner:
     async def close(self) -> None:
         """End for good."""
         self.candidate.close()
-        for task in (self._request, self._task):
-            if task is not None:
-                task.cancel()
         if self._task is not None:
+            self._task.cancel()
             await asyncio.wait({self._task})
         if self._teller is not None:
             # The events that are due are told; a listener that calls us is not waited for.
@@ -108,7 +106,7 @@ class AsyncRunner:
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
-            task.cancel()
+            await _cancel(task)
             raise
         finally:
             self._request = None
@@ -166,3 +164,12 @@ class AsyncRunner:
         except Exception:
             kind = type(argument).__name__.lower()
             logger.exception("Election %r: a listener of %s failed", self.candidate.name, kind)
+
+
+async def _cancel(request: asyncio.Future[Reply]) -> None:
+    """Cancel a request until it has ended: redis-py loses a cancellation while it connects."""
+    while not request.done():
+        request.cancel()
+        await asyncio.wait({request}, timeout=0.02)
+    if not request.cancelled():
+        request.exception()  # nobody else may ask, and asyncio complains then
