@@ -41,7 +41,9 @@ class Solar(Rule):
         place = (schedule.event, float(schedule.lat), float(schedule.lon))
         super().__init__(schedule, digest("solar", *place))
         self._ephem = schedule.ephem
-        self._observer = schedule.cal
+        self._observer = schedule.cal.copy()
+        # Celery 5.4 has dusk 18 degrees *above* the horizon. No event is above it.
+        self._observer.horizon = -abs(float(self._observer.horizon))
         self._method: str = schedule.method
         self._center: bool = schedule.use_center
 
