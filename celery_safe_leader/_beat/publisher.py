@@ -14,7 +14,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery_safe_leader._beat.broker import (
@@ -82,24 +82,31 @@ class Publisher:
         self._used_at = 0.0
         self._returned: list[Exception] = []
         self._errors: tuple[type[BaseException], ...] = ()
+        self._message_errors: tuple[type[BaseException], ...] = ()
         self._declarations = Declarations()
         self._echo = Echo(app)
 
-    def publish(self, batch: Sequence[Built]) -> list[Outcome]:
+    def publish(self, batch: Sequence[Built], *, together: bool = True) -> list[Outcome]:
         """Publish messages in order, together where the broker can do that.
 
-        After a message that did not arrive for certain, no later one is tried.
+        After the connection failed, or the gate said no, no later message is tried. An error that
+        the broker has with one message does not keep back the others.
+
+        Args:
+            batch: The messages.
+            together: ``False`` sends each in a request of its own, so that an error of the
+                broker can be told to belong to one of them.
 
         Returns:
             One outcome for each message, in the same order.
         """
+        size = self._batch_size if together else 1
         outcomes: list[Outcome] = []
-        for group in _groups(batch, self._batch_size):
-            outcomes += self._publish_group(group)
-            if not isinstance(outcomes[-1], (Sent, Refused)):
-                break
-        rest = len(batch) - len(outcomes)
-        return outcomes + [of_the_rest(outcomes[-1])] * rest if rest else outcomes
+        while len(outcomes) < len(batch):
+            outcomes += self._publish_group(_next_group(batch, len(outcomes), size))
+            if self._ends_all(outcomes[-1]):
+                outcomes += [of_the_rest(outcomes[-1])] * (len(batch) - len(outcomes))
+        return outcomes
 
     def publish_one(self, built: Built) -> Outcome:
         """Publish one message in a request of its own."""
@@ -112,6 +119,11 @@ class Publisher:
     def close(self) -> None:
         """Close the connection. The next use opens another. May be called again."""
         self._close(politely=True)
+
+    def _ends_all(self, outcome: Outcome) -> bool:
+        if isinstance(outcome, (Failed, Uncertain)):
+            return not isinstance(outcome.error, self._message_errors)
+        return isinstance(outcome, NotSent)
 
     def _publish_group(self, group: Sequence[Built]) -> list[Outcome]:
         try:
@@ -171,15 +183,13 @@ class Publisher:
         return None
 
     def _one_by_one(self, producer: Any, group: Sequence[Built]) -> list[Outcome]:
+        """Publish up to the first that does not arrive; the later ones have no outcome yet."""
         outcomes: list[Outcome] = []
         self._declarations.begin()
         for built in group:
             outcomes.append(self._publish_alone(producer, built))
             if not isinstance(outcomes[-1], (Sent, Refused)):
                 break
-        rest = len(group) - len(outcomes)
-        if rest:
-            outcomes += [of_the_rest(outcomes[-1])] * rest
         self._after(producer, group, outcomes)
         return outcomes
 
@@ -242,7 +252,7 @@ class Publisher:
             call.target.apply_async(call.args, call.kwargs, **common, **call.options)
 
     def _after(self, producer: Any, group: Sequence[Built], outcomes: Sequence[Outcome]) -> None:
-        for built, outcome in zip(group, outcomes, strict=True):
+        for built, outcome in zip(group, outcomes, strict=False):
             if isinstance(built, Message) and isinstance(outcome, Sent):
                 self._echo.sent(producer, built, outcome.nonce)
 
@@ -256,6 +266,7 @@ class Publisher:
         if self._producer is None:
             self._connection = connect(self._app, self._timeout)
             self._errors = broker_errors(self._connection)
+            self._message_errors = self._connection.channel_errors
             channel = self._connection.channel()
             if hasattr(channel, "events"):  # AMQP
                 channel.events["basic_return"].add(self._on_return)
@@ -278,16 +289,10 @@ class Publisher:
             logger.debug("closing the connection to the broker failed", exc_info=True)
 
 
-def _groups(batch: Sequence[Built], size: int) -> Iterator[Sequence[Built]]:
-    """Split into what can go out together: messages, and each call on its own."""
-    group: list[Built] = []
-    for built in batch:
-        if group and (isinstance(built, Call) or len(group) == size):
-            yield group
-            group = []
-        group.append(built)
-        if isinstance(built, Call):
-            yield group
-            group = []
-    if group:
-        yield group
+def _next_group(batch: Sequence[Built], start: int, size: int) -> Sequence[Built]:
+    """Take what can go out together: some messages, or one call."""
+    end = start + 1
+    if isinstance(batch[start], Message):
+        while end < min(start + size, len(batch)) and isinstance(batch[end], Message):
+            end += 1
+    return batch[start:end]

@@ -120,6 +120,7 @@ def compose(
         reply_to=app.thread_oid,
         create_sent_event=app.conf.task_send_sent_event,
         **call,
+        **routed,
     )
     return _address(app, name, message, **routed)
 
