@@ -15,6 +15,7 @@ from celery_safe_leader._beat.ledger_results import (
     Enrolment,
     EnrolmentOutcome,
     ForgetOutcome,
+    Merged,
     Snapshot,
 )
 from celery_safe_leader._beat.roster import Roster
@@ -118,18 +119,25 @@ class Books:
         for merged in self.ledger.merge(runs, pending):
             item = items.get(merged.entry)
             if item is None:
+                self._learn_foreign(merged)
                 continue
             if merged.run is not None:
                 item.take(merged.run)
-            if merged.claim is not None:
-                item.claim = merged.claim
+            item.claim = merged.claim
         self.ledger.seal()
         logger.warning(
-            "Redis had lost the ledger of %s, or part of it: this leader wrote %d entries back; "
-            "no run is lost",
+            "Redis had lost the ledger of %s, or part of it: this leader wrote %d entries back, "
+            "so that no run of them is lost",
             self.ledger.key,
             len(runs),
         )
+
+    def _learn_foreign(self, merged: Merged) -> None:
+        if merged.run is not None:
+            self._foreign_runs[merged.entry] = merged.run
+        self._foreign_pending.pop(merged.entry, None)
+        if merged.claim is not None:
+            self._foreign_pending[merged.entry] = merged.claim
 
     def _enrol(self, enrolments: list[Enrolment]) -> None:
         for enrolment, outcome in zip(enrolments, self.ledger.enrol(enrolments), strict=True):

@@ -41,6 +41,7 @@ Gate = Callable[[], bool]
 _RETRY_SCHEDULE = 60_000_000
 """Microseconds after which a schedule that raised is asked again."""
 _LONGEST_BACK_OFF = 5.0
+_LONGEST_WORK = 1.0
 _NOTHING_DUE = 3600.0
 
 
@@ -117,7 +118,9 @@ class Rounds:
 
     def work(self, may_go_on: Gate) -> float:
         """Do all that is due; return the seconds until something is, or may be tried again."""
-        while may_go_on() and self._round():
+        # Not for ever: beat's health check counts ticks, and changes of the schedule wait too.
+        until = time.monotonic() + _LONGEST_WORK
+        while may_go_on() and self._round() and time.monotonic() < until:
             pass
         if self._commits:
             self._write([])
