@@ -87,8 +87,13 @@ def by_two(sent: Sequence[Dispatch], least: float) -> list[tuple[Dispatch, Dispa
 
 
 def gaps(sent: Sequence[Dispatch], step: float) -> list[tuple[Dispatch, Dispatch]]:
-    """List the neighbours between whose ranges of moments is not just one step of an interval."""
-    ordered = sorted(sent, key=lambda dispatch: dispatch.covers[1])
+    """List the neighbours between whose ranges of moments is not just one step of an interval.
+
+    A run that was published twice, since the first leader died before it could say that it was
+    published, counts once: both messages have one id, of which workers run the first.
+    """
+    runs = {dispatch.task_id: dispatch for dispatch in sent}
+    ordered = sorted(runs.values(), key=lambda dispatch: dispatch.covers[1])
     pairs = itertools.pairwise(ordered)
     step_us = round(step * 1_000_000)
     return [(a, b) for a, b in pairs if b.covers[0] - a.covers[1] != step_us]
@@ -157,12 +162,18 @@ class Inbox:
         return [d for d in every if d.at >= since and (not entry or wanted in d.kwargsrepr)]
 
     def wait_for(
-        self, count: int, timeout: float = 10.0, *, entry: str = "", since: float = 0.0
+        self,
+        count: int,
+        timeout: float = 10.0,
+        *,
+        entry: str = "",
+        since: float = 0.0,
+        pid: int | None = None,
     ) -> list[Dispatch]:
-        """Wait until so many have come, and return them all."""
+        """Wait until so many have come, and return them all; with ``pid``, those of one beat."""
 
         def enough() -> list[Dispatch]:
-            found = self.sent(entry, since=since)
+            found = [d for d in self.sent(entry, since=since) if pid in (None, d.pid)]
             return found if len(found) >= count else []
 
         return wait_until(enough, timeout, lambda: f"{count} of {entry or 'all'}: {self.sent()}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from tests.support.beats import Dispatch, by_two, gaps
 
 
-def dispatch(at: float, pid: int, first: int, last: int) -> Dispatch:
+def dispatch(at: float, pid: int, first: int, last: int, task_id: str = "") -> Dispatch:
     covers = (first * 1_000_000, last * 1_000_000)
-    return Dispatch(at, "work", "id", f"gen{pid}@host", 1, covers, {}, "()", "{}")
+    return Dispatch(
+        at, "work", task_id or f"{pid}-{first}", f"gen{pid}@host", 1, covers, {}, "()", "{}"
+    )
 
 
 def test_two_beats_that_send_at_once_are_seen():
@@ -35,3 +37,8 @@ def test_a_moment_that_two_messages_stand_for_is_seen():
 
 def test_a_message_may_stand_for_several_moments():
     assert gaps([dispatch(1.0, 7, 1, 1), dispatch(5.0, 8, 2, 5)], 1.0) == []
+
+
+def test_a_run_that_was_published_twice_counts_once():
+    one, other = dispatch(1.0, 7, 1, 1, "a"), dispatch(4.0, 8, 1, 1, "a")
+    assert gaps([one, other, dispatch(5.0, 8, 2, 5)], 1.0) == []
