@@ -13,6 +13,7 @@ from celery import signals
 from celery.beat import BeatLazyFunc, ScheduleEntry
 
 from celery_safe_leader._beat.builder import Builder
+from celery_safe_leader._beat.encoding import encode
 from celery_safe_leader._beat.messages import BuildError, Message
 from celery_safe_leader._beat.routing import Draft
 from tests.support.periodic import DUE, DUE_US, make_app, new_queue
@@ -133,7 +134,7 @@ def test_messages_of_two_runs_share_nothing_that_changes(app: Any, builder: Buil
         lambda entry: setattr(entry, "args", (1, 2.0)),
         lambda entry: entry.kwargs.update(z=1),
         lambda entry: entry.args[1].append(5),
-        lambda entry: setattr(entry, "task", "tests.bound"),
+        lambda entry: setattr(entry, "task", "elsewhere.unknown"),
         lambda entry: entry.options.update(priority=9),
         lambda entry: entry.options["headers"].update(tenant="b"),
     ],
@@ -159,8 +160,8 @@ def test_lazy_arguments_are_evaluated_at_each_run(app: Any, builder: Builder) ->
 
 def test_replaced_task_and_replaced_routes_are_noticed(app: Any, builder: Builder) -> None:
     entry = entry_of(app)
-    assert build(builder, entry).properties["priority"] is None
-    app.conf.task_routes = {"tests.plain": {"priority": 8}}
+    assert "priority" not in build(builder, entry).properties
+    app.conf.update(task_routes={"tests.plain": {"priority": 8}})
     assert build(builder, entry).properties["priority"] == 8
     del app.tasks["tests.plain"]
     assert build(builder, entry).headers["ignore_result"] is None
@@ -225,10 +226,12 @@ def test_method_replaced_by_a_tracing_tool_is_called(
 
 def test_body_is_encoded_once_for_all_runs(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Draft] = []
-    import celery_safe_leader._beat.builder as module
 
-    encode = module.encode
-    monkeypatch.setattr(module, "encode", lambda draft: calls.append(draft) or encode(draft))
+    def counted(draft: Draft) -> tuple[bytes, str, str]:
+        calls.append(draft)
+        return encode(draft)
+
+    monkeypatch.setattr("celery_safe_leader._beat.builder.encode", counted)
     builder, entry = Builder(app), entry_of(app)
     for _ in range(5):
         build(builder, entry)
