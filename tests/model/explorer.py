@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tests.model.fleet import Node
 from tests.model.simulation import LINKS, Simulation
-from tests.model.sites import Sites, started_sites
+from tests.model.sites import Site, Sites, started_sites
 
 __all__ = ["explore"]
 
@@ -16,14 +16,16 @@ _EQUAL = ((2.0, 2.0, 2.0), (2.0, 2.0), (2.0, 2.0, 2.0, 2.0))
 _MIXED = ((2.0, 4.0), (2.0, 4.0, 2.0), (1.0, 2.0, 4.0), (4.0, 4.0, 2.0))
 
 
-def explore(sites: Sites, seed: int, actions: int = 40) -> Simulation:
+def explore(sites: Sites, seed: int, actions: int = 40, *, replicate: bool = False) -> Simulation:
     """Run one history and check it.
 
     Args:
         sites: Three servers.
         seed: Everything follows from it.
         actions: How many things happen.
+        replicate: Copy by real replication rather than by DUMP and RESTORE.
     """
+    menu = _REPLICATED if replicate else _ACTIONS
     world = Simulation(sites, seed)
     ttls = world.random.choice(_EQUAL if seed % 2 else _MIXED)
     for ttl in ttls:
@@ -31,7 +33,7 @@ def explore(sites: Sites, seed: int, actions: int = 40) -> Simulation:
     world.run(world.random.choice((0.1, 3.0, 6.0)))
     copies: list[bytes | None] = [None]
     for _ in range(actions):
-        world.random.choice(_ACTIONS)(world, copies)
+        world.random.choice(menu)(world, copies)
         longest = max(ttls)
         pauses = (0.0, 0.001, 0.1, 0.34 * longest, 0.9 * longest, 1.02 * longest, 2.1 * longest)
         world.run(world.random.choice(pauses))
@@ -80,9 +82,20 @@ def _copy(world: Simulation, copies: list[bytes | None]) -> None:
     copies.append(world.copy())
 
 
+def _replicate(world: Simulation, _: list[bytes | None]) -> None:
+    world.replicate(_other_site(world))
+
+
+def _fail_over_to_what_it_holds(world: Simulation, _: list[bytes | None]) -> None:
+    world.fail_over(_other_site(world), keep=True)
+
+
+def _other_site(world: Simulation) -> Site:
+    return world.random.choice([site for site in world.sites.all if site is not world.sites.master])
+
+
 def _fail_over(world: Simulation, copies: list[bytes | None]) -> None:
-    others = [site for site in world.sites.all if site is not world.sites.master]
-    to = world.random.choice(others)
+    to = _other_site(world)
     how = world.random.choice(("keep", "keep", "old", "fresh"))
     copied = copies[-1] if how == "old" else world.copy()
     world.fail_over(to, keep=how == "keep", copied=copied)
@@ -107,16 +120,22 @@ _ACTIONS: tuple[_Action, ...] = (
     _fail_over, _stop_or_start, _stop_or_start, _birth_or_death,
 )  # fmt: skip
 
+_REPLICATED: tuple[_Action, ...] = (
+    *(action for action in _ACTIONS if action not in (_copy, _fail_over)),
+    _replicate, _replicate, _fail_over_to_what_it_holds, _fail_over_to_what_it_holds,
+)  # fmt: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=int, nargs="?", default=200)
     parser.add_argument("--seed", type=int, default=1, help="of the first run")
+    parser.add_argument("--replicate", action="store_true", help="copy by real replication")
     arguments = parser.parse_args()
     began, elections, excused, virtual = time.monotonic(), 0, 0, 0.0
     with started_sites() as sites:
         for seed in range(arguments.seed, arguments.seed + arguments.runs):
-            world = explore(sites, seed)
+            world = explore(sites, seed, replicate=arguments.replicate)
             elections += world.judge.elections
             excused += world.judge.excused
             virtual += world.truth.now

@@ -210,6 +210,11 @@ class Fleet:
         """Copy the record, as a replica has it from now on."""
         return self.sites.master.dump(self.keys)
 
+    def replicate(self, to: Site) -> None:
+        """Bring another server up to date by real replication, once."""
+        self.note(f"{to.name} replicates {self.sites.master.name}")
+        self.sites.replicate(to)
+
     def fail_over(self, to: Site, *, keep: bool = False, copied: bytes | None = None) -> None:
         """Promote another server.
 

@@ -71,10 +71,10 @@ class Judge:
         lease = node.election.lease
         if lease is None:
             return
-        latest = request.sent_at.plus(0.99 * node.election.options.ttl)
+        latest = request.sent_at.plus(node.election.options.ttl)
         end = lease.deadline
         if max(end.boottime - latest.boottime, end.raw - latest.raw, end.wall - latest.wall) > 1e-6:
-            self._found(f"{node} leads for longer than 0.99 ttl from the sending of its request")
+            self._found(f"{node} leads for longer than its ttl from the sending of its request")
 
     def events(self, node: Node, events: Iterable[Event]) -> None:
         """Check what a candidate tells."""

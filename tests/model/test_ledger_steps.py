@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.model.ledger_world import World
+from tests.model.ledger_world import Leader, World
 from tests.support.servers import Server
 
 WORKERS = ("eager", "fifo", "lifo", "mixed")
@@ -71,19 +71,31 @@ def run_history(world: World, choices: Choices, *, sleepers: bool) -> None:
             first.kill()
         break
     second = world.elect()
+    wake_if_refused(first, choices)
     while second.at:
-        options = ["second", "second dies"] + (["first"] if first.at else [])
+        options = ["second", "second dies"]
+        options += ["first"] * first.at.startswith("publish")
         match choices.take(*options):
             case "second":
                 second.step()
             case "first":
                 first.step()
+                wake_if_refused(first, choices)
             case "second dies":
                 second.kill()
-    if first.at and choices.take("stays asleep", "wakes before the end") != "stays asleep":
-        while first.at:
-            first.step()
+    # A sleeper that is left wakes after the last leader has done everything.
     world.finish()
+
+
+def wake_if_refused(sleeper: Leader, choices: Choices) -> None:
+    """Let a sleeper take a step in the ledger at once, or after all others.
+
+    It is refused and changes nothing, so all moments in between are alike. Publications are not.
+    """
+    if sleeper.at and not sleeper.at.startswith("publish"):
+        if choices.take("refused at once", "refused at the end") == "refused at once":
+            sleeper.step()
+            assert not sleeper.at, f"a sleeper was not refused and goes on with {sleeper.at}"
 
 
 def explore(client: redis.Redis, shape: tuple[int, int, int], workers: str, sleepers: bool) -> int:
@@ -103,7 +115,7 @@ def explore(client: redis.Redis, shape: tuple[int, int, int], workers: str, slee
             client.flushdb()
 
 
-@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("workers", ["eager", "lifo"])
 @pytest.mark.parametrize("shape", SHAPES_OF_TWO.values(), ids=SHAPES_OF_TWO)
 def test_two_occurrences_run_once_whoever_dies_or_sleeps(
     client: redis.Redis, shape: tuple[int, int, int], workers: str

@@ -31,7 +31,7 @@ def run_out(fleet: Fleet, leader: Node, other: Node) -> None:
     """Let only ``other`` act until it is elected; the judge raises if that is too early."""
     fleet.steps(other, 4 * TTL, until=lambda: other.leads)
     assert other.leads, "nobody was elected"
-    assert not leader.leads
+    assert not leader.leads, "two lead at once"
 
 
 def test_a_record_that_a_stale_replica_shows_is_observed_anew(fleet: Fleet) -> None:

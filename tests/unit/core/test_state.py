@@ -45,7 +45,7 @@ def test_the_table_is_complete_and_cannot_be_changed() -> None:
 
 
 def test_every_state_is_reached_and_all_but_the_end_are_left() -> None:
-    assert {after for after in ALLOWED.values()} == set(State)
+    assert set(ALLOWED.values()) == set(State)
     assert {before for (before, _), after in ALLOWED.items() if after is not before} == (
         set(State) - {State.CLOSED}
     )
