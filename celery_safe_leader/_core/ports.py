@@ -28,5 +28,8 @@ class AsyncStore(Protocol):
     async def execute(self, request: Request) -> Reply:
         """Execute a request; raises a ``StoreError`` where there is no usable reply."""
 
+    def after_fork(self) -> None:
+        """Have nothing in common with the parent any more, in a forked child."""
+
     async def close(self) -> None:
         """Close all connections."""

@@ -19,6 +19,8 @@ from celery_safe_leader._runtime.listeners import Listener
 __all__ = ["AsyncRunner"]
 
 logger = logging.getLogger("celery_safe_leader")
+_of_the_parent: list[object] = []
+"""In a forked child: tasks of the parent's loop, which would be run to their end if collected."""
 
 
 class AsyncRunner:
@@ -31,8 +33,13 @@ class AsyncRunner:
         self._store = store
         self._reset()
         self.candidate = Candidate(
-            options, name, deliver=self._deliver, clock=clock, reset=self._reset
+            options, name, deliver=self._deliver, clock=clock, reset=self._after_fork
         )
+
+    def _after_fork(self) -> None:
+        _of_the_parent.append((self._task, self._teller, self._request))
+        self._reset()
+        self._store.after_fork()
 
     def _reset(self) -> None:
         self._task: asyncio.Task[None] | None = None

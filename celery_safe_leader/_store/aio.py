@@ -14,6 +14,9 @@ from celery_safe_leader._store.keys import ElectionKeys
 
 __all__ = ["AsyncRedisStore"]
 
+_of_the_parent: list[redis.asyncio.ConnectionPool] = []
+"""Kept for good: collected, their connections would be closed."""
+
 
 class AsyncRedisStore:
     """Executes requests, each at most once. One task at a time, on one event loop."""
@@ -51,6 +54,19 @@ class AsyncRedisStore:
             raise translate(self.keys.lease, exc) from exc
         confirmed = confirmations is None or confirmations >= self._wait_replicas
         return decode(raw, self.keys, confirmed=confirmed)
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone, in a forked child, and start with none.
+
+        They belong to the parent's event loop. Closing even one would take it out of the
+        parent's epoll, which the child shares, and the parent would wait for it in vain.
+        """
+        for client in (self._client, self._waiting_client):
+            pool = client.connection_pool
+            _of_the_parent.append(pool)
+            client.connection_pool = redis.asyncio.ConnectionPool(
+                pool.connection_class, **pool.connection_kwargs
+            )
 
     async def close(self) -> None:
         """Close all connections."""
