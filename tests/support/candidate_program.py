@@ -38,7 +38,7 @@ NEWS_EVERY = 10
 
 def say(**fields: Any) -> None:
     """Write one line at once, whole even beside other threads."""
-    os.write(1, (json.dumps(fields) + "\n").encode())
+    os.write(1, (json.dumps({**fields, "pid": os.getpid()}) + "\n").encode())
 
 
 class Sampler:
