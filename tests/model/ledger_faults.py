@@ -115,7 +115,7 @@ class History:
 
     def window_passes(self) -> None:
         """Let acceptance records expire, except of what is owed: that somebody leads within it."""
-        raw: dict[bytes, bytes] = self.client.hgetall(self.names.pending)  # type: ignore[assignment]
+        raw: dict[bytes, bytes] = self.client.hgetall(self.names.pending)
         raw.pop(SENTINEL, None)
         owed = {decode_claim(decode_entry(name), value).occurrence for name, value in raw.items()}
         owed |= {message.claim.occurrence for message in self.world.queue}

@@ -267,10 +267,12 @@ class Leader:
             except StoreUnavailableError:
                 label = f"{label} again"
             except FencedError as fenced:
-                lost = FenceReason[fenced.reason] is FenceReason.VACANT
-                if not lost or self.world.leaders[-1] is not self:
+                if FenceReason[fenced.reason] is not FenceReason.VACANT:
                     raise
                 yield "renew"
+                # A sleeper finds that its record is another's by now.
+                if self.world.leaders[-1] is not self:
+                    raise
                 self.world.grant(self)
 
     def _load(self) -> Program:

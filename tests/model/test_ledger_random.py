@@ -43,7 +43,7 @@ def run_seeds(client: redis.Redis, seeds: range, losses: tuple[str, ...]) -> Non
 def test_each_occurrence_runs_once_in_random_histories(
     client: redis.Redis, losses: tuple[str, ...]
 ) -> None:
-    run_seeds(client, range(1, 121), losses)
+    run_seeds(client, range(1, 61), losses)
 
 
 @pytest.mark.long
