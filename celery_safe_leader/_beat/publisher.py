@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 _IDLE = 20.0
 """Seconds without use after which a connection is not trusted: firewalls forget, brokers close."""
 
+_LONGEST_TTL = (2**32 - 1) / 1000
+"""Seconds that RabbitMQ accepts; it closes the channel upon more."""
+
 _ALL = 2**31
 """More commands than any batch has: kombu must not flush before the gate was asked."""
 
@@ -80,7 +83,7 @@ class Publisher:
         self._producer: Any = None
         self._owner = 0
         self._used_at = 0.0
-        self._returned: list[Exception] = []
+        self._returned: list[Exception] = []  # by the broker: they had no queue to go to
         self._errors: tuple[type[BaseException], ...] = ()
         self._message_errors: tuple[type[BaseException], ...] = ()
         self._declarations = Declarations()
@@ -225,7 +228,9 @@ class Publisher:
             return
         properties = {**built.properties}
         if built.expires_us is not None:
-            properties["expiration"] = max(0.0, built.expires_us / 1e6 - time.time())
+            left = max(0.0, built.expires_us / 1e6 - time.time())
+            # For longer ones there is the header, at which workers look.
+            properties["expiration"] = left if left < _LONGEST_TTL else None
         if built.declare:
             # The queue exists: if the message cannot be routed to it, that is an error. Without
             # a queue of ours (Broadcast, an exchange by name) it may be that nobody listens.
@@ -269,13 +274,10 @@ class Publisher:
             self._message_errors = self._connection.channel_errors
             channel = self._connection.channel()
             if hasattr(channel, "events"):  # AMQP
-                channel.events["basic_return"].add(self._on_return)
+                channel.events["basic_return"].add(lambda exc, *_: self._returned.append(exc))
             self._producer = self._app.amqp.Producer(channel, auto_declare=False)
             self._owner = os.getpid()
         return self._producer
-
-    def _on_return(self, error: Exception, *_: Any) -> None:
-        self._returned.append(error)
 
     def _close(self, *, politely: bool = False) -> None:
         connection, self._connection, self._producer = self._connection, None, None

@@ -20,6 +20,7 @@ __all__ = [
     "DUE",
     "DUE_US",
     "Case",
+    "assert_same",
     "make_app",
     "make_entry",
     "new_queue",
@@ -125,7 +126,9 @@ CASES = [
         options=lambda name: {"link": {"task": "tests.any"}, "link_error": [{"task": "tests.any"}]},
     ),
     Case("not registered", task="elsewhere.unknown"),
-    Case("not registered, times", task="elsewhere.unknown", options={"expires": 9, "countdown": 1}),
+    Case(
+        "not registered, times", task="elsewhere.unknown", options={"expires": 900, "countdown": 1}
+    ),
     Case("options of the task", task="tests.loaded"),
     Case("options of the task overridden", task="tests.loaded", options={"priority": 1}),
     Case("no expiry after all", task="tests.loaded", options={"expires": None}),
@@ -142,7 +145,7 @@ CASES = [
     ),
     Case("overridden shadow_name", task="tests.shadowing", call=True),
     Case("reply_to", options={"reply_to": "somebody"}, call=True),
-    Case("expires as text", options={"expires": "2099-01-01T00:00:00+00:00"}, call=True),
+    Case("expires as text", options={"expires": (DUE + timedelta(hours=1)).isoformat()}, call=True),
     Case("stamped", options={"stamped_headers": ["tenant"], "tenant": "a"}, call=True),
     Case("root id", options={"root_id": "given"}, call=True),
 ]
@@ -215,6 +218,7 @@ def received(app: Celery, queue: str) -> list[dict[str, Any]]:
     messages = []
     with app.connection_for_read() as connection:
         simple = Queue(queue)(connection.default_channel)
+        simple.queue_declare()
         while message := simple.get(no_ack=True):
             message.accept = {"application/json", "application/x-python-serialize"}
             properties = dict(message.properties)
@@ -231,10 +235,9 @@ def received(app: Celery, queue: str) -> list[dict[str, Any]]:
                     "properties": {
                         key: value
                         for key, value in properties.items()
-                        if key not in ("delivery_tag", "delivery_info")
+                        if key not in ("delivery_tag", "delivery_info", "application_headers")
                     },
-                    # Counted from the moment of sending, which differs a little.
-                    "expiration": None if expiration is None else round(int(expiration) / 10_000),
+                    "expiration": None if expiration is None else int(expiration) / 1000,
                 }
             )
     return messages
@@ -242,6 +245,17 @@ def received(app: Celery, queue: str) -> list[dict[str, Any]]:
 
 def _as_bytes(body: Any) -> bytes:
     return body.encode() if isinstance(body, str) else bytes(body)
+
+
+def assert_same(ours: dict[str, Any], stock: dict[str, Any]) -> None:
+    """Compare two messages of ``received``; stock's believes that it was sent at the due moment."""
+    left, whole = ours.pop("expiration"), stock.pop("expiration")
+    assert ours == stock
+    if whole is None:
+        assert left is None
+    else:
+        elapsed = (datetime.now(timezone.utc) - DUE).total_seconds()
+        assert whole - elapsed - 1 < left <= whole
 
 
 def new_queue() -> str:

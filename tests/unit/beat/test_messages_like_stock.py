@@ -15,6 +15,7 @@ from tests.support.periodic import (
     CASES,
     DUE_US,
     Case,
+    assert_same,
     make_app,
     make_entry,
     new_queue,
@@ -55,5 +56,5 @@ def test_message_is_that_of_stock_beat_plus_the_headers_of_the_leader(app: Any, 
     nonces = [message["headers"].pop("leader_publication") for message in (other, ours)]
     assert len(set(nonces)) == 2
     assert {name: ours["headers"].pop(name) for name in OURS} == OURS
-    assert ours == stock
+    assert_same(ours, stock)
     assert (entry.name in builder._plans) is (case.repeated and not case.call)

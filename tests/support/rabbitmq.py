@@ -1,0 +1,26 @@
+"""The RabbitMQ that is there already, if one is: tests use queues of their own and delete them."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from kombu.connection import Connection
+
+__all__ = ["RABBITMQ_URL", "rabbitmq_urls"]
+
+RABBITMQ_URL = os.environ.get("SAFE_LEADER_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
+"""Where it is looked for."""
+
+
+@functools.cache
+def rabbitmq_urls() -> tuple[str, ...]:
+    """Return its URL, or nothing if it does not answer."""
+    with Connection(RABBITMQ_URL, connect_timeout=2) as connection:
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        except connection.connection_errors:
+            return ()
+        except Exception as exc:
+            raise RuntimeError(f"RabbitMQ at {connection.as_uri()} answers, but: {exc}") from exc
+    return (RABBITMQ_URL,)
