@@ -78,6 +78,17 @@ def test_same_event_is_never_given_twice() -> None:
         assert 0.9 * DAY < second - first < 1.1 * DAY
 
 
+def test_event_just_after_a_whole_second_is_taken_to_be_the_same() -> None:
+    # An event that fell just before a full second may be found just after it the next time.
+    rule = rule_for(solar("sunrise", 52.5, 13.4))
+    first = rule.after(from_datetime(datetime(2026, 6, 1, 0, 0, 0, 1, tzinfo=timezone.utc)))
+    assert first is not None
+    second = rule.after(first)
+    for early in (1, 2, 30, 58):
+        assert rule.after(first - early * S) == second
+        assert rule.after(first - early * S - 1) == first
+
+
 def test_moment_is_the_same_from_wherever_it_is_asked() -> None:
     rule = rule_for(solar("sunset", 52.5, 13.4))
     start = from_datetime(datetime(2026, 6, 1, 2, 0, 0, 1, tzinfo=timezone.utc))
