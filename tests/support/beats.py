@@ -6,14 +6,15 @@ import itertools
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import dedent
+from types import TracebackType
 from typing import Any
 
 from kombu.connection import Connection
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.messaging import Consumer
 
 from tests.support.candidates import Tenure
@@ -27,6 +28,23 @@ _ELECTED = re.compile(r"Elected leader of .* \(token (\d+)")
 _DEMOTED = re.compile(r"Demoted: .* \(token (\d+)\)")
 
 
+_APP = """\
+from datetime import datetime, timedelta, timezone
+
+from celery import Celery
+from celery.schedules import crontab, schedule, solar
+
+app = Celery("shop", set_as_current=True)
+app.conf.update({conf!r})
+
+@app.task(name="shop.work")
+def work(*args, **kwargs):
+    pass
+
+app.conf.beat_schedule = {schedule}
+"""
+
+
 def write_app(folder: Path, broker: str, schedule: str, *, more: str = "", **settings: Any) -> None:
     """Write ``app.py``: an app named "shop" with the tasks that tests send.
 
@@ -37,21 +55,9 @@ def write_app(folder: Path, broker: str, schedule: str, *, more: str = "", **set
         more: More source, after the configuration.
         settings: For ``app.conf``; their ``repr`` is their source.
     """
-    conf = {"broker_url": broker, "leader_ttl": 2.0, "leader_wait": 0.4, **settings}
-    source = f"""
-        from celery import Celery
-        from celery.schedules import crontab, schedule, solar
-
-        app = Celery("shop", set_as_current=True)
-        app.conf.update(**{conf!r})
-
-        @app.task(name="shop.work")
-        def work(*args, **kwargs):
-            pass
-
-        app.conf.beat_schedule = {schedule}
-    """
-    (folder / "app.py").write_text(dedent(source) + dedent(more))
+    conf = {"broker_url": broker, "leader_ttl": 0.6, "leader_wait": 0.1, **settings}
+    source = _APP.format(conf=conf, schedule=schedule)
+    (folder / "app.py").write_text(source + more)
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ class Inbox:
                     except TimeoutError:
                         continue
             self._queue(channel).delete()
+            # Celery's own exchange, which it names like its default queue.
+            Exchange(self._queue.name, channel=channel).delete()
 
     def _take(self, message: Any) -> None:
         now, headers = time.monotonic(), message.headers
@@ -176,12 +184,27 @@ class Inbox:
             found = [d for d in self.sent(entry, since=since) if pid in (None, d.pid)]
             return found if len(found) >= count else []
 
-        return wait_until(enough, timeout, lambda: f"{count} of {entry or 'all'}: {self.sent()}")
+        def standing() -> str:
+            came = Counter((d.task, d.kwargsrepr, d.pid) for d in self.sent())
+            return f"{count} of {entry or 'all'}; there came {dict(came)}"
+
+        return wait_until(enough, timeout, standing)
 
     def close(self) -> None:
         """Stop, and delete the queue."""
         self._closing = True
         self._thread.join(10)
+
+    def __enter__(self) -> Inbox:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 class Beat:
