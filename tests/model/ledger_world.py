@@ -102,6 +102,8 @@ class World:
     """When workers take a message: ``eager`` at once, ``fifo`` and ``lifo`` at the end, ``mixed``
     every other one at once; ``random`` whenever the test says so."""
     trace: list[str] = field(default_factory=list)
+    most_steps: int = 2_000
+    """A history that takes more never ends."""
 
     def __post_init__(self) -> None:
         seconds, micros = self.client.time()
@@ -225,6 +227,7 @@ class Leader:
     def step(self) -> bool:
         """Do the next step. Returns whether another one follows."""
         self.world.trace.append(f"{self.name}: {self.at}")
+        assert len(self.world.trace) < self.world.most_steps, "this history never ends"
         return self._forward()
 
     def kill(self) -> None:

@@ -1,0 +1,79 @@
+"""What the contract tests of the ledger begin with."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from celery_safe_leader._beat.ledger import Ledger
+from celery_safe_leader._beat.ledger_codec import Claim, Run
+from celery_safe_leader._beat.ledger_results import Commit, Enrolment, EnrolmentOutcome, Next
+from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
+
+__all__ = ["Bench"]
+
+SECOND = 1_000_000
+
+
+@dataclass
+class Bench:
+    """A key on a real server, its ledger, and a clock that is moved by hand."""
+
+    client: redis.Redis
+    key: str
+    time: float = 0.0
+    names: LedgerKeys = field(init=False)
+    start: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = LedgerKeys(self.key)
+        seconds, micros = self.client.time()
+        self.start = seconds * SECOND + micros - 100 * SECOND
+        """A hundred seconds ago by the server's clock."""
+
+    def lease(self, role: str = "beat", /, **fields: Any) -> None:
+        """Write or change the record of an election."""
+        name = ElectionKeys(self.key, role).lease
+        record: dict[Any, Any] = {"epoch": "e"}
+        if not self.client.exists(name):
+            record |= {"holder": "a", "token": 7, "resigned": 0, "renewal": "r1", "ttl": 2000}
+        record |= fields
+        self.client.hset(name, mapping=record)
+
+    def ledger(self, role: str = "beat", *, adopted: bool = True) -> Ledger:
+        """Make a ledger whose leader is ``a`` with token 7."""
+        ledger = Ledger(self.client, self.key, role, ttl=2, clock=lambda: self.time)
+        if adopted:
+            self.lease(role)
+            ledger.adopt("a", 7)
+        return ledger
+
+    def run(self, second: int = 0, count: int = 0) -> Run:
+        """A run at a second after the start."""
+        return Run(self.start + second * SECOND, count, self.start, "f")
+
+    def claim(self, entry: str = "e", second: int = 1, token: int = 7) -> Claim:
+        """A claim of the moment at a second after the start."""
+        moment = self.start + second * SECOND
+        occurrence = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.key} {entry!r} {moment}"))
+        return Claim(entry, occurrence, moment, moment, "f", token)
+
+    def next(self, entry: str = "e", second: int = 1, after: int = 0, count: int = 0) -> Next:
+        """A claim to make, after a run."""
+        return Next(self.claim(entry, second), self.run(after, count))
+
+    def commit(self, entry: str = "e", second: int = 1, count: int = 1) -> Commit:
+        """A commit of a claim."""
+        return Commit(self.claim(entry, second), self.run(second, count))
+
+    def enrol(self, ledger: Ledger, *entries: str) -> None:
+        """Let entries begin at the start."""
+        outcomes = ledger.enrol([Enrolment(entry, None, self.run()) for entry in entries])
+        assert set(outcomes) == {EnrolmentOutcome.WRITTEN}
+
+    def state(self) -> tuple[Any, ...]:
+        """All that the ledger holds in Redis."""
+        return tuple(self.client.hgetall(name) for name in (self.names.runs, self.names.pending))
