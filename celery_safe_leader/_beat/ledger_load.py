@@ -46,9 +46,11 @@ class Found:
             if entry in self.runs and claim.moment <= self.runs[entry].moment
         }
         pending = {entry: claim for entry, claim in self.claims.items() if entry not in done}
-        moments = [*self.runs.items(), *pending.items()]
-        ahead = frozenset(entry for entry, value in moments if value.moment > now + slack_us)
-        return Snapshot(self.runs, pending, done, self.unknown, ahead, self.unreadable, now)
+        limit = now + slack_us
+        ahead = {entry for entry, run in self.runs.items() if run.moment > limit}
+        ahead |= {entry for entry, claim in pending.items() if claim.moment > limit}
+        unreadable = self.unreadable
+        return Snapshot(self.runs, pending, done, self.unknown, frozenset(ahead), unreadable, now)
 
 
 def load_snapshot(client: redis.Redis, names: LedgerKeys) -> Found:

@@ -115,7 +115,7 @@ class History:
 
     def window_passes(self) -> None:
         """Let acceptance records expire, except of what is owed: that somebody leads within it."""
-        raw: dict[bytes, bytes] = self.client.hgetall(self.names.pending)
+        raw: Any = self.client.hgetall(self.names.pending)
         raw.pop(SENTINEL, None)
         owed = {decode_claim(decode_entry(name), value).occurrence for name, value in raw.items()}
         owed |= {message.claim.occurrence for message in self.world.queue}
@@ -123,7 +123,7 @@ class History:
             return
         for occurrence in self.world.executed.keys() - owed:
             record = self.names.accepted(occurrence)
-            if 0 < self.client.pttl(record) < LONG_LIFE_MS // 2:  # type: ignore[operator]
+            if 0 < self.client.pttl(record) < LONG_LIFE_MS // 2:
                 self.client.delete(record)
 
     def lease_lost(self) -> None:
