@@ -17,7 +17,8 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ("executing the script can't", "the Redis user lacks a right that the election needs"),
     ("NOAUTH", "Redis wants a password and none was given"),
     ("WRONGPASS", "Redis refuses the user name or password"),
-    ("OOM", "Redis is out of memory and refuses writes"),
+    # redis-py strips the mark and makes an OutOfMemoryError of it.
+    ("OUTOFMEMORY", "Redis is out of memory and refuses writes"),
     ("MISCONF", "Redis refuses writes because it cannot save to disk"),
 )  # fmt: skip
 
