@@ -26,6 +26,7 @@ from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.errors import StoreRefusedError, StoreUnavailableError
 from tests.contract.conftest import LIMIT, StoreUnderTest
 from tests.support.servers import ExternalServer, Server
+from tests.support.waiting import wait_until
 
 MakeStore = Callable[..., StoreUnderTest]
 NOW = Instant(0.0, 0.0, 0.0)
@@ -496,6 +497,31 @@ def test_a_user_without_the_keys_is_told_so(make_store: MakeStore, server: Serve
         store.execute(observe())
 
 
+def test_a_server_without_memory_keeps_its_election(make_store: MakeStore, server: Server) -> None:
+    """Each write deletes the record first, and a script that began to write may go on."""
+    store = make_store(server.url)
+    client: Any = server.client()
+    record = win(store)
+    client.config_set("maxmemory", "1")
+    assert ask(store, renew(record.token)).status == "accepted"
+    assert win(store, "b").token > record.token
+    for request in (resign(ask(store, observe()).record.token, "b"), observe(confirm=True)):
+        with pytest.raises(StoreRefusedError, match="out of memory and refuses writes"):
+            store.execute(request)
+
+
+def test_a_server_that_cannot_save_is_named_as_such(make_store: MakeStore, server: Server) -> None:
+    store = make_store(server.url)
+    client: Any = server.client()
+    record = win(store)
+    (server.folder / "dump.rdb").mkdir()  # in the way of the file of that name
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    with pytest.raises(StoreRefusedError, match="cannot save to disk"):
+        store.execute(renew(record.token))
+
+
 # Replicas that confirm
 
 
@@ -522,6 +548,15 @@ def test_a_replica_that_stands_still_confirms_nothing(
     store = make_store(pair[0].url, wait_replicas=1, confirm_timeout=0.2)
     look = ask(patient, observe(confirm=True))
     assert look.confirmed
+    # Redis up to 7.0 counts all that was written before the last command of the connection: so
+    # all connections have to be there, and all of that confirmed, before the write in question.
+    # Otherwise a WAIT on the wrong one would go unnoticed.
+    assert ask(store, observe()).record == look.record
+    store.execute(Await(NOW, 0.01))
+    info = pair[0].client().info
+    wait_until(
+        lambda: info("replication")["slave0"]["offset"] == info("replication")["master_repl_offset"]
+    )
     pair[1].pause()
     won = ask(store, campaign(look.record.version))
     assert won.status == "accepted"

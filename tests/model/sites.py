@@ -2,9 +2,8 @@
 
 Every script runs on a real server. Roles and epochs are real too: whoever is not the master is a
 replica (of a port where nobody listens), and a promotion is ``REPLICAOF NO ONE``, which gives the
-server a new ``master_replid``. Copying comes in two forms: by ``DUMP`` and ``RESTORE`` of the record,
-so that a copy can be as old as the model wants and costs no time; or by real replication, which
-takes some 50 ms each time.
+server a new ``master_replid``. Copying comes in two forms: by ``DUMP`` and ``RESTORE`` of the
+record, so that a copy can be as old as the model wants and costs no time; or by real replication.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ TESTED = sorted(
     | {test for m in MUTANTS for test in m.tests if not test.startswith("tests/model/")}
 )
 """What runs on each mutant: all that decides who leads, and what is named for some mutant."""
-RUNS = 40
+RUNS = 25
 """Seeds of the second net for each mutant."""
 
 _HEAD = """\

@@ -1,0 +1,59 @@
+"""Errors of redis-py in words that tell what to do."""
+
+from __future__ import annotations
+
+import pytest
+from redis import exceptions as redis_errors
+
+from celery_safe_leader._store.errors import translate
+from celery_safe_leader.errors import StoreRefusedError, StoreUnavailableError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis_errors.ConnectionError("Error 111 connecting to localhost:6379"),
+        redis_errors.TimeoutError("Timeout reading from socket"),
+        redis_errors.BusyLoadingError("Redis is loading the dataset in memory"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        TimeoutError(),
+        OSError("no route to host"),
+    ],
+)
+def test_no_answer_means_that_the_outcome_is_unknown(error: Exception) -> None:
+    translated = translate("k", error)
+    assert isinstance(translated, StoreUnavailableError)
+    assert str(translated).startswith("k: no answer from Redis (")
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (redis_errors.ReadOnlyError("You can't write against a read only replica."), "replica"),
+        (redis_errors.AuthenticationError("WRONGPASS invalid"), "refuses the user name or passw"),
+        (redis_errors.NoPermissionError("this user has no permissions"), "lacks a right"),
+        (redis_errors.ResponseError("WRONGTYPE Operation against a key"), "delete it or use anot"),
+        (redis_errors.OutOfMemoryError("command not allowed when used memory"), "out of memory"),
+        (redis_errors.ResponseError("MISCONF Redis is configured to save"), "cannot save to disk"),
+        (redis_errors.ResponseError("NOTOKEN the fencing token"), "Redis refuses (NOTOKEN the"),
+        (redis_errors.ResponseError("ACL failure in script: User x has no"), "lacks a right"),
+        (
+            redis_errors.ResponseError("The user executing the script can't run this command"),
+            "lacks a right",
+        ),
+    ],
+)
+def test_a_refusal_says_what_to_do(error: Exception, meaning: str) -> None:
+    translated = translate("k", error)
+    assert isinstance(translated, StoreRefusedError)
+    assert meaning in str(translated)
+    assert str(error).split()[-1] in str(translated)
+
+
+def test_the_text_is_one_line() -> None:
+    assert "\n" not in str(translate("k", redis_errors.ResponseError("a\r\n  b\nc")))
+    assert "a b c" in str(translate("k", redis_errors.ResponseError("a\r\n  b\nc")))
+
+
+def test_an_error_without_words_is_named_by_its_type() -> None:
+    assert "ResponseError" in str(translate("k", redis_errors.ResponseError()))
