@@ -1,0 +1,131 @@
+"""What the election costs: a look at ``is_leader``, Redis commands, a handover among very many."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import time
+import timeit
+from dataclasses import dataclass
+from statistics import median
+
+from celery_safe_leader import SafeLeader, create_safe_redis_leader
+from tests.support.processes import Child, Children
+from tests.support.servers import Server, installed_kinds
+from tests.support.waiting import wait_until
+
+__all__ = ["Handover", "cost_of_is_leader", "handovers", "main", "requests"]
+
+
+def cost_of_is_leader(leader: SafeLeader) -> float:
+    """Return the seconds of one look: the best of many, since other processes disturb."""
+    count = 20_000
+    return min(timeit.repeat(lambda: leader.is_leader, number=count, repeat=9)) / count
+
+
+def _commands(server: Server) -> dict[str, int]:
+    """Return how often each command was called, be it by clients or by scripts."""
+    stats = server.client().info("commandstats")
+    return {name.removeprefix("cmdstat_"): int(each["calls"]) for name, each in stats.items()}
+
+
+def requests(server: Server, seconds: float) -> dict[str, int]:
+    """Return which commands the election's clients sent within some seconds."""
+    before = _commands(server)
+    time.sleep(seconds)
+    after = _commands(server)
+    # Those that scripts send are left out; no script sends one of these.
+    names = ("evalsha", "eval", "blpop", "xread", "hgetall", "ping", "wait")
+    sent = {name: after.get(name, 0) - before.get(name, 0) for name in names}
+    return {name: count for name, count in sent.items() if count}
+
+
+@dataclass(frozen=True)
+class Handover:
+    """One handover among many standbys."""
+
+    seconds: float
+    """From the leader's stop() to the next leader."""
+    server_cpu: float
+    """Seconds of the server's processor, from before the handover to one quiet moment after."""
+
+
+def _server_cpu(server: Server) -> float:
+    info = server.client().info("cpu")
+    return float(info["used_cpu_user"] + info["used_cpu_sys"])
+
+
+def _told(crowd: list[Child], what: str, after: float) -> float | None:
+    """Return when a process of the crowd said something, if it did since."""
+    for process in crowd:
+        for line in process.timed_lines:
+            if f'"{what}"' in line.text and (at := json.loads(line.text)["at"]) >= after:
+                return float(at)
+    return None
+
+
+def _wait_told(crowd: list[Child], what: str, after: float) -> float:
+    at = wait_until(lambda: _told(crowd, what, after), 20, f"one of the crowd that is {what}")
+    assert at is not None
+    return at
+
+
+def _allow_many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < min(8192, hard):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+
+
+def handovers(
+    server: Server, standbys: int, *, processes: int = 4, repeat: int = 3
+) -> list[Handover]:
+    """Hand over among very many candidates, again and again."""
+    _allow_many_files()
+    key, children = "crowd", Children()
+    # Long times: what is measured is the handover, not the renewals and looks of a minute.
+    argv = ("tests.support.standbys", server.url, key, str(standbys // processes), "60", "30")
+    try:
+        with create_safe_redis_leader(redis=server.url, key=key, ttl=1, wait=0.2) as leader:
+            leader.wait_until_leader(10)
+            crowd = [children.module(*argv, name=f"crowd {n}") for n in range(processes)]
+            for process in crowd:
+                process.wait_for_line('"ready"', 60)
+            time.sleep(1.0)
+            began = time.monotonic()
+        _wait_told(crowd, "elected", began)
+        return [_hand_over(server, crowd) for _ in range(repeat)]
+    finally:
+        children.close()
+
+
+def _hand_over(server: Server, crowd: list[Child]) -> Handover:
+    time.sleep(1.0)
+    cpu, began = _server_cpu(server), time.monotonic()
+    for process in crowd:
+        process.signal(signal.SIGUSR1)
+    resigned = _wait_told(crowd, "resigned", began)
+    elected = _wait_told(crowd, "elected", resigned)
+    time.sleep(0.5)
+    return Handover(elected - resigned, _server_cpu(server) - cpu)
+
+
+def main() -> None:
+    """Print all figures."""
+    with Server(installed_kinds()[0]) as server:
+        leader = create_safe_redis_leader(redis=server.url, key="cost", ttl=1.5, wait=0.3)
+        leader.elect()
+        leader.wait_until_leader(10)
+        print(f"is_leader: {cost_of_is_leader(leader) * 1e6:.2f} µs")
+        print(f"a leader, ttl 1.5 s, within 6 s: {requests(server, 6)}")
+        standby = create_safe_redis_leader(redis=server.url, key="cost", ttl=1.5, wait=0.3)
+        standby.elect()
+        print(f"and a standby, wait 0.3 s, within 6 s: {requests(server, 6)}")
+        standby.shutdown()
+        leader.shutdown()
+        done = handovers(server, 1000)
+        print(
+            "a handover among 1,000 standbys: "
+            f"median {median(each.seconds for each in done) * 1000:.1f} ms, "
+            f"{median(each.server_cpu for each in done) * 1000:.1f} ms of the server's processor"
+        )
