@@ -278,6 +278,13 @@ def test_nothing_is_written_before_the_ledger_is_adopted(bench: Bench) -> None:
         ledger.write([], [])
 
 
+def test_a_server_that_forgot_the_scripts_is_sent_them(bench: Bench) -> None:
+    ledger = bench.ledger()
+    bench.enrol(ledger, "e")
+    bench.client.script_flush()
+    assert ledger.write([], [bench.next()]).claims == (CLAIMED,)
+
+
 def test_a_key_of_another_type_is_named(bench: Bench) -> None:
     bench.client.set(bench.names.runs, "x")
     with pytest.raises(StoreRefusedError, match="WRONGTYPE"):
