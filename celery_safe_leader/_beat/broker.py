@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode
 
 from amqp.exceptions import MessageNacked
 from kombu.exceptions import OperationalError
@@ -76,9 +76,9 @@ def _without_repetition(url: Any) -> Any:
     """Remove the options from a URL that kombu hands to redis-py (``redis+socket://``)."""
     if not isinstance(url, str) or not any(f"{name}=" in url for name in _REPEATING):
         return url
-    parts = urlsplit(url)
-    query = [pair for pair in parse_qsl(parts.query) if pair[0] not in _REPEATING]
-    return urlunsplit(parts._replace(query=urlencode(query)))
+    address, _, query = url.partition("?")
+    kept = [pair for pair in parse_qsl(query) if pair[0] not in _REPEATING]
+    return f"{address}?{urlencode(kept)}"
 
 
 def supports_batches(producer: Any) -> bool:

@@ -40,5 +40,7 @@ class Declarations:
             return
         bound = {queue_name for _, _, queue_name in channel.get_table(exchange)}
         if queue.name not in bound:
+            # The transport remembers what it has bound, and would do nothing.
+            channel.state.queue_bindings_delete(queue.name)
             queue.bind(channel).declare()
         self._bound.update((exchange, queue_name) for queue_name in (*bound, queue.name))
