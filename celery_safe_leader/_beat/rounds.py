@@ -26,7 +26,8 @@ from celery_safe_leader._beat.ledger_results import (
     SettlementOutcome,
 )
 from celery_safe_leader._beat.messages import BuildError, Built, leader_headers
-from celery_safe_leader._beat.outcomes import NotSent, Outcome, Refused, Sent
+from celery_safe_leader._beat.outcomes import Failed, NotSent, Outcome, Refused, Uncertain
+from celery_safe_leader._beat.owed import Owed
 from celery_safe_leader._beat.publisher import Publisher
 from celery_safe_leader._beat.roster import Roster
 from celery_safe_leader._beat.rules import ScheduleError
@@ -40,7 +41,6 @@ Gate = Callable[[], bool]
 
 _RETRY_SCHEDULE = 60_000_000
 """Microseconds after which a schedule that raised is asked again."""
-_LONGEST_BACK_OFF = 5.0
 _LONGEST_WORK = 1.0
 _NOTHING_DUE = 3600.0
 
@@ -84,11 +84,9 @@ class Rounds:
         self._builder = builder
         self._publisher = publisher
         self._agenda = Agenda()
-        self._owed: dict[str, Claim] = {}
+        self._owed = Owed()
         self._claimed: dict[str, Next] = {}
         self._commits: list[Commit] = []
-        self._broker_failures = 0
-        self._broker_pause_until = 0.0
 
     @property
     def owed(self) -> int:
@@ -108,13 +106,13 @@ class Rounds:
             item = self._roster.items.get(name)
             self._agenda.remove(name)
             if item is None:
-                self._owed.pop(name, None)
+                self._owed.discard(name)
                 self._claimed.pop(name, None)
                 self._builder.forget(name)
             elif item.claim is None:
                 self._schedule(item)
             elif name not in self._claimed:
-                self._owed[name] = item.claim
+                self._owed.add(item.claim)
 
     def work(self, may_go_on: Gate) -> float:
         """Do all that is due; return the seconds until something is, or may be tried again."""
@@ -127,19 +125,22 @@ class Rounds:
         return self._pause()
 
     def _pause(self) -> float:
-        broker = self._broker_pause_until - time.monotonic()
+        broker = self._owed.broker_pause()
         if broker > 0:
             return broker
-        if self._owed or self._claimed:
+        if self._claimed:
             return 0.0
         next_us = self._agenda.next_us()
-        return _NOTHING_DUE if next_us is None else max(0.0, (next_us - now_us()) / 1_000_000)
+        due = _NOTHING_DUE if next_us is None else max(0.0, (next_us - now_us()) / 1_000_000)
+        again = self._owed.next_in()
+        return due if again is None else min(due, again)
 
     def _round(self) -> bool:
         """Do one batch; tell whether there may be another."""
-        if time.monotonic() < self._broker_pause_until:
+        if self._owed.broker_pause() > 0:
             return False
-        jobs = self._settle() if self._owed else self._claim()
+        owed = self._owed.ready(BATCH)
+        jobs = self._settle(owed) if owed else self._claim()
         if jobs is None:
             return False
         self._publish(jobs)
@@ -158,8 +159,6 @@ class Rounds:
             error if isinstance(error, ScheduleError) else repr(error),
         )
         self._agenda.put(item.name, now_us() + _RETRY_SCHEDULE)
-
-    # Claim
 
     def _claim(self) -> list[_Job] | None:
         """Claim the next batch of what is due; commit the last one along with it."""
@@ -235,32 +234,24 @@ class Rounds:
             raise GenerationChangedError(self._key, "a claim of this leader is gone")
         return written.claims
 
-    # Settle
-
-    def _settle(self) -> list[_Job]:
-        """Find out what became of the oldest runs that are owed; return those to publish."""
+    def _settle(self, owed: list[Claim]) -> list[_Job]:
+        """Find out what became of runs that are owed; return those to publish."""
         if self._commits:
             self._write([])
-        # One at a time after two failures, so that one bad message cannot hold up the others.
-        most = 1 if self._broker_failures > 1 else BATCH
-        oldest = sorted(self._owed.values(), key=lambda claim: claim.moment)[:most]
         jobs = []
-        for settlement in self._ledger.settle(oldest):
+        for settlement in self._ledger.settle(owed):
             claim = settlement.claim
             item = self._roster.items.get(claim.entry)
-            self._owed.pop(claim.entry, None)
+            if item is not None and settlement.outcome is SettlementOutcome.OPEN:
+                jobs.append(self._job(item, claim))  # owed until it is published
+                continue
+            self._owed.discard(claim.entry)
             if item is None:
                 continue
-            if settlement.outcome is SettlementOutcome.OPEN:
-                self._owed[claim.entry] = claim  # until it is published
-                jobs.append(self._job(item, claim))
-            elif settlement.outcome is SettlementOutcome.ACCEPTED:
-                self._done(item, claim)
-            else:
+            if settlement.outcome is not SettlementOutcome.ACCEPTED:
                 raise GenerationChangedError(self._key, f"the claim of {item.name!r} is gone")
+            self._done(item, claim)
         return jobs
-
-    # Publish
 
     def _publish(self, jobs: list[_Job]) -> None:
         for job in jobs:
@@ -270,46 +261,36 @@ class Rounds:
         if not sendable:
             return
         batch = [job.built for job in sendable if job.built is not None]
+        failed: list[Claim] = []
         error: BaseException | None = None
         for job, outcome in zip(sendable, self._publisher.publish(batch), strict=True):
-            error = self._published(job, outcome) or error
-        if error is None:
-            self._broker_failures = 0
-        else:
-            self._broker_failed(error)
+            if isinstance(outcome, Failed | Uncertain):
+                failed.append(job.claim)
+                error = outcome.error
+            else:
+                self._published(job, outcome)
+        if error is not None:
+            self._owed.failed(failed, error)
 
-    def _published(self, job: _Job, outcome: Outcome) -> BaseException | None:
-        """Take in what became of a message; return the error of the broker, if there was one."""
-        if isinstance(outcome, Sent):
-            self._done(job.item, job.claim)
-            return None
+    def _published(self, job: _Job, outcome: Outcome) -> None:
+        """Take in what became of a message with which the broker had no trouble."""
+        if isinstance(outcome, NotSent):
+            self._owed.add(job.claim)
+            return
         if isinstance(outcome, Refused):
             self._give_up(outcome.error)
-            self._done(job.item, job.claim)
-            return None
-        self._owed[job.item.name] = job.claim
-        return None if isinstance(outcome, NotSent) else outcome.error
+        else:
+            self._owed.published()
+        self._done(job.item, job.claim)
 
     def _give_up(self, error: BuildError) -> None:
         # Permanent: the same arguments fail again. It is committed unpublished.
         logger.error("%s. This run is given up; the entry goes on", error)
 
     def _done(self, item: Item, claim: Claim) -> None:
-        self._owed.pop(item.name, None)
+        self._owed.discard(item.name)
         item.claim = None
         run = item.committed(claim)
         item.take(run)
         self._commits.append(Commit(claim, run))
         self._schedule(item)
-
-    def _broker_failed(self, error: BaseException) -> None:
-        self._broker_failures += 1
-        pause = min(_LONGEST_BACK_OFF, 0.1 * 2.0 ** min(self._broker_failures - 1, 10))
-        self._broker_pause_until = time.monotonic() + pause
-        if self._broker_failures == 1:
-            logger.error(
-                "The broker does not take messages: %r. %d runs wait, and are published when it "
-                "does; trying again",
-                error,
-                len(self._owed),
-            )
