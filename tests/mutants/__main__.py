@@ -38,7 +38,7 @@ _HEAD = """\
 What happens when one rule of the election is taken out. Made by `make mutants`, which changes the
 real files in a copy, runs the tests, and fails unless the tests that are named for a mutant fail
 for the stated reason. *Random faults*: whether seeded histories of random faults
-(`python -m tests.model.explorer`) find it too, and at which seed.
+(`python -m tests.model.explorer`) find it too, and at which seed; they ask no replicas to confirm.
 
 | left out | then | caught by | failing tests in all | random faults |
 |---|---|---|---|---|
