@@ -146,7 +146,7 @@ def run_machine(sites: Sites, examples: int, steps: int) -> None:
 
 
 def test_no_history_that_hypothesis_finds_breaks_a_promise(sites: Sites) -> None:
-    run_machine(sites, examples=200, steps=30)
+    run_machine(sites, examples=120, steps=30)
 
 
 def explore_many(sites: Sites, first: int, runs: int, *, replicate: bool = False) -> None:
