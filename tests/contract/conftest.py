@@ -14,6 +14,7 @@ from celery_safe_leader._store.aio import AsyncRedisStore
 from celery_safe_leader._store.connect import connect, connect_async
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.sync import RedisStore
+from tests.support.servers import ExternalServer
 
 LIMIT = 2.0
 """Seconds for connecting and for each reply."""
@@ -87,3 +88,22 @@ def make_store(request: pytest.FixtureRequest, key: str) -> Iterator[Callable[..
     yield make
     for store in stores:
         store.close()
+
+
+@pytest.fixture
+def keys(key: str) -> ElectionKeys:
+    return ElectionKeys(key)
+
+
+@pytest.fixture
+def store(
+    make_store: Callable[..., StoreUnderTest], shared_server: ExternalServer
+) -> StoreUnderTest:
+    """A store on a server that is there for the whole run."""
+    return make_store(shared_server.url)
+
+
+@pytest.fixture
+def client(shared_server: ExternalServer) -> Any:
+    """A client that looks at what the store did."""
+    return shared_server.client()
