@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from kombu.utils.url import maybe_sanitize_url
 
 from tests.support.processes import Children, clean_environment
 from tests.support.proxy import Proxy
+from tests.support.rabbitmq import RABBITMQ_URL, rabbitmq_urls
 from tests.support.servers import KINDS, ExternalServer, Server, installed_kinds
 
 # Before anything imports Celery, which reads some of them at import.
@@ -30,6 +32,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"NOT RUN on {kind}: there is no {kind}-server here; "
             f"the tests of servers ran on {', '.join(installed_kinds()) or 'nothing'} only",
+            yellow=True,
+        )
+    if not rabbitmq_urls():
+        terminalreporter.write_line(
+            f"NOT RUN on RabbitMQ: nothing answers at {maybe_sanitize_url(RABBITMQ_URL)}; "
+            "publishing to it, its confirmations and its returned messages were not tested",
             yellow=True,
         )
 

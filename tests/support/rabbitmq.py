@@ -6,6 +6,7 @@ import functools
 import os
 
 from kombu.connection import Connection
+from kombu.exceptions import OperationalError
 
 __all__ = ["RABBITMQ_URL", "rabbitmq_urls"]
 
@@ -19,8 +20,8 @@ def rabbitmq_urls() -> tuple[str, ...]:
     with Connection(RABBITMQ_URL, connect_timeout=2) as connection:
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-        except connection.connection_errors:
+        except OperationalError as exc:
+            if not isinstance(exc.__cause__, OSError):
+                raise RuntimeError(f"RabbitMQ at {connection.as_uri()} answers: {exc}") from exc
             return ()
-        except Exception as exc:
-            raise RuntimeError(f"RabbitMQ at {connection.as_uri()} answers, but: {exc}") from exc
     return (RABBITMQ_URL,)
