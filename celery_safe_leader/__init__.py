@@ -1,6 +1,7 @@
 """Leader election for Celery: any number of beats and workers, of which exactly one leads.
 
-``LeaderScheduler`` runs Celery's beat on every machine, with one that dispatches.
+``LeaderScheduler`` runs Celery's beat on every machine, with one that dispatches; with
+``install(app)`` the workers execute each of its runs once.
 ``create_safe_redis_leader`` and ``create_async_safe_redis_leader`` are the election by itself.
 """
 
@@ -24,6 +25,7 @@ from celery_safe_leader.leader import SafeLeader, create_safe_redis_leader
 
 if TYPE_CHECKING:
     from celery_safe_leader.beat import LeaderScheduler
+    from celery_safe_leader.bootsteps import install
 
 __all__ = [
     "AsyncSafeLeader",
@@ -42,6 +44,7 @@ __all__ = [
     "StoreUnavailableError",
     "create_async_safe_redis_leader",
     "create_safe_redis_leader",
+    "install",
 ]
 
 
@@ -51,4 +54,8 @@ def __getattr__(name: str) -> Any:
         from celery_safe_leader.beat import LeaderScheduler
 
         return LeaderScheduler
+    if name == "install":
+        from celery_safe_leader.bootsteps import install
+
+        return install
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

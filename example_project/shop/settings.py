@@ -21,7 +21,8 @@ def seconds(name: str, default: float) -> float:
 
 # The project serves no pages, so nothing is signed with this key. One that does must set its own.
 SECRET_KEY = os.environ.get("SHOP_SECRET_KEY", "only-for-the-example")
-INSTALLED_APPS = ["orders"]
+# With celery_safe_leader the workers execute each periodic run once, even if it comes twice.
+INSTALLED_APPS = ["celery_safe_leader", "orders"]
 USE_TZ = True
 TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

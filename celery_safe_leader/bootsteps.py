@@ -1,0 +1,37 @@
+"""What an app needs for its workers: ``celery_safe_leader.install(app)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+from celery_safe_leader import conf
+from celery_safe_leader._worker.step import FirstPublicationWins
+from celery_safe_leader.errors import ConfigurationError
+
+__all__ = ["install"]
+
+
+def install(app: Celery) -> None:
+    """Make the workers of an app execute each periodic run once.
+
+    Beats that take over from a crashed leader publish a run again if nobody can know whether it
+    was published. Workers of this app then execute the first publication and drop the others.
+
+    Call it once for each app, in the module that makes the app, before or after its tasks are
+    defined. Calling it again does nothing. It does no IO; the settings are read, and wrong ones
+    refused, when a worker starts. In Django, having ``celery_safe_leader`` among the
+    ``INSTALLED_APPS`` does it.
+
+    Args:
+        app: The Celery app.
+
+    Raises:
+        ConfigurationError: This is not a Celery app.
+    """
+    given: Any = app
+    if not isinstance(given, Celery):
+        raise ConfigurationError("app", f"of type {type(given).__name__}", "a Celery app")
+    conf.register_settings()
+    app.steps["consumer"].add(FirstPublicationWins)
