@@ -1,0 +1,134 @@
+"""One entry: where it begins, goes on and stands."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.beat import ScheduleEntry
+from celery.schedules import crontab, schedule
+
+from celery_safe_leader._beat.items import Item
+from celery_safe_leader._beat.ledger_codec import Run
+from celery_safe_leader._beat.missed import DEFAULT_LIMIT, Policy
+from celery_safe_leader.errors import ConfigurationError
+
+SECOND = 1_000_000
+APP = Celery("shop", set_as_current=False)
+
+
+class Unknown(schedule):
+    def is_due(self, last_run_at: Any) -> Any:
+        return True, 1.0
+
+
+def item(when: Any = 1.0, policy: Policy = Policy.COALESCE, **more: Any) -> Item:
+    if isinstance(when, float):
+        when = schedule(when, app=APP)
+    return Item(
+        ScheduleEntry(name="tick", task="shop.work", schedule=when, app=APP, **more), policy
+    )
+
+
+def started(at: int, **more: Any) -> Item:
+    entry = item(**more)
+    entry.take(entry.starting_run(at, None))
+    return entry
+
+
+def test_a_new_entry_begins_now_or_at_the_users_last_run():
+    entry = item(total_run_count=3)
+    run = entry.starting_run(100 * SECOND, None)
+    assert (run.moment, run.count, run.seen) == (100 * SECOND, 3, 100 * SECOND)
+    earlier = datetime(1970, 1, 1, 0, 1, tzinfo=timezone.utc)
+    assert entry.starting_run(100 * SECOND, earlier).moment == 60 * SECOND
+    later = earlier + timedelta(hours=1)
+    assert entry.starting_run(100 * SECOND, later).moment == 100 * SECOND
+
+
+def test_a_changed_schedule_keeps_the_count_and_misses_nothing_of_before():
+    run = Run(100 * SECOND, 7, 50 * SECOND, "the old one")
+    changed = item().changed_run(run, 500 * SECOND)
+    assert (changed.moment, changed.count, changed.seen) == (100 * SECOND, 7, 500 * SECOND)
+    assert changed.fingerprint == item().rule.fingerprint
+    entry = item()
+    entry.take(changed)
+    assert entry.next_us() == 501 * SECOND
+
+
+def test_what_the_ledger_says_shows_on_celerys_entry():
+    entry = item()
+    entry.take(Run(90 * SECOND, 12, 0, entry.rule.fingerprint))
+    assert entry.entry.total_run_count == 12
+    assert entry.entry.last_run_at == datetime(1970, 1, 1, 0, 1, 30, tzinfo=timezone.utc)
+
+
+def test_claims_of_one_moment_have_one_id_whoever_makes_them():
+    one, other = started(100 * SECOND), started(100 * SECOND)
+    claims = [
+        entry.claim_for("shop", entry.plan(now), token)
+        for entry, now, token in ((one, 101 * SECOND, 1), (other, 101 * SECOND + 900, 2))
+    ]
+    assert claims[0].occurrence == claims[1].occurrence
+    assert claims[0].moment == claims[1].moment == 101 * SECOND
+    assert one.claim_for("another", one.plan(101 * SECOND), 1).occurrence != claims[0].occurrence
+
+
+def test_a_committed_claim_is_the_next_beginning():
+    entry = started(100 * SECOND)
+    claim = entry.claim_for("shop", entry.plan(104 * SECOND + 1), 1)
+    assert (claim.first, claim.moment) == (101 * SECOND, 104 * SECOND)
+    entry.take(entry.committed(claim))
+    assert entry.run is not None
+    assert entry.run.count == 1
+    assert entry.next_us() == 105 * SECOND
+
+
+def test_a_schedule_that_can_only_be_asked_is_asked_at_once_and_named_by_its_last_run():
+    one, other = (started(100 * SECOND, when=Unknown(1.0, app=APP)) for _ in range(2))
+    assert one.next_us() == 100 * SECOND
+    claims = [
+        entry.claim_for("shop", entry.plan(now), 1)
+        for entry, now in ((one, 107 * SECOND), (other, 109 * SECOND))
+    ]
+    assert claims[0].occurrence == claims[1].occurrence
+    assert claims[0].moment != claims[1].moment
+
+
+def test_an_entry_that_never_comes_again_is_never_due():
+    assert item().next_us() is None
+    entry = started(0, when=crontab(minute=0, hour=0, day_of_month=30, month_of_year=6, app=APP))
+    assert entry.next_us() is not None
+
+
+def test_an_entrys_own_options_win_over_the_setting():
+    plain = item(policy=Policy.SKIP)
+    assert (plain.policy, plain.limit, plain.max_lateness_us) == (Policy.SKIP, DEFAULT_LIMIT, None)
+    own = {"missed_runs": "all", "limit": 5, "max_lateness": 2.5}
+    entry = item(policy=Policy.SKIP, options={"leader": own})
+    assert (entry.policy, entry.limit) == (Policy.ALL, 5)
+    assert entry.max_lateness_us == 2.5 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("own", "value", "allowed"),
+    [
+        ("all", "'all'", "a dict with any of missed_runs, max_lateness, limit"),
+        ({"missed_runs": "some"}, "'some'", "one of coalesce, skip, all"),
+        ({"max_lateness": 0}, "0", "a number of seconds above 0"),
+        ({"max_lateness": float("nan")}, "nan", "a number of seconds above 0"),
+        ({"max_lateness": True}, "True", "a number of seconds above 0"),
+        ({"limit": 0}, "0", "a whole number from 1 up"),
+        ({"limit": 2.0}, "2.0", "a whole number from 1 up"),
+        ({"lateness": 1}, "1", "known are missed_runs, max_lateness, limit"),
+    ],
+)
+def test_a_wrong_option_is_named_with_its_entry_and_value(own: Any, value: str, allowed: str):
+    with pytest.raises(ConfigurationError) as caught:
+        item(options={"leader": own})
+    text = str(caught.value)
+    assert "entry 'tick'" in text
+    assert f" is {value}" in text
+    assert allowed in text

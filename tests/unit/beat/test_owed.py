@@ -1,0 +1,113 @@
+"""Runs that the broker did not take yet."""
+
+from __future__ import annotations
+
+import pytest
+
+from celery_safe_leader._beat.ledger_codec import Claim
+from celery_safe_leader._beat.owed import Owed
+
+ERROR = OSError("no broker")
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("celery_safe_leader._beat.owed.time", clock)
+    return clock
+
+
+def claim(name: str, moment: int = 0) -> Claim:
+    return Claim(name, f"id-{name}-{moment}", moment, moment, "f", 1)
+
+
+A, B, BAD = claim("a", 1), claim("b", 2), claim("bad", 0)
+
+
+def test_what_was_never_tried_goes_at_once_together_the_oldest_first(clock: Clock):
+    owed = Owed()
+    for each in (B, BAD, A):
+        owed.add(each)
+    assert owed.ready(100) == [BAD, A, B]
+    assert owed.ready(2) == [BAD, A]
+    assert owed.next_in() == 0.0
+    assert owed.broker_pause() <= 0
+
+
+def test_after_a_failure_the_broker_rests_longer_each_time_but_5_s_at_most(clock: Clock):
+    owed = Owed()
+    pauses = []
+    for _ in range(9):
+        owed.failed([A], ERROR)
+        pauses.append(owed.broker_pause())
+    assert pauses[:3] == pytest.approx([0.1, 0.2, 0.4])
+    assert pauses[-1] == 5.0
+
+
+def test_a_batch_that_failed_twice_is_taken_apart(clock: Clock):
+    owed = Owed()
+    for _ in range(2):
+        owed.failed([A, B, BAD], ERROR)
+        clock.now += 1
+    assert owed.ready(100) == [BAD]
+
+
+def test_the_one_at_fault_waits_while_the_others_go(clock: Clock):
+    owed = Owed()
+    for _ in range(2):
+        owed.failed([A, B, BAD], ERROR)
+        clock.now += 1
+    owed.failed([BAD], ERROR)
+    clock.now += 1
+    assert owed.ready(100) == [A]
+    owed.published()
+    owed.discard("a")
+    assert owed.broker_pause() <= 0
+    assert owed.ready(100) == [B]
+    owed.discard("b")
+    owed.failed([BAD], ERROR)
+    assert owed.ready(100) == []
+    owed.add(claim("a", 5))
+    assert owed.ready(100) == [claim("a", 5)]
+    assert owed.next_in() == 0.0
+
+
+def test_the_next_run_of_an_entry_begins_without_the_failures_of_the_last(clock: Clock):
+    owed = Owed()
+    for _ in range(4):
+        owed.failed([A], ERROR)
+    owed.add(A)
+    assert owed.ready(100) == []
+    owed.add(claim("a", 9))
+    assert owed.ready(100) == [claim("a", 9)]
+
+
+def test_an_outage_is_one_error_and_its_end_one_line(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    owed = Owed()
+    owed.published()
+    for _ in range(5):
+        owed.failed([A, B], ERROR)
+    owed.published()
+    owed.published()
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["ERROR", "INFO"]
+    assert "2 runs wait" in caplog.messages[0]
+    assert "no broker" in caplog.messages[0]
+
+
+def test_nothing_owed_has_no_next_attempt(clock: Clock):
+    owed = Owed()
+    owed.add(A)
+    owed.clear()
+    assert owed.next_in() is None
+    assert len(owed) == 0
