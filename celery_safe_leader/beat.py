@@ -33,6 +33,8 @@ _ROLE = "beat"
 _SLICE = 1.0
 """Seconds. A tick lasts no longer while there is nothing to do, so that beat's health check, which
 counts ticks, sees a standby as alive, and a changed schedule is noticed."""
+_REST = 1.0
+"""Seconds until a dispatch that failed as it never should is tried again."""
 
 
 class LeaderScheduler(Scheduler):
@@ -93,6 +95,8 @@ class LeaderScheduler(Scheduler):
         except ClockAheadError as exc:
             self._stand_down(leader, exc)
             return 0.0
+        except Exception:
+            pause = self._start_over()
         if pause > 0:
             longest = min(pause, _SLICE, self.max_interval)
             leader.wait(lambda: leader.fencing_token != token, longest)
@@ -184,6 +188,17 @@ class LeaderScheduler(Scheduler):
         logger.error("%s. This beat stands down for %g s", error, rest)
         self._rests_until = time.monotonic() + rest
         leader.stop()
+
+    def _start_over(self) -> float:
+        # What ends one beat would end the next one, too, and so on: all of them stay.
+        logger.exception(
+            "Dispatching failed in a way that was not foreseen; the ledger is loaded again in "
+            "%g s. Please report this",
+            _REST,
+        )
+        if self._dispatcher is not None:
+            self._dispatcher.start_over()
+        return _REST
 
     def _dispatch(self, leader: SafeLeader, token: int) -> float:
         def may_go_on() -> bool:

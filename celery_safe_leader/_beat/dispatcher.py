@@ -25,7 +25,7 @@ from celery_safe_leader._beat.publisher import Publisher
 from celery_safe_leader._beat.roster import Roster
 from celery_safe_leader._beat.rounds import ClockAheadError, Rounds
 from celery_safe_leader.conf import LeaderSettings
-from celery_safe_leader.errors import StoreError
+from celery_safe_leader.errors import SafeLeaderError, StoreError
 
 __all__ = ["ClockAheadError", "Dispatcher"]
 
@@ -101,6 +101,28 @@ class Dispatcher:
             return min(_LONGEST_BACK_OFF, 0.05 * 2.0 ** min(self._failures, 10))
         self._failures = 0
         return pause
+
+    def finish(self) -> None:
+        """Leave the ledger whole before leadership is handed over: the memory goes with us."""
+        rounds = self._rounds
+        if rounds is None:
+            return
+        try:
+            rounds.check()
+        except SafeLeaderError as exc:
+            self._finish_failed(exc)
+
+    def _finish_failed(self, error: SafeLeaderError) -> None:
+        try:
+            if not isinstance(error, GenerationChangedError):
+                raise error
+            self._books.restore(self._holder, self._token)
+        except SafeLeaderError as exc:
+            logger.warning("%s. The next leader settles what is left", exc)
+
+    def start_over(self) -> None:
+        """Forget what is known of the ledger: the next run loads it again."""
+        self._rounds = None
 
     def close(self) -> None:
         """Close the connection to the broker."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler
@@ -14,9 +15,6 @@ from celery_safe_leader._beat.items import Item
 from celery_safe_leader._beat.missed import Policy
 from celery_safe_leader._beat.rules import ScheduleError
 from celery_safe_leader.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 __all__ = ["Roster"]
 
@@ -88,10 +86,15 @@ class Roster:
 
     def _entry(self, scheduler: Scheduler, name: str, raw: Any) -> ScheduleEntry | None:
         self._given.pop(name, None)
-        if isinstance(raw, dict) and raw.get("last_run_at") is not None:
-            self._given[name] = raw["last_run_at"]
         try:
-            return scheduler._maybe_entry(name, raw)
+            given = raw.get("last_run_at") if isinstance(raw, dict) else None
+            if given is not None:
+                if not isinstance(given, datetime):
+                    raise TypeError(f"last_run_at is {given!r}; it must be a datetime")
+                self._given[name] = given
+            entry = scheduler._maybe_entry(name, raw)
+            entry.total_run_count = int(entry.total_run_count or 0)
+            return entry
         except Exception as exc:
             # Whatever a schedule's own code raises is the matter of its entry alone.
             logger.error("Entry %r of beat_schedule cannot be read: %s; it never runs", name, exc)

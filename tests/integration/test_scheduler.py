@@ -218,3 +218,38 @@ def celery_config(quick_server: Server, key: str) -> dict[str, Any]:
         "leader_ttl": 0.6,
         "leader_wait": 0.1,
     }
+
+
+def test_an_entry_with_a_wrong_last_run_is_named_and_the_others_run(
+    quick_server: Server, inbox: Inbox, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = shop(
+        quick_server.url,
+        key,
+        {
+            "text": entry("text", last_run_at="yesterday"),
+            "count": entry("count", total_run_count="many"),
+            "tick": entry("tick"),
+        },
+    )
+    with BeatService(app) as beat:
+        inbox.wait_for(3, entry="tick")
+        assert beat.leads
+    assert "Entry 'text' of beat_schedule cannot be read: last_run_at is 'yesterday'" in caplog.text
+    assert "Entry 'count' of beat_schedule cannot be read" in caplog.text
+    assert {dispatch.kwargsrepr for dispatch in inbox.sent()} == {"{'entry': 'tick'}"}
+
+
+def test_a_failure_that_was_not_foreseen_is_logged_and_beat_goes_on(
+    quick_server: Server, inbox: Inbox, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = shop(quick_server.url, key, {"tick": entry("tick")})
+    with BeatService(app) as beat:
+        inbox.wait_for(3, entry="tick")
+        app.conf.beat_schedule = 5
+        wait_until(lambda: "was not foreseen" in caplog.text, 5, "the error")
+        assert "'int' object is not iterable" in caplog.text
+        app.conf.beat_schedule = {"tick": entry("tick")}
+        inbox.wait_for(3, entry="tick", since=time.monotonic())
+        assert beat.leads
+    assert gaps(inbox.sent("tick"), 0.1) == []
