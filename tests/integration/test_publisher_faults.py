@@ -10,7 +10,9 @@ import pytest
 from celery import signals
 from celery.beat import ScheduleEntry
 from kombu.entity import Exchange, Queue
+from kombu.messaging import Producer
 
+from celery_safe_leader._beat.broker import supports_batches
 from celery_safe_leader._beat.builder import Builder
 from celery_safe_leader._beat.outcomes import Failed, Sent, Uncertain
 from celery_safe_leader._beat.publisher import Publisher
@@ -22,6 +24,15 @@ from tests.support.servers import Server
 
 REPEATING = {"retry_on_timeout": True, "max_retries": 5}
 """Options that are common, and that would send a message twice."""
+
+
+BATCHES = hasattr(Producer, "batch")
+"""Whether this kombu can batch. Where it cannot, the outcomes are the more precise."""
+
+
+def lost(count: int) -> list[type]:
+    """Name the outcomes of messages with whose first write, or only one, something happens."""
+    return [Uncertain] * count if BATCHES else [Uncertain] + [Failed] * (count - 1)
 
 
 def yes() -> bool:
@@ -77,7 +88,7 @@ def test_connection_cut_between_write_and_reply_leaves_one_copy_and_says_uncerta
         batch = [build(app, number) for number in range(count)]
         first = publisher.publish(batch)
         assert cut.is_set()
-        assert [type(outcome) for outcome in first] == [Uncertain] * count
+        assert [type(outcome) for outcome in first] == lost(count)
         assert told == []
         second = publisher.publish(batch)
     finally:
@@ -88,6 +99,7 @@ def test_connection_cut_between_write_and_reply_leaves_one_copy_and_says_uncerta
         (f"id-{number}", outcome.nonce)
         for attempt in (first, second)
         for number, outcome in enumerate(attempt)
+        if not isinstance(outcome, Failed)
     ]
     assert arrived(server, app) == expected
 
@@ -136,7 +148,8 @@ def test_broker_that_is_silent_is_given_up_in_time(
     started = time.monotonic()
     outcomes = publisher.publish([build(app, number) for number in range(5)])
     assert 0.4 < time.monotonic() - started < 3
-    assert {type(outcome) for outcome in outcomes} == {Uncertain if connected else Failed}
+    expected = lost(5) if connected else [Failed] * 5
+    assert [type(outcome) for outcome in outcomes] == expected
     server.resume()
 
 
@@ -147,8 +160,8 @@ def test_rest_of_the_batches_is_not_tried_after_the_connection_broke(
     publisher.publish([build(app, 99)])
     proxy.cut_after_request(b"LPUSH")
     outcomes = publisher.publish([build(app, number) for number in range(30)])
-    assert [type(outcome) for outcome in outcomes] == [Uncertain] * 10 + [Failed] * 20
-    assert len(arrived(server, app)) == 11
+    assert [type(outcome) for outcome in outcomes] == lost(10) + [Failed] * 20
+    assert len(arrived(server, app)) == (11 if BATCHES else 2)
 
 
 def test_connections_do_not_pile_up(server: Server, proxy: Proxy, make_publisher: Any) -> None:
@@ -217,8 +230,9 @@ def test_message_that_redis_refuses_does_not_keep_back_the_others_one_by_one(
     server.client().set(broken, "not a list")
     together = publisher.publish(batch)
     # The broker's answers to the others are lost with the error: nobody can know.
-    assert [type(outcome) for outcome in together] == [Uncertain] * 3
-    assert "WRONGTYPE" in str(together[0].error)
+    expected = [Uncertain] * 3 if BATCHES else [Sent, Uncertain, Sent]
+    assert [type(outcome) for outcome in together] == expected
+    assert "WRONGTYPE" in str(together[1].error)
     assert [task_id for task_id, _ in arrived(server, app)] == ["id-0", "id-2"] * 2
     singly = publisher.publish(batch, together=False)
     assert [type(outcome) for outcome in singly] == [Sent, Failed, Sent]
@@ -233,7 +247,7 @@ def test_redis_that_is_full_is_an_error_and_no_loss(
     publisher.publish([build(app, 9)])
     server.client().config_set("maxmemory", "1")
     outcomes = publisher.publish([build(app, 1), build(app, 2)])
-    assert [type(outcome) for outcome in outcomes] == [Uncertain] * 2
+    assert {type(outcome) for outcome in outcomes} <= {Uncertain, Failed}
     assert "memory" in str(outcomes[0].error)
     server.client().config_set("maxmemory", "0")
     assert [type(outcome) for outcome in publisher.publish([build(app, 1)])] == [Sent]
@@ -265,7 +279,7 @@ def test_unix_socket_whose_url_asks_for_repetition(
     app, publisher = make_publisher(url)
     outcomes = publisher.publish([build(app, 1), build(app, 2)])
     assert [type(outcome) for outcome in outcomes] == [Sent] * 2
-    assert publisher._producer.supports_batch_publish
+    assert supports_batches(publisher._producer) is BATCHES
 
 
 # RabbitMQ
