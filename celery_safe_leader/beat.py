@@ -106,7 +106,7 @@ class LeaderScheduler(Scheduler):
         """End the batch under way, hand leadership over and close all connections.
 
         Beat calls it in its signal handler, and once more after its loop: the second call does
-        nothing. Blocks for a batch and a round trip, at most for two thirds of the ttl.
+        nothing. Blocks for a batch and two round trips, at most for a ttl.
         """
         if self._closed:
             return
@@ -114,7 +114,11 @@ class LeaderScheduler(Scheduler):
         leader, dispatcher = self._leader, self._dispatcher
         if leader is not None:
             # The gate is shut by _closed: what is being published ends with its batch.
-            self._aside.wait_idle(self._settings.ttl / 3)
+            limit = self._settings.ttl / 3
+            idle = self._aside.wait_idle(limit)
+            if idle and leader.is_leader and dispatcher is not None:
+                self._aside.start(dispatcher.finish)
+                self._aside.wait_idle(limit)
             leader.shutdown()
         self._aside.close()
         if dispatcher is not None:

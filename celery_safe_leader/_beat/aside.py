@@ -14,19 +14,23 @@ from typing import Generic, TypeVar
 
 from celery_safe_leader._runtime.broadcast import Broadcast
 
-__all__ = ["Aside"]
+__all__ = ["Aside", "Job"]
 
 T = TypeVar("T")
 
 
-class _Job(Generic[T]):
+class Job(Generic[T]):
+    """A call that was handed over, and what came of it."""
+
     def __init__(self, function: Callable[[], T]) -> None:
+        """Remember what to call."""
         self.function = function
         self.done = False
         self.result: T | None = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        """Call it. Raises nothing."""
         try:
             self.result = self.function()
         except BaseException as exc:
@@ -40,7 +44,7 @@ class Aside:
     def __init__(self, name: str) -> None:
         """Give the thread a name."""
         self._name = name
-        self._jobs: SimpleQueue[_Job[object] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Job[object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._changed = Broadcast()
         self._busy = False
@@ -51,16 +55,25 @@ class Aside:
         A signal handler of the calling thread runs meanwhile; if it raises, the function goes on
         and nobody waits for it: see ``wait_idle``.
         """
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-            self._thread.start()
-        job = _Job(function)
-        self._busy = True
-        self._jobs.put(job)  # type: ignore[arg-type]
-        self._changed.wait(lambda: job.done, None)
+        job = self.start(function)
+        self.wait(job, None)
         if job.error is not None:
             raise job.error
         return job.result  # type: ignore[return-value]
+
+    def start(self, function: Callable[[], T]) -> Job[T]:
+        """Begin to run ``function`` there, and return at once; what it raises is in the job."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            self._thread.start()
+        job = Job(function)
+        self._busy = True
+        self._jobs.put(job)  # type: ignore[arg-type]
+        return job
+
+    def wait(self, job: Job[T], timeout: float | None) -> bool:
+        """Wait for the end of a job; tell whether it has ended. Signal handlers run meanwhile."""
+        return self._changed.wait(lambda: job.done, timeout)
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until nothing runs there; from any thread, also in a signal handler."""

@@ -104,19 +104,13 @@ class Dispatcher:
 
     def finish(self) -> None:
         """Leave the ledger whole before leadership is handed over: the memory goes with us."""
-        rounds = self._rounds
-        if rounds is None:
+        if self._rounds is None:
             return
         try:
-            rounds.check()
-        except SafeLeaderError as exc:
-            self._finish_failed(exc)
-
-    def _finish_failed(self, error: SafeLeaderError) -> None:
-        try:
-            if not isinstance(error, GenerationChangedError):
-                raise error
-            self._books.restore(self._holder, self._token)
+            try:
+                self._rounds.check()
+            except GenerationChangedError:
+                self._books.restore(self._holder, self._token)
         except SafeLeaderError as exc:
             logger.warning("%s. The next leader settles what is left", exc)
 

@@ -42,6 +42,7 @@ Gate = Callable[[], bool]
 _RETRY_SCHEDULE = 60_000_000
 """Microseconds after which a schedule that raised is asked again."""
 _LONGEST_WORK = 1.0
+_CHECK_EVERY = 1.0
 _NOTHING_DUE = 3600.0
 
 
@@ -87,6 +88,7 @@ class Rounds:
         self._owed = Owed()
         self._claimed: dict[str, Next] = {}
         self._commits: list[Commit] = []
+        self._check_at = 0.0
 
     @property
     def owed(self) -> int:
@@ -120,9 +122,17 @@ class Rounds:
         until = time.monotonic() + _LONGEST_WORK
         while may_go_on() and self._round() and time.monotonic() < until:
             pass
-        if self._commits:
-            self._write([])
+        if self._commits or time.monotonic() >= self._check_at:
+            self.check()
         return self._pause()
+
+    def check(self) -> None:
+        """Commit what is left, and see whether the ledger is as it was left.
+
+        What Redis lost must be noticed while there is a memory to write back, also if nothing is
+        due for long.
+        """
+        self._write([])
 
     def _pause(self) -> float:
         broker = self._owed.broker_pause()
@@ -224,11 +234,16 @@ class Rounds:
                 "this machine's clock is ahead of Redis's by more than the ledger allows: entry "
                 f"{job.item.name!r} seemed due. Set the clock of this machine (or of Redis) right"
             )
+        if outcome is ClaimOutcome.NOT_LATER:
+            name = job.item.rule.name
+            self._schedule_failed(job.item, ScheduleError(name, "gave a moment that is not later"))
+            return False
         # Somebody else wrote under our token, or our memory is behind: read it all again.
         raise GenerationChangedError(self._key, f"entry {job.item.name!r} is {outcome.name}")
 
     def _write(self, claims: list[Next]) -> tuple[ClaimOutcome, ...]:
         written = self._ledger.write(self._commits, claims)
+        self._check_at = time.monotonic() + _CHECK_EVERY
         self._commits = []
         if CommitOutcome.DIFFERS in written.commits:
             raise GenerationChangedError(self._key, "a claim of this leader is gone")
