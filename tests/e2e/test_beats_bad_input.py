@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.beats import Beat, Inbox, gaps, write_app
+from tests.support.beats import Beat, write_app
+from tests.support.inbox import Inbox, gaps
 from tests.support.processes import Children
 from tests.support.servers import Server, installed_kinds
 from tests.support.waiting import wait_until

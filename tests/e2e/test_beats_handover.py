@@ -13,7 +13,8 @@ from statistics import median
 import pytest
 
 from tests.e2e.beat_stage import TAKEOVER, BeatStage
-from tests.support.beats import Beat, gaps
+from tests.support.beats import Beat
+from tests.support.inbox import gaps
 from tests.support.servers import installed_kinds
 
 STEP = 0.02

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kombu.connection import Connection
 
-from tests.support.beats import Beat, Inbox, gaps, leader_of, write_app
+from tests.support.beats import Beat, leader_of, write_app
+from tests.support.inbox import Inbox, gaps
 from tests.support.processes import Children
+from tests.support.rabbitmq import RABBITMQ_URL, rabbitmq_urls
 from tests.support.servers import Server, installed_kinds
-
-RABBITMQ = "amqp://guest:guest@127.0.0.1:5672//"
-
-
-def rabbitmq_answers() -> bool:
-    try:
-        with Connection(RABBITMQ, connect_timeout=1) as connection:
-            connection.connect()
-    except OSError:
-        return False
-    return True
-
-
-BROKERS = ["redis", *(["rabbitmq"] if rabbitmq_answers() else [])]
 
 EVERY_KIND = """{
     "quarter": {"task": "shop.work", "schedule": 0.25, "kwargs": {"entry": "quarter"}},
@@ -63,13 +50,9 @@ def election() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(params=BROKERS)
-def broker(
-    request: pytest.FixtureRequest, election: Server, measured: Callable[[str], None]
-) -> str:
-    if "rabbitmq" not in BROKERS:
-        measured("NOT RUN with RabbitMQ: nobody answers at 127.0.0.1:5672")
-    return RABBITMQ if request.param == "rabbitmq" else election.url
+@pytest.fixture(params=["redis", *(["rabbitmq"] if rabbitmq_urls() else [])])
+def broker(request: pytest.FixtureRequest, election: Server) -> str:
+    return RABBITMQ_URL if request.param == "rabbitmq" else election.url
 
 
 @pytest.fixture

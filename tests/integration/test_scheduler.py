@@ -14,7 +14,7 @@ from celery.contrib.testing.worker import start_worker
 from celery.schedules import schedule
 
 from celery_safe_leader.beat import LeaderScheduler
-from tests.support.beats import Inbox, gaps
+from tests.support.inbox import Inbox, gaps
 from tests.support.ports import free_port
 from tests.support.servers import Server
 from tests.support.services import BeatService, shop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.beats import Dispatch, by_two, gaps
+from tests.support.inbox import Dispatch, by_two, gaps
 
 
 def dispatch(at: float, pid: int, first: int, last: int, task_id: str = "") -> Dispatch:
