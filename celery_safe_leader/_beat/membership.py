@@ -1,0 +1,111 @@
+"""A beat's part in the election of beats: joining it, staying away for a while, leaving it.
+
+What every scheduler of this package needs of the election, and nothing of what is dispatched.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from celery_safe_leader._beat.reports import Reporter
+from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader.conf import LeaderSettings
+from celery_safe_leader.leader import SafeLeader, build_leader
+
+__all__ = ["ROLE", "Membership"]
+
+logger = logging.getLogger("celery_safe_leader.beat")
+
+ROLE = "beat"
+"""Which of a key's elections beats take part in."""
+
+_SHORTEST_REST = 5.0
+"""Seconds."""
+
+
+class Membership:
+    """One beat in the election of the beats of one key.
+
+    Does no IO until ``join()``. For one thread, and for its signal handlers; the properties may be
+    read on any thread.
+    """
+
+    def __init__(self, settings: LeaderSettings) -> None:
+        """Remember the settings."""
+        self._settings = settings
+        self._keys = ElectionKeys(settings.key, ROLE)
+        self._leader: SafeLeader | None = None
+        self._rests_until = 0.0
+
+    def join(self) -> SafeLeader:
+        """Take part from now on, unless this beat rests; return the candidate. Does not block."""
+        if self._leader is None:
+            leader = self._make()
+            leader.elect()
+            self._leader = leader
+        elif not self._leader.active and time.monotonic() >= self._rests_until:
+            self._leader.elect()
+        return self._leader
+
+    def rest(self) -> float:
+        """Hand leadership over, and stay away long enough for another beat to be elected.
+
+        Returns:
+            Seconds until it takes part again. Calling it meanwhile begins the rest anew.
+        """
+        seconds = max(self._settings.ttl, _SHORTEST_REST)
+        self._rests_until = time.monotonic() + seconds
+        if self._leader is not None:
+            self._leader.stop()
+        return seconds
+
+    def leave(self) -> None:
+        """Hand leadership over and close the connections, for good. May be called twice."""
+        if self._leader is not None:
+            self._leader.shutdown()
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this beat leads now: local, without IO."""
+        return self._leader is not None and self._leader.is_leader
+
+    @property
+    def fencing_token(self) -> int | None:
+        """Token of the present tenure, ``None`` if it does not lead: local, without IO."""
+        return None if self._leader is None else self._leader.fencing_token
+
+    @property
+    def info(self) -> str:
+        """Lines for beat's banner; without secrets."""
+        settings = self._settings
+        if self._leader is None:
+            standing = "not started"
+        else:
+            standing = "leader" if self.is_leader else "standby"
+        return "\n".join(
+            (
+                f"    . election -> {self._keys.election} ({standing})",
+                f"    . server -> {settings.server}",
+                f"    . ttl -> {settings.ttl:g} seconds, wait {settings.wait:g} seconds",
+            )
+        )
+
+    def _make(self) -> SafeLeader:
+        settings, election = self._settings, self._keys.election
+        leader = build_leader(
+            settings.url,
+            self._keys,
+            settings.election,
+            settings.options,
+            setting=settings.url_setting,
+            options_setting=settings.options_setting,
+        )
+        leader.observe(Reporter(election, settings.server, settings.ttl, leader.candidate_id))
+        logger.info(
+            "Taking part in the election %s at %s as %s",
+            election,
+            settings.server,
+            leader.candidate_id,
+        )
+        return leader
