@@ -12,7 +12,7 @@ RUN useradd --create-home --uid 10001 leader \
 WORKDIR /app
 
 FROM base AS shop
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml LICENSE README.md ./
 COPY celery_safe_leader ./celery_safe_leader
 COPY example_project/requirements.txt ./example_project/
 RUN pip install . -r example_project/requirements.txt
