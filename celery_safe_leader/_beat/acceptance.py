@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-
-import redis
+from typing import Any, Protocol
 
 from celery_safe_leader._beat.calls import call, ledger_script
 from celery_safe_leader._store.keys import LedgerKeys
@@ -14,6 +13,13 @@ __all__ = ["LONG_LIFE_MS", "Acceptance", "AcceptanceOutcome", "accept"]
 
 LONG_LIFE_MS = 30 * 24 * 3600 * 1000
 """How long an occurrence that was attempted again is remembered: a copy may come very late."""
+
+
+class Executes(Protocol):
+    """What a client of redis-py can do, and all that is needed here."""
+
+    def execute_command(self, *command: Any) -> Any:
+        """Send one command and return its reply."""
 
 
 class AcceptanceOutcome(Enum):
@@ -42,7 +48,7 @@ class Acceptance:
 
 
 def accept(
-    client: redis.Redis, key: str, occurrence: str, publication: str, *, window: float
+    client: Executes, key: str, occurrence: str, publication: str, *, window: float
 ) -> Acceptance:
     """Record a publication of an occurrence as the accepted one, unless another one is.
 

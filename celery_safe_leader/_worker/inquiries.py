@@ -1,107 +1,125 @@
 """Questions of a worker to the election's Redis, asked so that the worker's loop never hangs.
 
-All that could block (names, connecting, logging in, waiting) is done by one thread. The loop waits
-for the thread's answer, and not for long. Once it waited in vain it asks without waiting, until
-Redis has answered swiftly again. What was not answered in time is entered later all the same: a
-run that was let through is then known as such to whoever asks next.
+The loop asks over a connection that stands, and waits briefly for the reply. Everything that can
+take longer (names, connecting, logging in) is done by a thread. After one failure the loop does
+not ask any more, until the thread has found that Redis does what is needed again. The questions
+that were not answered are asked then all the same: a run that was let through is from then on
+known to whoever asks about it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
-from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import redis
 
 from celery_safe_leader._beat.acceptance import Acceptance, accept
-from celery_safe_leader.errors import StoreError
+from celery_safe_leader._store.errors import translate
+from celery_safe_leader.errors import StoreError, StoreRefusedError
 
 __all__ = ["LIMIT", "Inquirer"]
 
 logger = logging.getLogger("celery_safe_leader.worker")
 
 LIMIT = 0.08
-"""Seconds that the loop waits for one answer."""
-SWIFT = LIMIT / 2
-"""Seconds within which Redis must answer to be waited for again."""
+"""Seconds that the loop waits for a reply: the read limit that the client must have."""
 PAUSE = 1.0
-"""Seconds between two attempts at a Redis in trouble."""
+"""Seconds between two attempts to connect."""
 IDLE = 30.0
-"""Seconds after which an idle connection is tried, so that a dead one is found before it counts."""
+"""Seconds after which a connection is tried, so that a dead one is found before it matters."""
 GREETING = 1.0
 """Seconds that the start of a worker waits for the first connection."""
 BACKLOG = 1000
-"""Unanswered inquiries that are kept, the newest."""
+"""Questions without answer that are kept, the newest."""
 
 _TRIAL = "trial"
 
 
-@dataclass(slots=True)
-class _Inquiry:
-    """One question, for one publication of one occurrence."""
+class _Question(NamedTuple):
+    """Is this publication the first of its occurrence?"""
 
     key: str
     occurrence: str
     publication: str
-    abandoned: bool = False
-    """Whether nobody waits: the message was let through."""
-    answer: Acceptance | None = None
-    done: threading.Event = field(default_factory=threading.Event)
+
+
+class _Line:
+    """A connection that stands. It is never connected again: a new one is made instead.
+
+    A client of redis-py connects whenever it must, so the loop cannot use one.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        pool: Any = client.connection_pool  # that itself makes no more than 100 in its life
+        self._connection = pool.connection_class(**pool.connection_kwargs)
+        try:
+            self._connection.connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def execute_command(self, *command: Any) -> Any:
+        self._connection.send_command(*command)
+        return self._connection.read_response()
+
+    def close(self) -> None:
+        self._connection.disconnect()
 
 
 class Inquirer:
     """Asks whether a publication is the first of its occurrence.
 
-    Use it from one process. ``ask`` may be called from any thread.
+    Belongs to the process that starts it. ``ask`` may be called from any thread.
     """
 
     def __init__(self, client: redis.Redis, server: str, key: str, window: float) -> None:
         """Make an inquirer. Does no IO and starts nothing.
 
         Args:
-            client: For the election's Redis; its time limits bound how late an end of trouble is
-                noticed, and nothing else.
+            client: For the election's Redis, with ``LIMIT`` as its read limit.
             server: The same server as people may read it.
             key: Under which it is tried whether Redis does what is needed.
             window: Seconds for which an accepted occurrence is remembered.
         """
         self.late = 0
-        """Runs that were let through unasked and have been entered since."""
+        """Runs that were let through unchecked and have been entered since."""
         self.doubled = 0
-        """Those among them of which another publication had been accepted: they ran twice."""
+        """Those of them of which another publication had been accepted: they ran twice."""
         self._client = client
         self._server = server
-        self._key = key
+        self._trial = _Question(key, _TRIAL, _TRIAL)
         self._window = window
-        self._backlog: deque[_Inquiry] = deque(maxlen=BACKLOG)
-        self._news = threading.Condition()
-        self._closing = threading.Event()
-        self._greeted = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # held for one question, so never longer than LIMIT
+        self._line: _Line | None = None
+        self._unanswered: deque[_Question] = deque(maxlen=BACKLOG)
         self._trouble = False
+        self._wake = threading.Event()
+        self._greeted = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
 
     @property
     def answers(self) -> bool:
-        """Whether Redis answered swiftly when it was last asked."""
-        return not self._trouble
+        """Whether Redis did what is needed when it was last asked."""
+        return self._line is not None
 
     def start(self) -> None:
-        """Connect. Waits for it, briefly; started already, it does nothing."""
+        """Connect, and wait for that, briefly. Does nothing if it was started already."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="leader:accept", daemon=True)
             self._thread.start()
             if not self._greeted.wait(GREETING):
-                self._give_up(f"{self._server} did not answer within {GREETING:g} s")
+                self._report(f"{self._server}: no answer within {GREETING:g} s")
 
     def close(self) -> None:
-        """Stop the thread and close the connection. What was not entered is forgotten."""
-        self._closing.set()
-        with self._news:
-            self._news.notify()
-        self._client.close()
+        """End the thread and close the connection; questions without answer are forgotten."""
+        self._closed = True
+        self._wake.set()
+        with self._lock:
+            self._drop_line()
 
     def ask(self, key: str, occurrence: str, publication: str) -> Acceptance | None:
         """Ask, and wait no longer than ``LIMIT``; while Redis is in trouble, not at all.
@@ -109,104 +127,117 @@ class Inquirer:
         Returns:
             The answer; ``None`` if there is none, and then the message should run.
         """
-        inquiry = _Inquiry(key, occurrence, publication)
-        with self._news:
-            inquiry.abandoned = self._trouble
-            self._backlog.append(inquiry)
-            self._news.notify()
-        if not inquiry.abandoned and not inquiry.done.wait(LIMIT):
-            with self._news:
-                inquiry.abandoned = inquiry.answer is None
-            if inquiry.abandoned:
-                self._give_up(f"{self._server} did not answer within {1000 * LIMIT:g} ms")
-        return None if inquiry.abandoned else inquiry.answer
+        question = _Question(key, occurrence, publication)
+        with self._lock:
+            if self._line is not None:
+                try:
+                    return self._put(question, self._line)
+                except Exception as exc:  # the message runs, whatever is wrong here
+                    self._lose_line(exc)
+            self._unanswered.append(question)
+            return None
+
+    def _put(self, question: _Question, line: _Line, window: float | None = None) -> Acceptance:
+        key, occurrence, publication = question
+        return accept(line, key, occurrence, publication, window=window or self._window)
+
+    # With the lock
+
+    def _lose_line(self, error: Exception) -> None:
+        self._drop_line()
+        self._report(self._told(error))
+        self._wake.set()
+
+    def _drop_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
 
     # The thread
 
     def _run(self) -> None:
-        self._attempt(None)
-        self._greeted.set()
-        while not self._closing.is_set():
-            if not self._attempt(self._next()):
-                self._closing.wait(PAUSE)
+        while not self._closed:
+            well = self._try_line() if self._line is not None else self._connect()
+            self._greeted.set()
+            if self._wake.wait(IDLE if well else PAUSE):
+                self._wake.clear()
 
-    def _next(self) -> _Inquiry | None:
-        """Return the oldest inquiry; ``None`` if Redis itself is to be tried."""
-        with self._news:
-            if not self._backlog and not self._trouble:
-                self._news.wait(IDLE)
-            return self._backlog[0] if self._backlog else None
+    def _try_line(self) -> bool:
+        with self._lock:
+            if self._line is None:
+                return False
+            try:
+                self._put(self._trial, self._line, window=1)
+            except Exception as exc:
+                self._lose_line(exc)
+                return False
+        return True
 
-    def _attempt(self, inquiry: _Inquiry | None) -> bool:
-        """Ask once; return whether to go on at once."""
-        began = time.monotonic()
+    def _connect(self) -> bool:
+        """Put a connection up and ask what was not answered; return whether all went well."""
+        line = None
         try:
-            if inquiry is None:
-                accept(self._client, self._key, _TRIAL, _TRIAL, window=1)
-            else:
-                answer = accept(
-                    self._client,
-                    inquiry.key,
-                    inquiry.occurrence,
-                    inquiry.publication,
-                    window=self._window,
-                )
-        except Exception as exc:  # whatever it is, the loop must not wait for a dead thread
-            self._failed(inquiry, exc)
+            line = _Line(self._client)
+            self._put(self._trial, line, window=1)
+            while not self._handed_over(line):
+                self._enter(self._unanswered[0], line)
+        except Exception as exc:  # a thread that ended would never find Redis well again
+            if line is not None:
+                line.close()
+            self._report(self._told(exc))
             return False
-        if inquiry is not None:
-            self._answered(inquiry, answer)
-            return True
-        return not self._trouble or self._recovered(time.monotonic() - began)
+        return True
 
-    def _failed(self, inquiry: _Inquiry | None, error: Exception) -> None:
-        if self._closing.is_set():
-            return
-        known = isinstance(error, StoreError)
-        self._give_up(f"{self._server}: {error if known else repr(error)}")
-        if inquiry is not None:
-            with self._news:
-                inquiry.abandoned = True
-            inquiry.done.set()
+    def _handed_over(self, line: _Line) -> bool:
+        """Give the connection to the loop, if no question is left."""
+        with self._lock:
+            if self._unanswered:
+                return False
+            if self._closed:
+                line.close()
+                return True
+            self._line = line
+            recovered, self._trouble = self._trouble, False
+        if recovered:
+            logger.warning("%s answers again: periodic runs are checked again", self._server)
+        return True
 
-    def _answered(self, inquiry: _Inquiry, answer: Acceptance) -> None:
-        with self._news:
-            if self._backlog and self._backlog[0] is inquiry:
-                self._backlog.popleft()
-            inquiry.answer = answer
-            late = inquiry.abandoned
-        inquiry.done.set()
-        if not late:
+    def _enter(self, question: _Question, line: _Line) -> None:
+        try:
+            answer = self._put(question, line)
+        except StoreRefusedError as exc:
+            # Of this question alone: the trial was not refused.
+            logger.error("The periodic run %s cannot be entered: %s", question.occurrence, exc)
+            self._forget(question)
             return
+        self._forget(question)
         self.late += 1
         if not answer.may_run:
             self.doubled += 1
             logger.error(
                 "The periodic run %s of %s was executed twice: publication %s was let through "
                 "without being checked, and %s had been accepted before",
-                inquiry.occurrence,
-                inquiry.key,
-                inquiry.publication,
+                question.occurrence,
+                question.key,
+                question.publication,
                 answer.publication,
             )
 
-    def _recovered(self, took: float) -> bool:
-        if took > SWIFT:
-            return False
-        with self._news:
-            if self._backlog:
-                return True
-            self._trouble = False
-        logger.warning("%s answers again: periodic runs are checked again", self._server)
-        return True
+    def _forget(self, question: _Question) -> None:
+        with self._lock:
+            if self._unanswered[0] is question:  # or newer ones have pushed it out
+                self._unanswered.popleft()
 
-    def _give_up(self, why: str) -> None:
-        with self._news:
-            known, self._trouble = self._trouble, True
-            self._news.notify()
-        if not known:
+    def _told(self, error: Exception) -> str:
+        if isinstance(error, (redis.RedisError, OSError)):
+            error = translate(self._server, error)
+        return f"{self._server}: {error.detail if isinstance(error, StoreError) else repr(error)}"
+
+    def _report(self, why: str) -> None:
+        if not self._trouble and not self._closed:
+            self._trouble = True
             logger.warning(
-                "Periodic runs are executed without checking that each is the first of its kind, "
-                "until Redis answers again (%s)",
+                "Until Redis answers again, periodic runs are executed without checking that each "
+                "is the first of its kind: %s",
                 why,
             )

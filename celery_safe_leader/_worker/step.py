@@ -10,15 +10,15 @@ from celery import bootsteps
 from celery_safe_leader import conf
 from celery_safe_leader._store.connect import connect
 from celery_safe_leader._worker.gate import Gate
-from celery_safe_leader._worker.inquiries import Inquirer
+from celery_safe_leader._worker.inquiries import LIMIT, Inquirer
 from celery_safe_leader._worker.strategies import GuardedStrategies
 
 __all__ = ["FirstPublicationWins"]
 
 logger = logging.getLogger("celery_safe_leader.worker")
 
-_NETWORK_LIMIT = 1.0
-"""Seconds for connecting and for each reply. No message waits so long: a thread of its own does."""
+_CONNECT_LIMIT = 1.0
+"""Seconds. No message waits for it: a thread of its own connects."""
 
 
 class FirstPublicationWins(bootsteps.StartStopStep):
@@ -38,8 +38,8 @@ class FirstPublicationWins(bootsteps.StartStopStep):
             client = connect(
                 settings.url,
                 settings.options,
-                connect_timeout=_NETWORK_LIMIT,
-                read_timeout=_NETWORK_LIMIT,
+                connect_timeout=_CONNECT_LIMIT,
+                read_timeout=LIMIT,
                 setting=settings.url_setting,
                 options_setting=settings.options_setting,
             )

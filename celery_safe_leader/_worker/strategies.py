@@ -39,10 +39,10 @@ class GuardedStrategies(dict[str, Any]):
     def __setitem__(self, name: str, strategy: Any) -> None:
         header, drops = self._guard.header, self._guard.drops
 
-        def guarded(message: Any, body: Any, ack: Any, *args: Any, **kwargs: Any) -> Any:
+        def guarded(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
             if header in message.headers and drops(message, body, ack):
                 return None
-            return strategy(message, body, ack, *args, **kwargs)
+            return strategy(message, body, ack, reject, callbacks)
 
         guarded.__wrapped__ = strategy  # type: ignore[attr-defined]
         super().__setitem__(name, guarded)
@@ -54,8 +54,8 @@ class GuardedStrategies(dict[str, Any]):
             ImproperlyConfigured: This Celery keeps its strategies elsewhere, or something else
                 has replaced them.
         """
-        whole = consumer.strategies is self and self.keys() >= set(consumer.app.tasks)
-        if not whole or not all(hasattr(strategy, "__wrapped__") for strategy in self.values()):
+        guarded = len(self) > 0 and all(hasattr(each, "__wrapped__") for each in self.values())
+        if consumer.strategies is not self or not guarded:
             raise ImproperlyConfigured(
                 f"second publications of periodic runs cannot be dropped: Celery "
                 f"{celery.__version__}, or another extension, does not take the strategies of its "
