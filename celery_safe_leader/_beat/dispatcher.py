@@ -16,6 +16,7 @@ from celery_safe_leader._beat.books import Books
 from celery_safe_leader._beat.builder import Builder
 from celery_safe_leader._beat.ledger import Ledger
 from celery_safe_leader._beat.ledger_errors import (
+    ClockAheadError,
     FencedError,
     FenceReason,
     GenerationChangedError,
@@ -23,7 +24,7 @@ from celery_safe_leader._beat.ledger_errors import (
 )
 from celery_safe_leader._beat.publisher import Publisher
 from celery_safe_leader._beat.roster import Roster
-from celery_safe_leader._beat.rounds import ClockAheadError, Rounds
+from celery_safe_leader._beat.rounds import Rounds
 from celery_safe_leader.conf import LeaderSettings
 from celery_safe_leader.errors import SafeLeaderError, StoreError
 

@@ -7,6 +7,7 @@ from enum import Enum
 from celery_safe_leader.errors import NotLeaderError, SafeLeaderError
 
 __all__ = [
+    "ClockAheadError",
     "FenceReason",
     "FencedError",
     "GenerationChangedError",
@@ -86,3 +87,21 @@ class LedgerOwnedError(LedgerError):
 
 class LedgerFormatError(LedgerError):
     """The ledger was written in a format that this release cannot read."""
+
+
+class ClockAheadError(SafeLeaderError):
+    """This machine's clock is ahead of Redis's by more than the ledger allows.
+
+    Args:
+        entry: Name of an entry that seemed due.
+    """
+
+    def __init__(self, entry: str) -> None:
+        super().__init__(entry)
+        self.entry = entry
+
+    def __str__(self) -> str:
+        return (
+            "this machine's clock is ahead of Redis's by more than the ledger allows: entry "
+            f"{self.entry!r} seemed due. Set the clock of this machine (or of Redis) right"
+        )

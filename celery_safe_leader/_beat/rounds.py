@@ -17,7 +17,7 @@ from celery_safe_leader._beat.builder import Builder
 from celery_safe_leader._beat.items import Item
 from celery_safe_leader._beat.ledger import BATCH, Ledger
 from celery_safe_leader._beat.ledger_codec import Claim
-from celery_safe_leader._beat.ledger_errors import GenerationChangedError
+from celery_safe_leader._beat.ledger_errors import ClockAheadError, GenerationChangedError
 from celery_safe_leader._beat.ledger_results import (
     ClaimOutcome,
     Commit,
@@ -31,9 +31,8 @@ from celery_safe_leader._beat.owed import Owed
 from celery_safe_leader._beat.publisher import Publisher
 from celery_safe_leader._beat.roster import Roster
 from celery_safe_leader._beat.rules import ScheduleError
-from celery_safe_leader.errors import SafeLeaderError
 
-__all__ = ["ClockAheadError", "Rounds"]
+__all__ = ["Rounds"]
 
 logger = logging.getLogger("celery_safe_leader.beat")
 
@@ -44,13 +43,6 @@ _RETRY_SCHEDULE = 60_000_000
 _LONGEST_WORK = 1.0
 _CHECK_EVERY = 1.0
 _NOTHING_DUE = 3600.0
-
-
-class ClockAheadError(SafeLeaderError):
-    """This machine's clock is ahead of Redis's by more than the ledger allows."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 @dataclass(slots=True)
@@ -230,10 +222,7 @@ class Rounds:
             return True
         job.item.claim = None
         if outcome is ClaimOutcome.AHEAD:
-            raise ClockAheadError(
-                "this machine's clock is ahead of Redis's by more than the ledger allows: entry "
-                f"{job.item.name!r} seemed due. Set the clock of this machine (or of Redis) right"
-            )
+            raise ClockAheadError(job.item.name)
         if outcome is ClaimOutcome.NOT_LATER:
             name = job.item.rule.name
             self._schedule_failed(job.item, ScheduleError(name, "gave a moment that is not later"))
