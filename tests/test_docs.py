@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from celery.bin.celery import celery
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
@@ -66,7 +67,7 @@ def test_every_command_exists(a_page: Page) -> None:
             named = [word for word in words[3:] if not word.startswith("-")]
             if named[0] not in services:
                 wrong.append(command)
-        elif words[0] == "celery" and not {"beat", "worker"} & set(words) and "…" not in words:
+        elif words[0] == "celery" and not celery.commands.keys() & set(words):
             wrong.append(command)
     assert wrong == []
 
