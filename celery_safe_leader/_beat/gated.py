@@ -1,0 +1,50 @@
+"""A producer that asks right before each write, and tells the broker's failures from a message's.
+
+Celery's schedulers catch ``Exception`` around each entry and count the run as done. What is raised
+here must get past that: whether the run was sent is exactly what the scheduler has to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kombu.exceptions import OperationalError
+
+__all__ = ["BrokerFailedError", "WithheldError", "connection_failures", "gated"]
+
+
+class WithheldError(BaseException):
+    """This beat no longer leads, or is being closed: nothing was written."""
+
+
+class BrokerFailedError(BaseException):
+    """The connection to the broker failed. Whether the message arrived is not known."""
+
+
+def gated(producer_class: type, require: Callable[[], None]) -> type:
+    """Derive a class of producers.
+
+    Args:
+        producer_class: Kombu's ``Producer``, or a class derived from it.
+        require: Called as the last thing before each write; raises ``WithheldError``.
+    """
+
+    class GatedProducer(producer_class):
+        def publish(self, *args: Any, **kwargs: Any) -> Any:
+            failures = connection_failures(self.connection)
+            try:
+                return super().publish(*args, **kwargs)
+            except failures as exc:
+                raise BrokerFailedError(f"{type(exc).__name__}: {exc}") from exc
+
+        def _publish(self, *args: Any, **kwargs: Any) -> Any:
+            require()
+            return super()._publish(*args, **kwargs)
+
+    return GatedProducer
+
+
+def connection_failures(connection: Any) -> tuple[type[BaseException], ...]:
+    """List what is raised when the connection fails, as opposed to a message that is refused."""
+    return (*connection.connection_errors, OperationalError, OSError)

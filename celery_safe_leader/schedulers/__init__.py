@@ -1,0 +1,43 @@
+"""Other packages' schedulers, in any number: one of them dispatches.
+
+    celery -A proj beat -S celery_safe_leader.schedulers.LeaderDatabaseScheduler
+    celery -A proj beat -S celery_safe_leader.schedulers.LeaderRedBeatScheduler
+
+The packages are imported when the class is asked for. ``LeaderSchedulerMixin`` makes such a class
+of any other scheduler.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from celery_safe_leader._beat.mixin import LeaderSchedulerMixin
+
+if TYPE_CHECKING:
+    from celery_safe_leader.schedulers.database import LeaderDatabaseScheduler
+    from celery_safe_leader.schedulers.redbeat import LeaderRedBeatScheduler
+
+__all__ = ["LeaderDatabaseScheduler", "LeaderRedBeatScheduler", "LeaderSchedulerMixin"]
+
+_READY = {
+    "LeaderDatabaseScheduler": ("database", "django_celery_beat", "django-celery-beat"),
+    "LeaderRedBeatScheduler": ("redbeat", "redbeat", "redbeat"),
+}
+"""Class -> module here, the package that it needs, the extra that installs it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _READY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, package, extra = _READY[name]
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] != package:
+            raise
+        raise ImportError(
+            f"{name} needs the package {package}, which is not installed: "
+            f'pip install "celery-safe-leader[{extra}]"',
+            name=package,
+        ) from exc

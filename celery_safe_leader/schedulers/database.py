@@ -1,0 +1,44 @@
+"""django-celery-beat: entries in the database, edited in the admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.schedules import crontab
+from django.db import connections
+from django_celery_beat.schedulers import DatabaseScheduler
+from django_celery_beat.tzcrontab import TzAwareCrontab
+
+from celery_safe_leader._beat.mixin import LeaderSchedulerMixin
+
+__all__ = ["LeaderDatabaseScheduler"]
+
+
+class LeaderDatabaseScheduler(LeaderSchedulerMixin, DatabaseScheduler):
+    """``DatabaseScheduler`` in any number, of which one dispatches and writes.
+
+    Runs are noted in the database one by one, directly after their message is sent, and not every
+    three minutes.
+    """
+
+    def known_schedule(self, schedule: Any) -> Any:
+        """Take django-celery-beat's crontab for Celery's in the same time zone."""
+        if type(schedule) is not TzAwareCrontab:
+            return schedule
+        same = crontab(
+            schedule._orig_minute,
+            schedule._orig_hour,
+            schedule._orig_day_of_week,
+            schedule._orig_day_of_month,
+            schedule._orig_month_of_year,
+            app=self.app,
+        )
+        same.tz = schedule.tz
+        return same
+
+    def release(self) -> None:
+        """Close the connections to the database, too, which belong to this thread."""
+        try:
+            super().release()
+        finally:
+            connections.close_all()
