@@ -13,24 +13,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, tzinfo
+from datetime import timezone, tzinfo
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 from celery import signals
 from celery.app.routes import MapRoute
 
 from celery_safe_leader._beat.encoding import check_headers, encode
 from celery_safe_leader._beat.evaluation import (
-    LARGEST_KEPT,
     Arguments,
     check_call,
     evaluate,
     fingerprint_of,
 )
 from celery_safe_leader._beat.messages import BuildError, Built, Call, Message
+from celery_safe_leader._beat.plans import Plans, Times
 from celery_safe_leader._beat.routing import COMPOSED_OPTIONS, celerys_own, compose
-from celery_safe_leader._beat.rules import from_datetime, to_datetime
+from celery_safe_leader._beat.rules import from_datetime
 
 try:
     from celery.utils.quorum_queues import detect_quorum_queues
@@ -42,25 +42,6 @@ except ImportError:  # Celery 5.4 knows no native delayed delivery
 
 
 __all__ = ["Builder"]
-
-_OWN_FIELDS = frozenset({"id", "root_id", "eta", "expires"})
-"""Header fields that differ from run to run, besides ours."""
-
-
-class _Times(NamedTuple):
-    """The times of an entry, counted from the due moment, in seconds; ``None`` if not so given."""
-
-    countdown: Any
-    expires: Any
-
-
-class _Plan(NamedTuple):
-    """A message of an entry, to be repeated as long as the entry stays as it is."""
-
-    fingerprint: bytes
-    task: Any
-    message: Message
-    times: _Times
 
 
 class Builder:
@@ -76,8 +57,12 @@ class Builder:
     def __init__(self, app: Any, now: Callable[[], float] = time.time) -> None:
         self._app = app
         self._now = now
-        self._plans: dict[str, _Plan] = {}
+        self._plans = Plans()
         self._basis: tuple[Any, ...] = ()
+        # Properties of the app, each of which takes its time.
+        self._amqp: Any = None
+        self._tasks: Mapping[str, Any] = {}
+        self._zone: tzinfo = timezone.utc
         self._repeatable = False
         self._driver = ""
 
@@ -103,19 +88,19 @@ class Builder:
 
     def forget(self, name: str) -> None:
         """Drop what is remembered of an entry that is gone."""
-        self._plans.pop(name, None)
+        self._plans.forget(name)
 
     def _build(self, entry: Any, task_id: str, headers: Mapping[str, Any], due_us: int) -> Built:
         self._check_basis()
-        task = self._app.tasks.get(entry.task)
+        task = self._tasks.get(entry.task)
         fingerprint = fingerprint_of(entry) if self._repeatable else None
-        plan = self._plans.get(entry.name)
-        if plan and fingerprint == plan.fingerprint and task is plan.task:
-            return self._repeat(plan, task_id, headers, due_us)
+        plan = self._plans.get(entry.name, task, fingerprint)
+        if plan is not None:
+            return plan.repeat(entry, task_id, headers, due_us, self._zone)
         arguments = evaluate(entry.args, entry.kwargs)
-        options = dict(entry.options)
-        times = _times(task, options)
-        self._set_times(options, times, due_us)
+        times = _times(task, entry.options)
+        options = {**entry.options, **times.later(due_us, self._zone)}
+        options.pop("countdown", None)
         options["headers"] = {
             **(options.get("headers") or {}),
             "celery_beat_task": True,
@@ -125,19 +110,22 @@ class Builder:
         if reason:
             return _call(entry, task_id, task, arguments, options, reason)
         message = self._compose(entry, task_id, task, arguments, options)
-        if fingerprint and self._may_keep(message, entry):
-            self._plans[entry.name] = _Plan(fingerprint, task, message, times)
+        if fingerprint:
+            self._plans.keep(entry, message, (fingerprint, task, times), headers)
         return message
 
     def _check_basis(self) -> None:
         """Forget everything when something changed that all messages depend on."""
         app = self._app
+        if self._amqp is None:
+            self._amqp, self._tasks = app.amqp, app.tasks
         listened = bool(signals.before_task_publish.receivers)
         # After a fork, ``origin`` in the headers would name the parent.
-        basis = (os.getpid(), app.amqp.router, listened)
+        basis = (os.getpid(), self._amqp.router, listened)
         if basis == self._basis:
             return
         self._basis = basis
+        self._zone = app.timezone
         self._plans.clear()
         self._driver = app.connection_for_write().get_transport_cls().driver_type
         self._repeatable = (
@@ -146,18 +134,6 @@ class Builder:
             and app.conf.task_protocol == 2
             and all(isinstance(route, MapRoute) for route in app.amqp.routes)
         )
-
-    def _set_times(self, options: dict[str, Any], times: _Times, due_us: int) -> None:
-        options.pop("countdown", None)
-        if times.countdown is not None:
-            options["eta"] = self._later(due_us, times.countdown)
-        if times.expires is not None:
-            options["expires"] = self._later(due_us, times.expires)
-
-    def _later(self, due_us: int, seconds: float) -> datetime:
-        moment = to_datetime(due_us) + timedelta(seconds=seconds)
-        zone: tzinfo = self._app.timezone
-        return moment.astimezone(zone)
 
     def _why_not_here(self, task: Any, options: Mapping[str, Any]) -> str:
         """Say why Celery has to send this itself; empty if it need not."""
@@ -209,39 +185,10 @@ class Builder:
             draft.event,
         )
 
-    @staticmethod
-    def _may_keep(message: Message, entry: Any) -> bool:
-        given = entry.options.get("headers") or {}
-        return len(message.body) <= LARGEST_KEPT and not _OWN_FIELDS & given.keys()
 
-    def _repeat(
-        self, plan: _Plan, task_id: str, headers: Mapping[str, Any], due_us: int
-    ) -> Message:
-        """Make the message of another run from that of an earlier one."""
-        first, times = plan.message, plan.times
-        own: dict[str, Any] = {"root_id": task_id}
-        expires_us = first.expires_us
-        if times.countdown is not None:
-            own["eta"] = self._later(due_us, times.countdown).isoformat()
-        if times.expires is not None:
-            expires = self._later(due_us, times.expires)
-            own["expires"] = expires.isoformat()
-            expires_us = from_datetime(expires)
-        event = first.event
-        if event:
-            event = {**event, **own, "uuid": task_id}
-        return first._replace(
-            task_id=task_id,
-            headers={**first.headers, **own, "id": task_id, **headers},
-            properties={**first.properties, "correlation_id": task_id},
-            expires_us=expires_us,
-            event=event,
-        )
-
-
-def _times(task: Any, options: Mapping[str, Any]) -> _Times:
+def _times(task: Any, options: Mapping[str, Any]) -> Times:
     expires = options.get("expires", getattr(task, "expires", None))
-    return _Times(
+    return Times(
         # As stock has it, a countdown of 0 is none.
         countdown=options.get("countdown") or None,
         expires=expires if isinstance(expires, Real) else None,

@@ -118,7 +118,7 @@ def test_messages_of_two_runs_share_nothing_that_changes(app: Any, builder: Buil
     assert [m.properties["correlation_id"] for m in (first, second, third)] == [
         "one", "two", "three",
     ]  # fmt: skip
-    assert second.body is third.body
+    assert first.body is second.body is third.body
     for seconds, message in enumerate((first, second, third)):
         due = DUE + timedelta(seconds=seconds)
         assert message.headers["eta"] == (due + timedelta(seconds=5)).isoformat()
@@ -242,9 +242,36 @@ def test_forgotten_entry_leaves_nothing_behind(app: Any, builder: Builder) -> No
     build(builder, entry_of(app))
     builder.forget("nightly")
     builder.forget("nightly")
-    assert not builder._plans
+    assert "nightly" not in builder._plans
 
 
 def test_what_is_left_of_an_expiry_is_never_negative(app: Any) -> None:
     builder = Builder(app, now=lambda: time.time() + 10_000)
     assert build(builder, entry_of(app, options={"expires": 5})).properties["expiration"] == 0
+
+
+def test_many_entries_share_what_they_have_in_common_and_nothing_else() -> None:
+    app = make_app("memory://", new_queue(), task_send_sent_event=True)
+    builder = Builder(app)
+    entries = [
+        entry_of(app, name=f"entry-{number}", args=(number % 7, "x"), options=dict(options))
+        for number, options in enumerate(
+            [{}, {"priority": 1}, {"queue": "a"}, {"expires": 9}, {"headers": {"a": 1}}] * 8
+        )
+    ]
+    for _ in range(2):
+        built = [build(builder, entry, entry.name) for entry in entries]
+    assert len(builder._plans._shapes) == 5
+    for entry, message in zip(entries, built, strict=True):
+        afresh = build(Builder(app), entry, entry.name)
+        afresh.properties.pop("expiration", None)
+        assert message == afresh
+
+
+def test_headers_of_one_run_do_not_stay_for_the_next(app: Any, builder: Builder) -> None:
+    entry = entry_of(app, options={"headers": {"mine": 1}})
+    builder.build(entry, task_id="1", headers={"leader_token": 1, "again": 1}, due_us=DUE_US)
+    second = builder.build(entry, task_id="2", headers={"leader_token": 2}, due_us=DUE_US)
+    assert second.headers["leader_token"] == 2
+    assert second.headers["mine"] == 1
+    assert "again" not in second.headers
