@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from tests.support.child import ROOT
 
-__all__ = ["log_fragments", "texts"]
+__all__ = ["log_lines", "texts"]
 
 PACKAGE = ROOT / "celery_safe_leader"
 _PLACE = re.compile(r"%[-.\d]*[a-zA-Z]")
@@ -36,9 +36,9 @@ def texts() -> str:
     return "\n".join(constants + scripts)
 
 
-def log_fragments() -> dict[str, str]:
-    """Return where each log line is, and the longest piece of it that is always the same."""
-    found: dict[str, str] = {}
+def log_lines() -> dict[str, re.Pattern[str]]:
+    """Return where each log line is, and what its explanation must look like."""
+    found: dict[str, re.Pattern[str]] = {}
     for path, node in _nodes():
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
@@ -46,6 +46,6 @@ def log_fragments() -> dict[str, str]:
         says = node.func.attr in _SAYING and (of_logger or node.func.attr == "_complain")
         if not says or not node.args or not isinstance(node.args[0], ast.Constant):
             continue
-        pieces = _PLACE.split(str(node.args[0].value))
-        found[f"{path}:{node.lineno}"] = max(pieces, key=len).strip()
+        pieces = [re.escape(piece) for piece in _PLACE.split(str(node.args[0].value))]
+        found[f"{path}:{node.lineno}"] = re.compile("`" + "[^`]+".join(pieces) + "`")
     return found
