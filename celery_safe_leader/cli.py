@@ -1,0 +1,84 @@
+"""``celery -A proj leader status``: who leads, seen from outside.
+
+Being a command of Celery's, this module is imported before the command line is read: so it is
+here that ``celery … -- leader.ttl=3`` is made known to Celery.
+"""
+
+from __future__ import annotations
+
+import time
+
+import click
+import redis
+from celery.exceptions import ImproperlyConfigured
+
+from celery_safe_leader import conf
+from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.look import Sighting, look
+from celery_safe_leader.errors import StoreError
+
+__all__ = ["leader"]
+
+conf.register_settings()
+
+_POLL = 0.05
+"""Seconds between two looks."""
+
+
+@click.group(name="leader")
+def leader() -> None:
+    """Show who leads."""
+
+
+@leader.command()
+@click.pass_context
+def status(context: click.Context) -> None:
+    """Say which beat leads, and whether it is alive.
+
+    Watches the record for up to its ttl, until it is renewed. Reads only. Ends with 0 if a beat
+    leads, with 1 if none does, or if Redis does not answer.
+    """
+    try:
+        settings = conf.read(context.obj.app)
+        client = connect(
+            settings.url,
+            settings.options,
+            connect_timeout=settings.election.request_timeout,
+            read_timeout=settings.election.request_timeout,
+            setting=settings.url_setting,
+            options_setting=settings.options_setting,
+        )
+        keys = ElectionKeys(settings.key, "beat")
+        alive, text = _watch(client, keys)
+    except (ImproperlyConfigured, StoreError) as exc:
+        raise click.ClickException(str(exc)) from exc
+    click.echo(f"{keys.election} at {settings.server}: {text}")
+    if not alive:
+        context.exit(1)
+
+
+def _watch(client: redis.Redis, keys: ElectionKeys) -> tuple[bool, str]:
+    first = look(client, keys)
+    if first is None:
+        return False, "no record; no beat has taken part since Redis was emptied"
+    if not first.holder:
+        return False, "nobody leads yet; the beats wait in case that a leader is still out there"
+    if first.resigned:
+        return False, f"nobody leads; {first.holder} resigned (token {first.token})"
+    started = time.monotonic()
+    while time.monotonic() - started < first.ttl:
+        time.sleep(_POLL)
+        now = look(client, keys)
+        if now is None or now.renewal != first.renewal:
+            return _changed(now)
+    return False, (
+        f"nobody leads; {first.holder} (token {first.token}) was not heard of for its ttl of "
+        f"{first.ttl:g} s. If beats stand by, one takes over now; if not, start one"
+    )
+
+
+def _changed(now: Sighting | None) -> tuple[bool, str]:
+    if now is None or not now.holder or now.resigned:
+        return False, "leadership is changing hands at this moment; ask again"
+    return True, f"{now.holder} leads (token {now.token}, ttl {now.ttl:g} s)"
