@@ -1,9 +1,10 @@
 """Builds the message of an entry, and remembers of it what does not change from run to run.
 
-An entry whose arguments and options are plain values is composed and encoded once; a later run of
-it only gets its own id, times and headers. What may differ each time is composed each time: lazy
-arguments, values that are not plain, routers that are functions, and everything once somebody
-listens to ``before_task_publish``.
+A task with options that are plain values is composed once, for all entries that have it so; of an
+entry with plain arguments the body is encoded once. A later run only gets its own id, times and
+headers. What may differ each time is composed each time: lazy arguments, values that are not
+plain, routers that are functions, and everything once somebody listens to
+``before_task_publish``.
 
 Settings of the app and attributes of a task are taken to be what they were at the first run.
 """
@@ -24,12 +25,13 @@ from celery_safe_leader._beat.encoding import check_headers, encode
 from celery_safe_leader._beat.evaluation import (
     Arguments,
     check_call,
+    describe,
     evaluate,
     fingerprint_of,
 )
 from celery_safe_leader._beat.messages import BuildError, Built, Call, Message
-from celery_safe_leader._beat.plans import Plans, Times
-from celery_safe_leader._beat.routing import COMPOSED_OPTIONS, celerys_own, compose
+from celery_safe_leader._beat.plans import Plan, Plans, Times
+from celery_safe_leader._beat.routing import COMPOSED_OPTIONS, Draft, celerys_own, compose
 from celery_safe_leader._beat.rules import from_datetime
 
 try:
@@ -92,12 +94,42 @@ class Builder:
 
     def _build(self, entry: Any, task_id: str, headers: Mapping[str, Any], due_us: int) -> Built:
         self._check_basis()
-        task = self._tasks.get(entry.task)
-        fingerprint = fingerprint_of(entry) if self._repeatable else None
-        plan = self._plans.get(entry.name, task, fingerprint)
-        if plan is not None:
-            return plan.repeat(entry, task_id, headers, due_us, self._zone)
+        task, zone, run = self._tasks.get(entry.task), self._zone, (task_id, headers, due_us)
+        fingerprint = shape = None
+        if self._repeatable:
+            fingerprint = fingerprint_of(entry.task, entry.args, entry.kwargs, entry.options)
+            plan = self._plans.plan(entry.name, task, fingerprint)
+            if plan is not None:
+                return plan.message(entry, evaluate(entry.args, entry.kwargs), run, zone)
+            shape = self._plans.shape(entry, task)
         arguments = evaluate(entry.args, entry.kwargs)
+        if shape is None:
+            return self._afresh(entry, arguments, run, fingerprint)
+        plan = self._fill(shape, entry, arguments, fingerprint)
+        self._plans.keep(entry.name, plan)
+        return plan.message(entry, arguments, run, zone)
+
+    def _fill(
+        self, shape: Shape, entry: Any, arguments: Arguments, fingerprint: bytes | None
+    ) -> Plan:
+        """Put arguments into a shape."""
+        if shape.task is not None:
+            check_call(shape.task, arguments)
+        body = encode((*arguments, shape.message.content), shape.serializer, shape.compression).body
+        # For the texts of the arguments, which Celery cuts by rules of its own.
+        headers = self._amqp.create_task_message("", entry.task, *arguments).headers
+        return Plan(fingerprint, shape, body, headers["argsrepr"], headers["kwargsrepr"])
+
+    def _afresh(
+        self,
+        entry: Any,
+        arguments: Arguments,
+        run: tuple[str, Mapping[str, Any], int],
+        fingerprint: bytes | None,
+    ) -> Built:
+        """Do all that Celery does for a call."""
+        task_id, headers, due_us = run
+        task = self._tasks.get(entry.task)
         times = _times(task, entry.options)
         options = {**entry.options, **times.later(due_us, self._zone)}
         options.pop("countdown", None)
@@ -109,9 +141,14 @@ class Builder:
         reason = self._why_not_here(task, options)
         if reason:
             return _call(entry, task_id, task, arguments, options, reason)
-        message = self._compose(entry, task_id, task, arguments, options)
-        if fingerprint:
-            self._plans.keep(entry, message, (fingerprint, task, times), headers)
+        message, draft = self._compose(entry, task_id, task, arguments, options)
+        if self._repeatable:
+            shape = Shape(
+                task, common_part(message, headers), times, draft.serializer, draft.compression
+            )
+            if self._plans.keep_shape(entry, shape):
+                texts = (message.headers["argsrepr"], message.headers["kwargsrepr"])
+                self._plans.keep(entry.name, Plan(fingerprint, shape, message.body, *texts))
         return message
 
     def _check_basis(self) -> None:
@@ -157,7 +194,7 @@ class Builder:
         task: Any,
         arguments: Arguments,
         options: dict[str, Any],
-    ) -> Message:
+    ) -> tuple[Draft, Message]:
         if task is not None:
             check_call(task, arguments)
         expires = options.get("expires")
@@ -167,16 +204,14 @@ class Builder:
         draft = compose(self._app, task, entry.task, arguments, options, task_id)
         body, content_type, content_encoding = encode(draft)
         check_headers(draft.headers, self._driver)
-        return Message(
+        message = Message(
             entry.name,
             entry.task,
             task_id,
             draft.headers,
             draft.properties,
             draft.content,
-            body,
-            content_type,
-            content_encoding,
+            *encoded[:3],
             draft.exchange,
             draft.routing_key,
             draft.delivery_mode,
@@ -184,6 +219,8 @@ class Builder:
             expires_us,
             draft.event,
         )
+        return message, draft
+        return draft, message
 
 
 def _times(task: Any, options: Mapping[str, Any]) -> Times:

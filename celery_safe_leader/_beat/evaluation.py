@@ -7,8 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery.beat import BeatLazyFunc
+from celery.utils.saferepr import saferepr
 
-__all__ = ["LARGEST_KEPT", "Arguments", "check_call", "evaluate", "fingerprint_of"]
+__all__ = [
+    "LARGEST_KEPT",
+    "Arguments",
+    "check_call",
+    "describe",
+    "evaluate",
+    "fingerprint_of",
+    "fingerprint_of_options",
+]
+
+# Without annotations.
+_saferepr: Any = saferepr
 
 LARGEST_KEPT = 4096
 """Bytes up to which a body, or what it was made from, is kept from run to run."""
@@ -17,14 +29,15 @@ Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 """Positional and keyword arguments."""
 
 
-def fingerprint_of(entry: Any) -> bytes | None:
-    """Digest what an entry sends, or ``None`` if that is more than short and plain values.
+def fingerprint_of(*values: Any) -> bytes | None:
+    """Digest values, or return ``None`` if they are more than short and plain.
 
     ``marshal`` accepts the built-in types and no subclass of them, so nothing that it accepts is
     lazy. Its version 2 gives equal bytes for equal values, and tells 1 from True and 1.0.
     """
+    plain: Any = values
     try:
-        text = marshal.dumps((entry.task, entry.args, entry.kwargs, entry.options), 2)
+        text = marshal.dumps(plain, 2)
     except ValueError:
         return None
     return text if len(text) <= LARGEST_KEPT else None

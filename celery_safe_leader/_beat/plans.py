@@ -1,27 +1,37 @@
 """What is remembered of messages, to be repeated run after run.
 
 There is one plan for each entry, and one shape for all entries that differ in nothing but their
-arguments: 10,000 entries of one task then cost little more than their arguments and bodies.
+arguments: 10,000 entries of one task then cost little more than their arguments and bodies. Nor is
+the first message of the second one composed: what its arguments do not decide is there already.
 """
 
 from __future__ import annotations
 
-import marshal
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, NamedTuple
 
-from celery_safe_leader._beat.evaluation import LARGEST_KEPT, evaluate
+from celery_safe_leader._beat.encoding import encode
+from celery_safe_leader._beat.evaluation import (
+    LARGEST_KEPT,
+    Arguments,
+    evaluate,
+    fingerprint_of_options,
+)
 from celery_safe_leader._beat.messages import Message
+from celery_safe_leader._beat.routing import Draft
 from celery_safe_leader._beat.rules import from_datetime, to_datetime
 
-__all__ = ["Plan", "Plans", "Times"]
+__all__ = ["Kind", "Plan", "Plans", "Times"]
 
-_OF_A_RUN = ("id", "root_id", "eta", "expires")
-_OF_AN_ENTRY = ("argsrepr", "kwargsrepr")
-_OWN_FIELDS = frozenset((*_OF_A_RUN, *_OF_AN_ENTRY))
+_OWN_FIELDS = frozenset({"id", "root_id", "eta", "expires", "argsrepr", "kwargsrepr"})
 """Header fields that shapes do not have."""
+
+_MOST_SHAPES = 4096
+
+_MOST_KINDS = 1_000
+"""Where each entry has options of its own, nothing is gained by keeping more."""
 
 
 class Times(NamedTuple):
@@ -40,39 +50,53 @@ class Times(NamedTuple):
         }
 
 
+class Shape(NamedTuple):
+    """What the messages of all entries with the same task and options have in common."""
+
+    task: Any
+    message: Message
+    """Without anything that belongs to one entry or one run; ``content`` is its last part."""
+    times: Times
+    serializer: str
+    compression: str | None
+
+
 class Plan(NamedTuple):
     """The message of an entry, good as long as the entry stays as it is."""
 
-    fingerprint: bytes
-    task: Any
-    shape: Message
-    times: Times
+    fingerprint: bytes | None
+    shape: Shape
     body: bytes
     args_text: str
     kwargs_text: str
 
-    def repeat(
-        self, entry: Any, task_id: str, headers: Mapping[str, Any], due_us: int, zone: tzinfo
+    def message(
+        self,
+        entry: Any,
+        arguments: Arguments,
+        run: tuple[str, Mapping[str, Any], int],
+        zone: tzinfo,
     ) -> Message:
-        """Make the message of another run."""
-        shape = self.shape
+        """Make the message of a run, given by task id, headers and due moment."""
+        task_id, headers, due_us = run
+        common, times = self.shape.message, self.shape.times
         own: dict[str, Any] = {"root_id": task_id}
         expires_us = None
-        if self.times != (None, None):
-            moments = self.times.later(due_us, zone)
+        if times != (None, None):
+            moments = times.later(due_us, zone)
             own |= {name: moment.isoformat() for name, moment in moments.items()}
             expires_us = from_datetime(moments["expires"]) if "expires" in moments else None
         texts = {"argsrepr": self.args_text, "kwargsrepr": self.kwargs_text}
-        event = shape.event and {
-            **shape.event, **own,
+        event = common.event and {
+            **common.event, **own,
             "uuid": task_id, "args": self.args_text, "kwargs": self.kwargs_text,
         }  # fmt: skip
-        return shape._replace(
+        return common._replace(
             entry=entry.name,
             task_id=task_id,
-            headers={**shape.headers, **texts, **own, "id": task_id, **headers},
-            properties={**shape.properties, "correlation_id": task_id},
-            content=(*evaluate(entry.args, entry.kwargs), shape.content),
+            headers={**common.headers, **texts, **own, "id": task_id, **headers},
+            properties={**common.properties, "correlation_id": task_id},
+            content=(*arguments, common.content),
             body=self.body,
             expires_us=expires_us,
             event=event,
@@ -80,21 +104,28 @@ class Plan(NamedTuple):
 
 
 class Plans:
-    """The plans of all entries, by name."""
+    """All plans, by the name of their entry, and the shapes."""
 
     def __init__(self) -> None:
         self._plans: dict[str, Plan] = {}
-        self._shapes: dict[Any, Message] = {}
+        self._shapes: dict[bytes, Shape] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._plans
 
-    def get(self, name: str, task: Any, fingerprint: bytes | None) -> Plan | None:
+    def plan(self, name: str, task: Any, fingerprint: bytes | None) -> Plan | None:
         """Return the plan of an entry, if it was made for this task and fingerprint."""
         plan = self._plans.get(name)
-        if plan is None or plan.fingerprint != fingerprint or plan.task is not task:
+        if plan is None or plan.fingerprint != fingerprint or plan.shape.task is not task:
             return None
         return plan
+
+    def keep(self, name: str, plan: Plan) -> None:
+        """Remember the plan of an entry, unless its arguments may change or are large."""
+        if plan.fingerprint is not None and len(plan.body) <= LARGEST_KEPT:
+            self._plans[name] = plan._replace(
+                args_text=sys.intern(plan.args_text), kwargs_text=sys.intern(plan.kwargs_text)
+            )
 
     def forget(self, name: str) -> None:
         """Drop the plan of an entry."""
@@ -105,53 +136,43 @@ class Plans:
         self._plans.clear()
         self._shapes.clear()
 
-    def keep(
-        self,
-        entry: Any,
-        message: Message,
-        plan_of: tuple[bytes, Any, Times],
-        headers: Mapping[str, Any],
-    ) -> None:
-        """Remember a message, unless it is large or an entry sets fields of the protocol.
+    def shape(self, entry: Any, task: Any) -> Shape | None:
+        """Return the shape for the task and the options of an entry, if there is one."""
+        key = fingerprint_of(entry.task, entry.options)
+        shape = self._shapes.get(key) if key is not None else None
+        return shape if shape is not None and shape.task is task else None
 
-        Args:
-            entry: The entry.
-            message: Its message, of version 2 of the protocol.
-            plan_of: Fingerprint, task and times of the entry.
-            headers: Headers that were added for this one run.
-        """
-        given = entry.options.get("headers") or {}
-        if len(message.body) > LARGEST_KEPT or _OWN_FIELDS & given.keys():
-            return
-        shape = self._shared(_shape_of(message, headers))
-        fingerprint, task, times = plan_of
-        texts = (message.headers[name] for name in _OF_AN_ENTRY)
-        self._plans[entry.name] = Plan(
-            fingerprint, task, shape, times, message.body, *map(sys.intern, texts)
-        )
-
-    def _shared(self, shape: Message) -> Message:
-        """Return an equal shape that is there already."""
-        plain: Any = (*shape._replace(declare=()),)
-        try:
-            key = marshal.dumps(plain, 2)
-        except ValueError:
-            return shape
-        # Queues of one name may differ. The shape keeps them alive, and so their ids.
-        return self._shapes.setdefault((key, *map(id, shape.declare)), shape)
+    def keep_shape(self, entry: Any, shape: Shape) -> bool:
+        """Remember a shape, if the options of the entry allow it to be used again."""
+        key = fingerprint_of(entry.task, entry.options)
+        if key is None or _OWN_FIELDS & (entry.options.get("headers") or {}).keys():
+            return False
+        if len(self._shapes) >= _MOST_SHAPES:
+            self._shapes.clear()
+        self._shapes[key] = shape
+        return True
 
 
-def _shape_of(message: Message, headers: Mapping[str, Any]) -> Message:
-    """Remove what belongs to one entry or one run."""
+def common_part(message: Message, headers: Mapping[str, Any]) -> Message:
+    """Remove what belongs to one entry or one run from a message of version 2 of the protocol.
+
+    Args:
+        message: The message of some run.
+        headers: Headers that were added for this one run.
+    """
     run_only = _OWN_FIELDS | headers.keys()
-    # Fields that are not set again have to stay: None for times that the entry does not have.
+    # What is not set for each run has to stay: None for times that the entries do not have.
     kept = {
         name: value
         for name, value in message.headers.items()
         if name not in run_only or value is None
     }
+    event = message.event and {
+        name: value
+        for name, value in message.event.items()
+        if name not in ("uuid", "root_id", "args", "kwargs", "eta", "expires") or value is None
+    }
     dropped = ("correlation_id", "expiration")
-    event = message.event
     return message._replace(
         entry="",
         task_id="",
@@ -160,10 +181,5 @@ def _shape_of(message: Message, headers: Mapping[str, Any]) -> Message:
         content=message.content[2],
         body=b"",
         expires_us=None,
-        event=event
-        and {
-            name: value
-            for name, value in event.items()
-            if name not in ("uuid", "root_id", "args", "kwargs", "eta", "expires") or value is None
-        },
+        event=event,
     )
