@@ -15,8 +15,15 @@ help: ## Show the targets
 demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover
 	$(BIN)/python example_project/demo.py
 
+# Most tests wait for processes, so three share the cores; what measures time runs alone, after.
+ORDINARY = not long and not docker and not matrix
 test: $(STAMP) ## The tests, except the long ones and those that need Docker
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -q -n 3 --dist loadscope -m "$(ORDINARY) and not quiet"
+	$(BIN)/python -m pytest -q -m "$(ORDINARY) and quiet"
+endif
 
 test-long: $(STAMP) ## The tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)

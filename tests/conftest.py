@@ -6,6 +6,7 @@ pauses or empties a server takes ``server`` (each kind that is installed) or ``v
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -47,6 +48,20 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove what an earlier test or an import may have left in the environment."""
     for name in set(os.environ) - set(clean_environment()):
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Undo what Celery and Django set up when a test runs them in this process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger.name.startswith("celery_safe_leader"):
+            logger.disabled, logger.propagate = False, True
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

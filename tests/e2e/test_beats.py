@@ -20,6 +20,8 @@ import pytest
 from tests.e2e.beat_stage import TAKEOVER, TTL, BeatStage, Result, Scene, perform
 from tests.support.servers import installed_kinds
 
+pytestmark = pytest.mark.quiet
+
 LEASE = "{leader:shop}:beat:lease"
 RUNS = "{leader:shop}:runs"
 

@@ -17,6 +17,8 @@ from tests.support.beats import Beat
 from tests.support.inbox import gaps
 from tests.support.servers import installed_kinds
 
+pytestmark = pytest.mark.quiet
+
 STEP = 0.02
 SCHEDULE = f'{{"tick": {{"task": "shop.work", "schedule": {STEP}, "kwargs": {{"entry": "tick"}}}}}}'
 HANDOVERS = 9

@@ -21,6 +21,8 @@ import pytest
 from tests.e2e.stage import KEY, TAKEOVER, TTL, Played, Scenario, Stage, perform
 from tests.support.servers import installed_kinds
 
+pytestmark = pytest.mark.quiet
+
 AT_ONCE = 4
 MIXED = ("asyncio", "blocking", "asyncio")
 LEASE = f"{{leader:{KEY}}}:lease"

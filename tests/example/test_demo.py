@@ -15,6 +15,8 @@ from tests.example.project import EXAMPLE, environment
 from tests.support.child import ROOT
 from tests.support.processes import Child, Children, wait_until
 
+pytestmark = pytest.mark.quiet
+
 BOOT = 30
 
 

@@ -13,6 +13,8 @@ from celery_safe_leader import create_safe_redis_leader
 from tests.integration.shells import Shell
 from tests.support.servers import Server
 
+pytestmark = pytest.mark.quiet
+
 
 def test_a_look_at_is_leader_takes_less_than_two_microseconds(terms: dict[str, Any]):
     with create_safe_redis_leader(**terms) as leader:
