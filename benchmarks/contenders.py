@@ -57,7 +57,7 @@ class Stage:
             leader_ttl=1.0,
             leader_wait=0.2,
         )
-        app.task(name=TASK)(_work)
+        app.task(name=TASK, shared=False)(_work)
         last = datetime.fromtimestamp(due, timezone.utc) - timedelta(hours=1)
         app.conf.beat_schedule = {
             f"entry-{number}": {

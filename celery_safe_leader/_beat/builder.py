@@ -30,7 +30,7 @@ from celery_safe_leader._beat.evaluation import (
     fingerprint_of,
 )
 from celery_safe_leader._beat.messages import BuildError, Built, Call, Message
-from celery_safe_leader._beat.plans import Plan, Plans, Times
+from celery_safe_leader._beat.plans import Plan, Plans, Shape, Times, common_part
 from celery_safe_leader._beat.routing import COMPOSED_OPTIONS, Draft, celerys_own, compose
 from celery_safe_leader._beat.rules import from_datetime
 
@@ -112,13 +112,15 @@ class Builder:
     def _fill(
         self, shape: Shape, entry: Any, arguments: Arguments, fingerprint: bytes | None
     ) -> Plan:
-        """Put arguments into a shape."""
+        """Do for an entry's arguments what composing its message would."""
+        arguments = (arguments[0] or (), arguments[1])
         if shape.task is not None:
             check_call(shape.task, arguments)
         body = encode((*arguments, shape.message.content), shape.serializer, shape.compression).body
-        # For the texts of the arguments, which Celery cuts by rules of its own.
-        headers = self._amqp.create_task_message("", entry.task, *arguments).headers
-        return Plan(fingerprint, shape, body, headers["argsrepr"], headers["kwargsrepr"])
+        texts = describe(self._app, arguments)
+        if self._driver == "amqp":  # JSON takes any text
+            check_headers(dict(zip(("argsrepr", "kwargsrepr"), texts, strict=True)), "amqp")
+        return Plan(fingerprint, shape, body, *texts)
 
     def _afresh(
         self,
@@ -194,7 +196,7 @@ class Builder:
         task: Any,
         arguments: Arguments,
         options: dict[str, Any],
-    ) -> tuple[Draft, Message]:
+    ) -> tuple[Message, Draft]:
         if task is not None:
             check_call(task, arguments)
         expires = options.get("expires")
@@ -202,7 +204,9 @@ class Builder:
         if expires_us is not None:
             options["expiration"] = max(0.0, expires_us / 1e6 - self._now())
         draft = compose(self._app, task, entry.task, arguments, options, task_id)
-        body, content_type, content_encoding = encode(draft)
+        encoded = encode(draft.content, draft.serializer, draft.compression)
+        if encoded.compression:
+            draft.headers["compression"] = encoded.compression
         check_headers(draft.headers, self._driver)
         message = Message(
             entry.name,
@@ -220,7 +224,6 @@ class Builder:
             draft.event,
         )
         return message, draft
-        return draft, message
 
 
 def _times(task: Any, options: Mapping[str, Any]) -> Times:

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import amqp.serialization
-from kombu import compression, serialization
+import kombu.compression
+import kombu.serialization
 from kombu.utils import json
 
-from celery_safe_leader._beat.routing import Draft
-
-__all__ = ["check_headers", "encode"]
+__all__ = ["Encoded", "check_headers", "encode"]
 
 # Without annotations in some releases of kombu and py-amqp.
-_compress: Any = compression.compress
-_dumps: Any = serialization.dumps
+_compress: Any = kombu.compression.compress
+_dumps: Any = kombu.serialization.dumps
 _dumps_json: Any = json.dumps
 _dumps_table: Any = amqp.serialization.dumps
 
 
-def encode(draft: Draft) -> tuple[bytes, str, str]:
-    """Encode the body as ``Producer.publish`` would; it then takes it as it is."""
-    content_type, content_encoding, body = _dumps(draft.content, serializer=draft.serializer)
+class Encoded(NamedTuple):
+    """A body as it goes over the wire."""
+
+    body: bytes
+    content_type: str
+    content_encoding: str
+    compression: str | None
+    """The header that names the compression."""
+
+
+def encode(content: Any, serializer: str, compression: str | None) -> Encoded:
+    """Encode a body as ``Producer.publish`` would; it then takes it as it is."""
+    content_type, content_encoding, body = _dumps(content, serializer=serializer)
     if isinstance(body, str):
         body = body.encode(content_encoding)
-    if draft.compression:
-        body, draft.headers["compression"] = _compress(body, draft.compression)
-    return body, content_type, content_encoding
+    header = None
+    if compression:
+        body, header = _compress(body, compression)
+    return Encoded(body, content_type, content_encoding, header)
 
 
 def check_headers(headers: Mapping[str, Any], driver: str) -> None:

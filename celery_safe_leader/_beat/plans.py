@@ -12,25 +12,16 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, NamedTuple
 
-from celery_safe_leader._beat.encoding import encode
-from celery_safe_leader._beat.evaluation import (
-    LARGEST_KEPT,
-    Arguments,
-    evaluate,
-    fingerprint_of_options,
-)
+from celery_safe_leader._beat.evaluation import LARGEST_KEPT, Arguments, fingerprint_of
 from celery_safe_leader._beat.messages import Message
-from celery_safe_leader._beat.routing import Draft
 from celery_safe_leader._beat.rules import from_datetime, to_datetime
 
-__all__ = ["Kind", "Plan", "Plans", "Times"]
+__all__ = ["Plan", "Plans", "Shape", "Times", "common_part"]
 
 _OWN_FIELDS = frozenset({"id", "root_id", "eta", "expires", "argsrepr", "kwargsrepr"})
 """Header fields that shapes do not have."""
 
-_MOST_SHAPES = 4096
-
-_MOST_KINDS = 1_000
+_MOST_SHAPES = 1_000
 """Where each entry has options of its own, nothing is gained by keeping more."""
 
 

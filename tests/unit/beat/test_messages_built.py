@@ -13,9 +13,8 @@ from celery import signals
 from celery.beat import BeatLazyFunc, ScheduleEntry
 
 from celery_safe_leader._beat.builder import Builder
-from celery_safe_leader._beat.encoding import encode
+from celery_safe_leader._beat.encoding import Encoded, encode
 from celery_safe_leader._beat.messages import BuildError, Message
-from celery_safe_leader._beat.routing import Draft
 from tests.support.periodic import DUE, DUE_US, make_app, new_queue
 
 
@@ -225,11 +224,11 @@ def test_method_replaced_by_a_tracing_tool_is_called(
 
 
 def test_body_is_encoded_once_for_all_runs(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Draft] = []
+    calls: list[Any] = []
 
-    def counted(draft: Draft) -> tuple[bytes, str, str]:
-        calls.append(draft)
-        return encode(draft)
+    def counted(content: Any, *how: Any) -> Encoded:
+        calls.append(content)
+        return encode(content, *how)
 
     monkeypatch.setattr("celery_safe_leader._beat.builder.encode", counted)
     builder, entry = Builder(app), entry_of(app)
@@ -253,19 +252,33 @@ def test_what_is_left_of_an_expiry_is_never_negative(app: Any) -> None:
 def test_many_entries_share_what_they_have_in_common_and_nothing_else() -> None:
     app = make_app("memory://", new_queue(), task_send_sent_event=True)
     builder = Builder(app)
+    kinds: list[dict[str, Any]] = [
+        {}, {"priority": 1}, {"queue": "a"}, {"expires": 9}, {"headers": {"a": 1}},
+        {"compression": "zlib", "serializer": "pickle", "countdown": 3},
+    ]  # fmt: skip
     entries = [
         entry_of(app, name=f"entry-{number}", args=(number % 7, "x"), options=dict(options))
-        for number, options in enumerate(
-            [{}, {"priority": 1}, {"queue": "a"}, {"expires": 9}, {"headers": {"a": 1}}] * 8
-        )
+        for number, options in enumerate(kinds * 8)
     ]
+    afresh = [build(Builder(app), entry, entry.name) for entry in entries]
+    for message in afresh:
+        message.properties.pop("expiration", None)
     for _ in range(2):
         built = [build(builder, entry, entry.name) for entry in entries]
-    assert len(builder._plans._shapes) == 5
-    for entry, message in zip(entries, built, strict=True):
-        afresh = build(Builder(app), entry, entry.name)
-        afresh.properties.pop("expiration", None)
-        assert message == afresh
+        for message in built:
+            message.properties.pop("expiration", None)
+        assert built == afresh
+    assert len(builder._plans._shapes) == len(kinds)
+
+
+def test_mistake_in_arguments_shows_also_where_the_rest_is_known(
+    app: Any, builder: Builder
+) -> None:
+    build(builder, entry_of(app, name="right"))
+    with pytest.raises(BuildError, match="'wrong'.*missing 1 required positional argument"):
+        build(builder, entry_of(app, name="wrong", args=(1,)))
+    with pytest.raises(BuildError, match="'odd'.*not JSON serializable"):
+        build(builder, entry_of(app, name="odd", args=(object(), 1)))
 
 
 def test_headers_of_one_run_do_not_stay_for_the_next(app: Any, builder: Builder) -> None:
