@@ -1,0 +1,86 @@
+"""How late 1,000 entries arrive at the broker, and whether any run is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import redis
+
+from benchmarks.contenders import QUEUE, Stage
+from celery_safe_leader import LeaderScheduler
+from tests.support.servers import Server
+
+__all__ = ["main"]
+
+_ENTRIES = 1_000
+_WARM_UP = 5  # seconds, for the election
+
+
+def _interval(number: int) -> int:
+    return number % 60 + 1
+
+
+def _read(url: str, until: float) -> None:
+    """Take messages off the queue as a worker would; print when each arrived and what it covers."""
+    arrived = []
+    with redis.Redis.from_url(url) as client:
+        while time.time() < until:
+            taken = client.brpop([QUEUE], timeout=0.5)
+            if taken:
+                arrived.append((time.time(), taken[1]))
+    for at, raw in arrived:
+        headers = json.loads(raw)["headers"]
+        first, last = map(int, headers["leader_covers"].split(","))
+        print(json.dumps([headers["argsrepr"], at, first, last]))
+
+
+def _lead(stage: Stage, start: float, end: float) -> None:
+    app = stage.app(_ENTRIES, start)
+    for number, entry in enumerate(app.conf.beat_schedule.values()):
+        entry["schedule"] = float(_interval(number))
+        entry["last_run_at"] = datetime.fromtimestamp(start, timezone.utc)
+    scheduler = LeaderScheduler(app=app, lazy=False)
+    try:
+        while time.time() < end + 0.5:
+            scheduler.tick()
+    finally:
+        scheduler.close()
+
+
+def main(*, quick: bool = False) -> None:
+    """Print the figures."""
+    seconds = 15 if quick else 60
+    with Server("redis") as server, tempfile.TemporaryDirectory() as folder:
+        start = float(int(time.time()))
+        end = start + _WARM_UP + seconds
+        command = [sys.executable, "-m", "benchmarks.lateness", server.url, str(end + 2)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+            _lead(Stage(server.url, server.url, Path(folder)), start, end)
+            out, _ = reader.communicate(timeout=30)
+    late, coalesced = [], 0
+    for line in out.splitlines():
+        _, at, first, last = json.loads(line)
+        if start + _WARM_UP < last / 1e6 <= end:
+            late.append(1000 * (at - last / 1e6))
+            coalesced += first != last
+    expected = sum(
+        (_WARM_UP + seconds) // _interval(number) - _WARM_UP // _interval(number)
+        for number in range(_ENTRIES)
+    )
+    late.sort()
+    half, nearly = (late[int(len(late) * part)] for part in (0.5, 0.99))
+    print(
+        f"lateness, {_ENTRIES:,} entries of 1 s to 60 s in phase, {seconds} s: median {half:.1f} "
+        f"ms, 99 % within {nearly:.1f} ms, at most {late[-1]:.1f} ms; {len(late)} of {expected} "
+        f"runs, {coalesced} of them for more than one moment"
+    )
+
+
+if __name__ == "__main__":
+    _read(sys.argv[1], float(sys.argv[2]))
