@@ -27,6 +27,8 @@ KNOWN: dict[str, Option] = {
     "missed_runs": Option(type="string"),
     "dedup_window": Option(type="float"),
     "queue": Option(type="string"),
+    "candidate": Option(type="bool"),
+    "drain_timeout": Option(type="float"),
 }
 """Name after ``leader_`` -> how ``celery … -- leader.name=value`` reads a value."""
 

@@ -5,16 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from celery.bin.base import CeleryOption
 
 from celery_safe_leader import conf
+from celery_safe_leader._worker.election import LeaderElection
 from celery_safe_leader._worker.step import FirstPublicationWins
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = ["install"]
 
+# One object: an app keeps its options in a set.
+_NO_LEADER = CeleryOption(
+    ["--no-leader"],
+    is_flag=True,
+    help="Stand aside: never lead, and never run leader-only tasks.",
+    help_group="Leader Election",
+)
+
 
 def install(app: Celery) -> None:
-    """Make the workers of an app execute each periodic run once.
+    """Make the workers of an app elect a leader, and execute each periodic run once.
+
+    The elected worker consumes the leader queue, whose tasks no other runs. ``celery worker
+    --no-leader`` or the setting ``leader_candidate = False`` makes a worker stand aside.
 
     Beats that take over from a crashed leader publish a run again if nobody can know whether it
     was published. Workers of this app then execute the first publication and drop the others.
@@ -34,4 +47,5 @@ def install(app: Celery) -> None:
     if not isinstance(given, Celery):
         raise ConfigurationError("app", f"of type {type(given).__name__}", "a Celery app")
     conf.register_settings()
-    app.steps["consumer"].add(FirstPublicationWins)
+    app.steps["consumer"].update((FirstPublicationWins, LeaderElection))
+    app.user_options["worker"].add(_NO_LEADER)

@@ -30,7 +30,14 @@ from celery_safe_leader._settings import (
 from celery_safe_leader._store.urls import parse_url
 from celery_safe_leader.errors import ConfigurationError
 
-__all__ = ["DEFAULT_TTL", "LeaderSettings", "as_improperly_configured", "read", "register_settings"]
+__all__ = [
+    "DEFAULT_TTL",
+    "LeaderSettings",
+    "as_improperly_configured",
+    "leader_names",
+    "read",
+    "register_settings",
+]
 
 DEFAULT_TTL = 10.0
 """Seconds."""
@@ -38,6 +45,8 @@ DEFAULT_DEDUP_WINDOW = 7200.0
 """Seconds. Twice the visibility timeout of kombu's Redis transport, which is one hour."""
 MissedRuns: TypeAlias = Literal["coalesce", "skip", "all"]
 """What a leader does with runs that fell due while nobody led."""
+DEFAULT_DRAIN_TIMEOUT = 60.0
+"""Seconds."""
 MAX_QUEUE_NAME = 255
 """Bytes: AMQP's short string."""
 
@@ -68,6 +77,10 @@ class LeaderSettings:
     """How long an accepted occurrence is remembered."""
     queue: str
     """Of the leader-only tasks."""
+    candidate: bool = True
+    """Whether workers take part in their election."""
+    drain_timeout: float = 60.0
+    """How long a worker that shuts down lets leader-only tasks finish before it resigns."""
     url_setting: str = "leader_url"
     """Where ``url`` was set, as the user spells it."""
     options_setting: str = "leader_options"
@@ -121,9 +134,23 @@ def read(app: Celery) -> LeaderSettings:
             missed_runs=_missed_runs(conf),
             dedup_window=_dedup_window(conf),
             queue=_queue(conf, key),
+            candidate=_flag(conf, "leader_candidate", default=True),
+            drain_timeout=_drain_timeout(conf),
             url_setting=server.setting,
             options_setting=spelling(conf, "leader_options"),
         )
+
+
+def leader_names(app: Celery) -> tuple[str, str]:
+    """Read the key and the name of the leader queue: all that a producer needs.
+
+    Raises:
+        ImproperlyConfigured: One of them is wrong.
+    """
+    conf = _loaded(app)
+    with as_improperly_configured(app):
+        key = _key(app)
+        return key, _queue(conf, key)
 
 
 @contextmanager
@@ -176,8 +203,8 @@ def _client_options(conf: Any) -> dict[str, Any]:
     return dict(options)
 
 
-def _flag(conf: Any, name: str) -> bool:
-    value = conf.get(name, False)
+def _flag(conf: Any, name: str, *, default: bool = False) -> bool:
+    value = conf.get(name, default)
     if not isinstance(value, bool):
         raise ConfigurationError(name.removeprefix("leader_"), repr(value), "True or False")
     return value
@@ -209,6 +236,16 @@ def _dedup_window(conf: Any) -> float:
             f"at least {least:g} s, twice the broker's visibility timeout: a message that it gives "
             "out again must still be known",
         )
+    return float(value)
+
+
+def _drain_timeout(conf: Any) -> float:
+    value = conf.get("leader_drain_timeout", DEFAULT_DRAIN_TIMEOUT)
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not known or not math.isfinite(value) or value < 0:
+        raise ConfigurationError("drain_timeout", repr(value), "a number of seconds from 0")
     return float(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.candidate import Candidate
 from celery_safe_leader._runtime.listeners import Listener
@@ -30,6 +31,11 @@ class LeaderViews:
     def is_leader(self) -> bool:
         """Whether this process leads now: local, without IO, true only before the deadline."""
         return self._candidate.lease is not None
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease, if this process leads now: a snapshot, which a renewal does not prolong."""
+        return self._candidate.lease
 
     @property
     def fencing_token(self) -> int | None:

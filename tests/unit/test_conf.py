@@ -22,7 +22,8 @@ DJANGO = "CELERY"
 SCHEMES = "redis, valkey, rediss, valkeys, unix, redis+socket and ://"
 SETTINGS = (
     "leader_url, leader_options, leader_key, leader_ttl, leader_wait, leader_wait_replicas, "
-    "leader_allow_long_ttl, leader_missed_runs, leader_dedup_window, leader_queue"
+    "leader_allow_long_ttl, leader_missed_runs, leader_dedup_window, leader_queue, "
+    "leader_candidate, leader_drain_timeout"
 )
 
 
@@ -64,6 +65,8 @@ def test_defaults() -> None:
         missed_runs="coalesce",
         dedup_window=7200.0,
         queue="leader.shop",
+        candidate=True,
+        drain_timeout=60.0,
         url_setting="broker_url",
         options_setting="leader_options",
     )
@@ -176,6 +179,15 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
         ({"leader_key": " "}, "leader_key is ' '; it must be a text that is not empty"),
         ({"leader_key": 3}, "leader_key is 3; it must be a text that is not empty"),
         ({"leader_queue": ""}, "leader_queue is ''; it must be a text of 1 to 255 bytes"),
+        ({"leader_candidate": 0}, "leader_candidate is 0; it must be True or False"),
+        (
+            {"leader_drain_timeout": -1},
+            "leader_drain_timeout is -1; it must be a number of seconds from 0",
+        ),
+        (
+            {"leader_drain_timeout": True},
+            "leader_drain_timeout is True; it must be a number of seconds from 0",
+        ),
         ({"leader_options": PASSWORD}, "leader_options is of type str; it must be a dict"),
         (
             {"leader_options": {1: PASSWORD}},

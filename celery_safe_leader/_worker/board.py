@@ -1,0 +1,123 @@
+"""The leadership of a worker as all of its processes see it: a small file that each of them maps.
+
+The main process writes it. Pool children, forked or spawned, and threads read it without any
+call to Redis. The path travels in the environment. The file has a sequence lock and a checksum: a
+reader that cannot get a whole value in a few attempts takes it that nobody leads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import struct
+import tempfile
+import zlib
+
+from celery_safe_leader._core.events import Lease
+from celery_safe_leader._core.instant import Instant
+
+__all__ = ["Board", "BoardReader", "variable"]
+
+_SEQUENCE = struct.Struct("<Q")
+_CHECKSUM = struct.Struct("<I")
+_VALUE = struct.Struct("<QQ6dH200s")
+_START = _SEQUENCE.size
+_END = _START + _VALUE.size
+_SIZE = _END + _CHECKSUM.size
+_ATTEMPTS = 8
+
+
+def variable(key: str) -> str:
+    """Return the name of the environment variable with the path, for ``leader_key``."""
+    return f"SAFE_LEADER_BOARD_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+class Board:
+    """The writing end, in the worker's main process. Use it under a lock."""
+
+    def __init__(self, key: str, candidate_id: str) -> None:
+        """Make the file, and name it in the environment for the children.
+
+        Raises:
+            OSError: There is no place for temporary files.
+        """
+        self._pid = os.getpid()
+        self._id = candidate_id.encode()[:200]
+        self._sequence = 0
+        self._variable = variable(key)
+        handle, self.path = tempfile.mkstemp(prefix=f"celery-safe-leader-{self._pid}-")
+        try:
+            os.ftruncate(handle, _SIZE)
+            self._map = mmap.mmap(handle, _SIZE)
+        finally:
+            os.close(handle)
+        self.write(None)
+        os.environ[self._variable] = self.path
+
+    def write(self, lease: Lease | None) -> None:
+        """Show the lease, or that there is none."""
+        none = (0.0, 0.0, 0.0)
+        deadline = since = none
+        token = 0
+        if lease is not None:
+            token = lease.fencing_token
+            deadline, since = (
+                (moment.boottime, moment.raw, moment.wall)
+                for moment in (lease.deadline, lease.since)
+            )
+        value = _VALUE.pack(self._pid, token, *deadline, *since, len(self._id), self._id)
+        self._map[:_START] = _SEQUENCE.pack(self._sequence + 1)
+        self._map[_START:_END] = value
+        self._map[_END:_SIZE] = _CHECKSUM.pack(zlib.crc32(value))
+        self._sequence += 2
+        self._map[:_START] = _SEQUENCE.pack(self._sequence)
+
+    def close(self) -> None:
+        """Show that nobody leads, and remove the file. May be called again."""
+        if self._pid != os.getpid() or self._map.closed:
+            return
+        self.write(None)
+        self._map.close()
+        if os.environ.get(self._variable) == self.path:
+            del os.environ[self._variable]
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+
+class BoardReader:
+    """The reading end, in any process of the worker. Thread-safe."""
+
+    def __init__(self, path: str) -> None:
+        """Map the file.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is not such a file.
+        """
+        self.path = path
+        with open(path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ)
+
+    def read(self) -> tuple[str, Lease] | None:
+        """Return the candidate id and the lease, valid or not; ``None`` if there is none.
+
+        There is none, either, for an orphan, whose worker may be gone.
+        """
+        for _ in range(_ATTEMPTS):
+            before = self._map[:_START]
+            if before[0] & 1:
+                continue
+            value, check = self._map[_START:_END], self._map[_END:_SIZE]
+            if self._map[:_START] == before and _CHECKSUM.unpack(check)[0] == zlib.crc32(value):
+                return self._parsed(value)
+        return None
+
+    def _parsed(self, value: bytes) -> tuple[str, Lease] | None:
+        pid, token, *moments, size, name = _VALUE.unpack(value)
+        if not token or pid not in (os.getpid(), os.getppid()):
+            return None
+        return name[:size].decode(errors="replace"), Lease(
+            token, Instant(*moments[:3]), Instant(*moments[3:])
+        )

@@ -1,0 +1,70 @@
+"""Calls from other threads that a worker's loop executes, at once.
+
+Only the loop's thread may touch the worker's connection. ``Consumer.call_soon`` brings a call
+there, but does not wake a loop that waits for the broker: with an event loop a socket does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["LoopCalls"]
+
+logger = logging.getLogger("celery_safe_leader.worker")
+
+
+class LoopCalls:
+    """Hands functions over to the loop of one worker."""
+
+    def __init__(self, consumer: Any) -> None:
+        """Serve the loop of a ``Consumer``."""
+        self._consumer = consumer
+        self._calls: deque[Callable[[], object]] = deque()
+        self._inner: socket.socket | None = None
+        self._outer: socket.socket | None = None
+        if consumer.hub:
+            self._inner, self._outer = socket.socketpair()
+            self._inner.setblocking(False)
+            self._outer.setblocking(False)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Let the loop call it. From any thread; what it raises is logged."""
+        self._calls.append(call)
+        self._consumer.call_soon(self._run)
+        if self._outer is not None:
+            # Full, it wakes the loop as well; closed, the worker ends.
+            with contextlib.suppress(OSError):
+                self._outer.send(b"\0")
+
+    def register(self, hub: Any) -> None:
+        """Watch the socket; after each reconnect of the worker its loop has forgotten it."""
+        if self._inner is not None:
+            hub.add_reader(self._inner.fileno(), self._woken)
+            self._consumer.call_soon(self._run)
+
+    def close(self) -> None:
+        """Close the socket."""
+        for end in (self._inner, self._outer):
+            if end is not None:
+                end.close()
+
+    def _woken(self) -> None:
+        if self._inner is not None:
+            with contextlib.suppress(OSError):
+                self._inner.recv(4096)
+        self._run()
+
+    def _run(self) -> None:
+        while self._calls:
+            call = self._calls.popleft()
+            try:
+                call()
+            except self._consumer.connection_errors:
+                raise
+            except Exception:
+                logger.exception("A call of the election in the worker's loop failed")
