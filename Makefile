@@ -21,7 +21,7 @@ test: $(STAMP) ## The tests, except the long ones and those that need Docker
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -q -n 3 --dist loadscope -m "$(ORDINARY) and not quiet"
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "$(ORDINARY) and not quiet"
 	$(BIN)/python -m pytest -q -m "$(ORDINARY) and quiet"
 endif
 
