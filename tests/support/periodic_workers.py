@@ -160,8 +160,9 @@ class Workers:
         folder = self._folder / f"worker-{self._count}"
         every = {**self.settings, **(settings or {})}
         write_worker_app(folder, self.runs_file, install=install, **every)
-        program = ["celery", "-A", "app", "worker", "-l", "INFO", "-P", pool, "-c", "2"]
-        name = f"worker{self._count}@here"
+        program = ["celery", "-A", "app", "worker", "-l", "INFO", "-P", pool, "-c", "1"]
+        # On RabbitMQ the queues of a name stay for a moment after a worker was killed.
+        name = f"{self.queue}-{self._count}@here"
         quiet = ["--without-gossip", "--without-mingle", "-n", name]
         environment = {"PYTHONPATH": str(folder), "C_FORCE_ROOT": "1", **(env or {})}
         child = self._children.module(
@@ -207,9 +208,9 @@ class Workers:
         return wait_until(enough, timeout, lambda: f"{count} runs; there are {self.runs()}")
 
     def flush(self) -> None:
-        """Wait until all that was sent before has been taken; needs a worker that works alone.
+        """Wait until all that was sent before was taken; needs one worker of one task at a time.
 
-        A worker takes messages in order, so an ordinary one that ran marks the end of the others.
+        It takes messages in order, so an ordinary one that ran marks the end of the others.
         """
         mark = str(uuid.uuid4())
         self.app.send_task("shop.work", task_id=mark)
@@ -227,7 +228,9 @@ class Workers:
     def waiting(self) -> int:
         """Return how many messages are in the queue."""
         with self.app.connection_for_write() as connection:
-            declared = connection.default_channel.queue_declare(self.queue, passive=True)
+            declared = connection.default_channel.queue_declare(
+                self.queue, durable=True, auto_delete=False
+            )
             return int(declared.message_count)
 
     def close(self) -> None:
