@@ -9,7 +9,6 @@ the dispatcher and its ledger.
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 
 from celery import Celery
@@ -19,17 +18,15 @@ from celery_safe_leader import conf
 from celery_safe_leader._beat.aside import Aside
 from celery_safe_leader._beat.dispatcher import ClockAheadError, Dispatcher
 from celery_safe_leader._beat.entries import WatchedSchedule
-from celery_safe_leader._beat.reports import Reporter
+from celery_safe_leader._beat.membership import ROLE, Membership
 from celery_safe_leader._beat.roster import Roster
 from celery_safe_leader._store.connect import connect
-from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader.leader import SafeLeader, build_leader
+from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["LeaderScheduler"]
 
 logger = logging.getLogger("celery_safe_leader.beat")
 
-_ROLE = "beat"
 _SLICE = 1.0
 """Seconds. A tick lasts no longer while there is nothing to do, so that beat's health check, which
 counts ticks, sees a standby as alive, and a changed schedule is noticed."""
@@ -53,14 +50,12 @@ class LeaderScheduler(Scheduler):
     def __init__(self, app: Celery, *args: Any, **kwargs: Any) -> None:
         """Read the settings; arguments are those of Celery's ``Scheduler``."""
         self._settings = conf.read(app)
-        self._keys = ElectionKeys(self._settings.key, _ROLE)
+        self._membership = Membership(self._settings)
         self._roster = Roster(app, self._settings.missed_runs)
         self._aside = Aside("leader:dispatch")
-        self._leader: SafeLeader | None = None
         self._dispatcher: Dispatcher | None = None
         self.data: Any = None  # annotated for the type checker; Celery sets it
         self._closed = False
-        self._rests_until = 0.0
         super().__init__(app, *args, **kwargs)
 
     # What Celery's Service and banner call
@@ -93,7 +88,7 @@ class LeaderScheduler(Scheduler):
         try:
             pause = self._aside.run(lambda: self._dispatch(leader, token))
         except ClockAheadError as exc:
-            self._stand_down(leader, exc)
+            self._stand_down(exc)
             return 0.0
         except Exception:
             pause = self._start_over()
@@ -111,15 +106,14 @@ class LeaderScheduler(Scheduler):
         if self._closed:
             return
         self._closed = True
-        leader, dispatcher = self._leader, self._dispatcher
-        if leader is not None:
-            # The gate is shut by _closed: what is being published ends with its batch.
-            limit = self._settings.ttl / 3
-            idle = self._aside.wait_idle(limit)
-            if idle and leader.is_leader and dispatcher is not None:
-                self._aside.start(dispatcher.finish)
-                self._aside.wait_idle(limit)
-            leader.shutdown()
+        dispatcher = self._dispatcher
+        # The gate is shut by _closed: what is being published ends with its batch.
+        limit = self._settings.ttl / 3
+        idle = self._aside.wait_idle(limit)
+        if idle and self.is_leader and dispatcher is not None:
+            self._aside.start(dispatcher.finish)
+            self._aside.wait_idle(limit)
+        self._membership.leave()
         self._aside.close()
         if dispatcher is not None:
             dispatcher.close()
@@ -128,44 +122,19 @@ class LeaderScheduler(Scheduler):
     @property
     def info(self) -> str:
         """Lines for beat's banner; without secrets."""
-        settings = self._settings
-        role = "not started" if self._leader is None else self._role()
-        return "\n".join(
-            (
-                f"    . election -> {self._keys.election} ({role})",
-                f"    . server -> {settings.server}",
-                f"    . ttl -> {settings.ttl:g} seconds, wait {settings.wait:g} seconds",
-                f"    . missed runs -> {settings.missed_runs}",
-            )
-        )
+        missed = f"    . missed runs -> {self._settings.missed_runs}"
+        return f"{self._membership.info}\n{missed}"
 
     @property
     def is_leader(self) -> bool:
         """Whether this beat leads now: local, without IO."""
-        return self._leader is not None and self._leader.is_leader
+        return self._membership.is_leader
 
     # The parts
 
-    def _role(self) -> str:
-        return "leader" if self.is_leader else "standby"
-
     def _take_part(self) -> SafeLeader:
-        if self._leader is not None:
-            if not self._leader.active and time.monotonic() >= self._rests_until:
-                self._leader.elect()
-        else:
+        if self._dispatcher is None:
             settings = self._settings
-            leader = build_leader(
-                settings.url,
-                self._keys,
-                settings.election,
-                settings.options,
-                setting=settings.url_setting,
-                options_setting=settings.options_setting,
-            )
-            leader.observe(
-                Reporter(self._keys.election, settings.server, settings.ttl, leader.candidate_id)
-            )
             limit = settings.election.request_timeout
             client = connect(
                 settings.url,
@@ -175,23 +144,13 @@ class LeaderScheduler(Scheduler):
                 setting=settings.url_setting,
                 options_setting=settings.options_setting,
             )
-            self._dispatcher = Dispatcher(self.app, settings, client, _ROLE, self._roster)
-            logger.info(
-                "Taking part in the election %s at %s as %s",
-                self._keys.election,
-                settings.server,
-                leader.candidate_id,
-            )
-            leader.elect()
-            self._leader = leader
-        return self._leader
+            self._dispatcher = Dispatcher(self.app, settings, client, ROLE, self._roster)
+        return self._membership.join()
 
-    def _stand_down(self, leader: SafeLeader, error: ClockAheadError) -> None:
-        # Long enough for another beat, with a right clock, to be elected.
-        rest = max(self._settings.ttl, 5.0)
-        logger.error("%s. This beat stands down for %g s", error, rest)
-        self._rests_until = time.monotonic() + rest
-        leader.stop()
+    def _stand_down(self, error: ClockAheadError) -> None:
+        # Another beat may have a right clock.
+        seconds = self._membership.rest()
+        logger.error("%s. This beat stands down for %g s", error, seconds)
 
     def _start_over(self) -> float:
         # What ends one beat would end the next one, too, and so on: all of them stay.
