@@ -275,9 +275,9 @@ def test_mistake_in_arguments_shows_also_where_the_rest_is_known(
     app: Any, builder: Builder
 ) -> None:
     build(builder, entry_of(app, name="right"))
-    with pytest.raises(BuildError, match="'wrong'.*missing 1 required positional argument"):
+    with pytest.raises(BuildError, match=r"'wrong'.*missing 1 required positional argument"):
         build(builder, entry_of(app, name="wrong", args=(1,)))
-    with pytest.raises(BuildError, match="'odd'.*not JSON serializable"):
+    with pytest.raises(BuildError, match=r"'odd'.*not JSON serializable"):
         build(builder, entry_of(app, name="odd", args=(object(), 1)))
 
 
