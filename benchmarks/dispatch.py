@@ -87,7 +87,7 @@ def round_trips(stage: Stage, entries: int) -> tuple[float, float, float]:
         times = sorted(
             each["duration"] / 1000
             for each in client.slowlog_get(100_000)
-            if each["command"].startswith(("EVALSHA", b"EVALSHA"))
+            if "EVALSHA" in str(each["command"][:10])
         )
     return len(times) / entries, median(times), times[int(len(times) * 0.99)]
 
