@@ -55,8 +55,8 @@ def test_the_composed_shop_goes_on_when_its_leader_is_killed(composed: None) -> 
     compose("kill", first)
     elected(tuple(beat for beat in BEATS if beat != first))
     time.sleep(5)
-    audit = compose("exec", "-T", "worker-1", "python", "manage.py", "audit")
-    assert "lost 0, doubled 0" in audit
+    # Ends with an error if a run was lost or doubled.
+    compose("exec", "-T", "worker-1", "python", "manage.py", "audit")
 
 
 def test_a_leader_is_elected_and_followed_on_the_redis_of_pytest_celery(
