@@ -15,7 +15,7 @@ from typing import Any
 import redis
 from celery import Celery
 from celery.beat import PersistentScheduler, Scheduler
-from multibeat.schedulers import MultiBeatPersistentScheduler
+from multibeat.schedulers import MultiBeatPersistentScheduler  # type: ignore[import-untyped]
 from redbeat import RedBeatScheduler
 from redbeat.schedulers import acquire_distributed_beat_lock
 
@@ -79,7 +79,7 @@ def _work(*args: Any, **kwargs: Any) -> None:
 def queue_length(broker: str) -> int:
     """Count the messages that have arrived at a Redis broker."""
     with redis.Redis.from_url(broker) as client:
-        return int(client.llen(QUEUE))  # type: ignore[arg-type]
+        return int(client.llen(QUEUE))
 
 
 @dataclass(frozen=True)
