@@ -36,6 +36,7 @@ class Uncertain(NamedTuple):
     """What happened instead of an answer."""
     nonce: str
     """The nonce that the message carries, if it arrived."""
+    reached = True
 
 
 class Failed(NamedTuple):
@@ -43,6 +44,8 @@ class Failed(NamedTuple):
 
     error: BaseException
     """What happened, to this message or to an earlier one of the batch."""
+    reached: bool = True
+    """Whether there was a connection. If not, no message can be to blame."""
 
 
 class Refused(NamedTuple):

@@ -85,14 +85,24 @@ class Owed:
             logger.info("The broker takes messages again")
         self._failures = 0
 
-    def failed(self, claims: Iterable[Claim], error: BaseException) -> None:
-        """Owe runs whose publication failed, and let the broker rest."""
+    def failed(
+        self, claims: Iterable[Claim], error: BaseException, *, reached: bool = True
+    ) -> None:
+        """Owe runs whose publication failed, and let the broker rest.
+
+        Args:
+            claims: The runs.
+            error: What the first of them met.
+            reached: Whether there was a connection. If not, it is held against none of them, or
+                those that waited longest would be published last.
+        """
         now = time.monotonic()
         for claim in claims:
             self.add(claim)
-            debt = self._debts[claim.entry]
-            debt.failures += 1
-            debt.not_before = now + _back_off(debt.failures)
+            if reached:
+                debt = self._debts[claim.entry]
+                debt.failures += 1
+                debt.not_before = now + _back_off(debt.failures)
         self._failures += 1
         self._not_before = now + _back_off(self._failures)
         if self._failures == 1:

@@ -133,7 +133,7 @@ class Publisher:
             producer = self._open()
         except Exception as exc:
             self._close()
-            return [Failed(exc)] * len(group)
+            return [Failed(exc, reached=False)] * len(group)
         try:
             if len(group) > 1 and supports_batches(producer):
                 outcomes = self._flush(producer, group)

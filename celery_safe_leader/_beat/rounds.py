@@ -262,19 +262,19 @@ class Rounds:
             if job.built is None:
                 self._done(job.item, job.claim)
         sendable = [job for job in jobs if job.built is not None]
-        if not sendable:
-            return
         batch = [job.built for job in sendable if job.built is not None]
+        if not batch:
+            return
         failed: list[Claim] = []
-        error: BaseException | None = None
+        trouble: Failed | Uncertain | None = None
         for job, outcome in zip(sendable, self._publisher.publish(batch), strict=True):
             if isinstance(outcome, Failed | Uncertain):
                 failed.append(job.claim)
-                error = outcome.error
+                trouble = outcome
             else:
                 self._published(job, outcome)
-        if error is not None:
-            self._owed.failed(failed, error)
+        if trouble is not None:
+            self._owed.failed(failed, trouble.error, reached=trouble.reached)
 
     def _published(self, job: _Job, outcome: Outcome) -> None:
         """Take in what became of a message with which the broker had no trouble."""

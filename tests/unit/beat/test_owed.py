@@ -59,6 +59,19 @@ def test_a_batch_that_failed_twice_is_taken_apart(clock: Clock):
     assert owed.ready(100) == [BAD]
 
 
+def test_without_a_connection_nothing_is_held_against_a_run(clock: Clock):
+    owed = Owed()
+    owed.failed([BAD, A, B], ERROR)  # the request in which the connection broke
+    for pause in (0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0):
+        clock.now += pause
+        assert owed.ready(100) == [BAD, A, B]
+        owed.failed([BAD, A, B], ERROR, reached=False)
+        assert owed.broker_pause() == pytest.approx(pause)
+    owed.published()
+    clock.now += 5.0
+    assert owed.ready(100) == [BAD, A, B]
+
+
 def test_the_one_at_fault_waits_while_the_others_go(clock: Clock):
     owed = Owed()
     for _ in range(2):
