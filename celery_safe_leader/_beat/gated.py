@@ -47,4 +47,5 @@ def gated(producer_class: type, require: Callable[[], None]) -> type:
 
 def connection_failures(connection: Any) -> tuple[type[BaseException], ...]:
     """List what is raised when the connection fails, as opposed to a message that is refused."""
-    return (*connection.connection_errors, OperationalError, OSError)
+    named = () if connection is None else connection.connection_errors
+    return (*named, OperationalError, OSError)
