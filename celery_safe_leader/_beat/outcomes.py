@@ -36,7 +36,11 @@ class Uncertain(NamedTuple):
     """What happened instead of an answer."""
     nonce: str
     """The nonce that the message carries, if it arrived."""
-    reached = True
+
+    @property
+    def reached(self) -> bool:
+        """There was a connection: it broke with the message, or beneath it."""
+        return True
 
 
 class Failed(NamedTuple):
