@@ -85,7 +85,8 @@ def test_a_redis_that_hangs_costs_100_ms_once_and_is_asked_again_when_it_answers
     received = [line.at for line in worker.timed_lines if line.text.endswith("received")][1:]
     assert len(received) == 41
     pauses = sorted(later - earlier for earlier, later in itertools.pairwise(received))
-    assert 0.05 < pauses[-1] < 0.1, pauses
+    usual = pauses[20]  # what the tasks themselves take, where they run in the same thread
+    assert 0.05 < pauses[-1] - usual < 0.1, pauses
     assert pauses[-2] < 0.05, pauses
     assert len(lines(worker, TROUBLE)) == 1
     heal()
