@@ -101,7 +101,7 @@ def run(folder: Path, seconds: float, measured: Callable[[str], None]) -> None:
         assert found == []
         assert fleet.complaints() == []
         assert fleet.takeovers >= chaos.faults.total(), "the faults hit no leader"
-        assert len(set(run.token for run in executions)) > chaos.faults.total() // 2
+        assert len({run.token for run in executions}) > chaos.faults.total() // 2
 
 
 @pytest.mark.timeout(150)

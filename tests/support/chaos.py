@@ -50,6 +50,11 @@ class Grid:
     start: int
     step: int
 
+    def since(self, moment: int) -> Grid:
+        """Return its part from a moment on."""
+        passed = max(0, -(-(moment - self.start) // self.step))
+        return Grid(self.start + passed * self.step, self.step)
+
 
 @dataclass(frozen=True)
 class Execution:
