@@ -1,0 +1,196 @@
+"""The questions of a worker, put to a real server that answers, hangs, refuses, comes back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from celery_safe_leader._beat.acceptance import Acceptance, AcceptanceOutcome
+from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.keys import LedgerKeys
+from celery_safe_leader._worker.inquiries import BACKLOG, LIMIT, Inquirer
+from tests.support.processes import wait_until
+from tests.support.servers import Server
+
+FIRST = Acceptance(AcceptanceOutcome.FIRST, "a")
+TROUBLE = "Until Redis answers again"
+
+
+@pytest.fixture
+def make_inquirer(server: Server) -> Iterator[Callable[..., Inquirer]]:
+    made: list[Inquirer] = []
+
+    def make(url: str = "", key: str = "shop", **options: Any) -> Inquirer:
+        client = connect(url or server.url, options, connect_timeout=1, read_timeout=LIMIT)
+        made.append(Inquirer(client, "the server", key, 100.0))
+        return made[-1]
+
+    yield make
+    for inquirer in made:
+        inquirer.close()
+
+
+@pytest.fixture
+def inquirer(make_inquirer: Callable[..., Inquirer]) -> Inquirer:
+    inquirer = make_inquirer()
+    inquirer.start()
+    return inquirer
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+def test_first_same_other(inquirer: Inquirer) -> None:
+    assert inquirer.ask("shop", "run", "a") == FIRST
+    assert inquirer.ask("shop", "run", "a") == Acceptance(AcceptanceOutcome.SAME, "a")
+    assert inquirer.ask("shop", "run", "b") == Acceptance(AcceptanceOutcome.OTHER, "a")
+    assert inquirer.ask("another", "run", "b") == Acceptance(AcceptanceOutcome.FIRST, "b")
+
+
+def test_a_restarted_server_that_lost_its_scripts_is_asked_without_a_gap(
+    inquirer: Inquirer, server: Server
+) -> None:
+    server.client().script_flush()
+    assert inquirer.ask("shop", "run", "a") == FIRST
+
+
+def test_a_hanging_server_costs_one_limit_and_then_nothing(
+    inquirer: Inquirer, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.process.pause()
+    took = []
+    for number in range(50):
+        began = time.monotonic()
+        assert inquirer.ask("shop", f"run-{number}", "a") is None
+        took.append(time.monotonic() - began)
+    server.process.resume()
+    assert LIMIT <= max(took) < 0.1
+    assert sorted(took)[-2] < 0.01
+    assert len(warnings_of(caplog)) == 1
+    assert "the server: no answer from Redis" in warnings_of(caplog)[0]
+    wait_until(lambda: inquirer.answers, 10)
+    assert inquirer.late == 50
+    assert inquirer.ask("shop", "run-49", "b") == Acceptance(AcceptanceOutcome.OTHER, "a")
+    assert len(warnings_of(caplog)) == 2
+
+
+def test_a_start_with_a_hanging_server_does_not_hang(
+    make_inquirer: Callable[..., Inquirer], server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.process.pause()
+    inquirer = make_inquirer()
+    began = time.monotonic()
+    inquirer.start()
+    assert time.monotonic() - began < 1.5
+    began = time.monotonic()
+    assert inquirer.ask("shop", "run", "a") is None
+    assert time.monotonic() - began < 0.01
+    server.process.resume()
+    wait_until(lambda: inquirer.answers, 10)
+    assert inquirer.late == 1
+
+
+def test_only_the_newest_unanswered_questions_are_kept(inquirer: Inquirer, server: Server) -> None:
+    server.stop()
+    for number in range(BACKLOG + 10):
+        assert inquirer.ask("shop", f"run-{number}", "a") is None
+    server.start()
+    wait_until(lambda: inquirer.answers, 10)
+    assert inquirer.late == BACKLOG
+    assert inquirer.ask("shop", "run-9", "b") == Acceptance(AcceptanceOutcome.FIRST, "b")
+    assert inquirer.ask("shop", "run-10", "b") == Acceptance(AcceptanceOutcome.OTHER, "a")
+
+
+def test_a_run_that_turns_out_to_have_run_twice_is_an_error_that_names_it(
+    inquirer: Inquirer, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.process.pause()
+    assert inquirer.ask("shop", "run", "a") is None
+    assert inquirer.ask("shop", "run", "b") is None
+    server.process.resume()
+    wait_until(lambda: inquirer.answers, 10)
+    assert (inquirer.late, inquirer.doubled) == (2, 1)
+    (error,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert error.getMessage() == (
+        "The periodic run run of shop was executed twice: publication b was let through without "
+        "being checked, and a had been accepted before"
+    )
+
+
+def test_one_question_that_redis_refuses_does_not_end_the_others(
+    inquirer: Inquirer, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.client().rpush(LedgerKeys("shop").accepted("broken"), "a list")
+    assert inquirer.ask("shop", "broken", "a") is None
+    wait_until(lambda: inquirer.answers, 10)
+    assert inquirer.ask("shop", "run", "a") == FIRST
+    (error,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert "The periodic run broken cannot be entered" in error.getMessage()
+    assert "the key holds something that is not this package's" in error.getMessage()
+
+
+def test_a_missing_right_and_a_wrong_password_are_named_at_the_start(
+    make_inquirer: Callable[..., Inquirer], server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.client().execute_command("ACL", "SETUSER", "poor", "on", ">Zq9Xv7", "~*", "+@connection")
+    for password, said in (("Zq9Xv7", "lacks a right"), ("wrong-Zq9", "refuses the user name")):
+        caplog.clear()
+        inquirer = make_inquirer(username="poor", password=password)
+        inquirer.start()
+        assert not inquirer.answers
+        (warning,) = warnings_of(caplog)
+        assert TROUBLE in warning
+        assert said in warning
+        assert "Zq9" not in caplog.text
+
+
+def test_a_server_that_closes_idle_connections_is_asked_over_a_new_one(
+    inquirer: Inquirer, server: Server
+) -> None:
+    server.client().client_kill_filter(_type="normal", skipme=True)
+    assert inquirer.ask("shop", "run", "a") is None
+    wait_until(lambda: inquirer.answers, 5)
+    assert inquirer.ask("shop", "run", "b") == Acceptance(AcceptanceOutcome.OTHER, "a")
+
+
+def test_busy_threads_of_the_worker_are_no_trouble_of_redis(
+    inquirer: Inquirer, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    try:
+        answers = [inquirer.ask("shop", f"run-{number}", "a") for number in range(20)]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert answers == [FIRST] * 20
+    assert warnings_of(caplog) == []
+
+
+def test_reconnecting_any_number_of_times_leaves_one_connection(
+    inquirer: Inquirer, server: Server
+) -> None:
+    client = server.client()
+    for number in range(120):  # a pool of redis-py makes no more than 100
+        client.client_kill_filter(_type="normal", skipme=True)
+        inquirer.ask("shop", f"run-{number}", "a")
+        wait_until(lambda: inquirer.answers, 5, interval=0.001)
+    assert len(client.client_list()) == 2
+    inquirer.close()
+    wait_until(lambda: len(client.client_list()) == 1, 5)
+    inquirer.close()
+    assert inquirer.ask("shop", "run", "a") is None
