@@ -1,7 +1,8 @@
 """Leader election for Celery: any number of beats and workers, of which exactly one leads.
 
 ``LeaderScheduler`` runs Celery's beat on every machine, with one that dispatches; with
-``install(app)`` the workers execute each of its runs once.
+``install(app)`` the workers execute each of its runs once. ``leader_only`` lets a task run on the
+one elected worker.
 ``create_safe_redis_leader`` and ``create_async_safe_redis_leader`` are the election by itself.
 """
 
@@ -26,6 +27,7 @@ from celery_safe_leader.leader import SafeLeader, create_safe_redis_leader
 if TYPE_CHECKING:
     from celery_safe_leader.beat import LeaderScheduler
     from celery_safe_leader.bootsteps import install
+    from celery_safe_leader.tasks import Leadership, current_leadership, leader_only
 
 __all__ = [
     "AsyncSafeLeader",
@@ -34,6 +36,7 @@ __all__ = [
     "DemotionReason",
     "Elected",
     "LeaderScheduler",
+    "Leadership",
     "LeadershipLostError",
     "LifecycleError",
     "NotLeaderError",
@@ -44,7 +47,9 @@ __all__ = [
     "StoreUnavailableError",
     "create_async_safe_redis_leader",
     "create_safe_redis_leader",
+    "current_leadership",
     "install",
+    "leader_only",
 ]
 
 
@@ -58,4 +63,8 @@ def __getattr__(name: str) -> Any:
         from celery_safe_leader.bootsteps import install
 
         return install
+    if name in ("Leadership", "current_leadership", "leader_only"):
+        from celery_safe_leader import tasks
+
+        return getattr(tasks, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -106,6 +106,8 @@ def _defaults() -> dict[str, str]:
         "leader_dedup_window": f"`{settings.dedup_window!r}`, or twice the broker's visibility "
         "timeout if that is more",
         "leader_queue": "`leader.` and the key",
+        "leader_candidate": f"`{settings.candidate!r}`",
+        "leader_drain_timeout": f"`{settings.drain_timeout!r}`",
     }
 
 

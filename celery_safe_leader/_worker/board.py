@@ -13,6 +13,7 @@ import mmap
 import os
 import struct
 import tempfile
+import weakref
 import zlib
 
 from celery_safe_leader._core.events import Lease
@@ -53,6 +54,8 @@ class Board:
             self._map = mmap.mmap(handle, _SIZE)
         finally:
             os.close(handle)
+        # Also for a worker that is made and never started.
+        self._remove = weakref.finalize(self, _remove, self.path, self._pid)
         self.write(None)
         os.environ[self._variable] = self.path
 
@@ -82,8 +85,7 @@ class Board:
         self._map.close()
         if os.environ.get(self._variable) == self.path:
             del os.environ[self._variable]
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
+        self._remove()
 
 
 class BoardReader:
@@ -99,6 +101,7 @@ class BoardReader:
         self.path = path
         with open(path, "rb") as file:
             self._map = mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ)
+        self._seen: tuple[bytes, int, tuple[str, Lease] | None] = (b"", 0, None)
 
     def read(self) -> tuple[str, Lease] | None:
         """Return the candidate id and the lease, valid or not; ``None`` if there is none.
@@ -106,18 +109,29 @@ class BoardReader:
         There is none, either, for an orphan, whose worker may be gone.
         """
         for _ in range(_ATTEMPTS):
-            before = self._map[:_START]
-            if before[0] & 1:
-                continue
-            value, check = self._map[_START:_END], self._map[_END:_SIZE]
-            if self._map[:_START] == before and _CHECKSUM.unpack(check)[0] == zlib.crc32(value):
-                return self._parsed(value)
+            # Copied in one go. A copy that was made during a write shows it by one of the two.
+            copy = self._map[:_SIZE]
+            seen = self._seen
+            if copy != seen[0]:
+                value = copy[_START:_END]
+                if copy[0] & 1 or copy[_END:] != _CHECKSUM.pack(zlib.crc32(value)):
+                    continue
+                # One object, for other threads; between two renewals nothing is parsed.
+                seen = self._seen = (copy, *_parsed(value))
+            _, pid, found = seen
+            return found if pid in (os.getpid(), os.getppid()) else None
         return None
 
-    def _parsed(self, value: bytes) -> tuple[str, Lease] | None:
-        pid, token, *moments, size, name = _VALUE.unpack(value)
-        if not token or pid not in (os.getpid(), os.getppid()):
-            return None
-        return name[:size].decode(errors="replace"), Lease(
-            token, Instant(*moments[:3]), Instant(*moments[3:])
-        )
+
+def _remove(path: str, pid: int) -> None:
+    if pid == os.getpid():
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _parsed(value: bytes) -> tuple[int, tuple[str, Lease] | None]:
+    pid, token, *moments, size, name = _VALUE.unpack(value)
+    if not token:
+        return pid, None
+    lease = Lease(token, Instant(*moments[:3]), Instant(*moments[3:]))
+    return pid, (name[:size].decode(errors="replace"), lease)

@@ -27,10 +27,6 @@ class LoopCalls:
         self._calls: deque[Callable[[], object]] = deque()
         self._inner: socket.socket | None = None
         self._outer: socket.socket | None = None
-        if consumer.hub:
-            self._inner, self._outer = socket.socketpair()
-            self._inner.setblocking(False)
-            self._outer.setblocking(False)
 
     def soon(self, call: Callable[[], object]) -> None:
         """Let the loop call it. From any thread; what it raises is logged."""
@@ -43,9 +39,12 @@ class LoopCalls:
 
     def register(self, hub: Any) -> None:
         """Watch the socket; after each reconnect of the worker its loop has forgotten it."""
-        if self._inner is not None:
-            hub.add_reader(self._inner.fileno(), self._woken)
-            self._consumer.call_soon(self._run)
+        if self._inner is None:
+            self._inner, self._outer = socket.socketpair()
+            self._inner.setblocking(False)
+            self._outer.setblocking(False)
+        hub.add_reader(self._inner.fileno(), self._woken)
+        self._consumer.call_soon(self._run)
 
     def close(self) -> None:
         """Close the socket."""

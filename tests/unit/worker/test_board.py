@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import struct
 import subprocess
@@ -46,6 +47,15 @@ def test_a_closed_board_says_that_nobody_leads_and_its_file_is_gone(board: Board
     assert reader.read() is None
     assert not Path(board.path).exists()
     assert variable(KEY) not in os.environ
+
+
+def test_the_file_of_a_worker_that_never_ran_is_removed() -> None:
+    forgotten = Board(KEY, "host:1:ab")
+    path = Path(forgotten.path)
+    assert path.exists()
+    del forgotten
+    gc.collect()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("at", [0, 8, 20, 50, 200], ids=lambda at: f"byte {at}")

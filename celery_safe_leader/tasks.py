@@ -1,0 +1,148 @@
+"""Tasks that only the elected worker runs: ``@leader_only``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args, overload
+
+# Not public, and what shared_task itself uses (celery/app/__init__.py, read in 5.4.0 to 5.7.0).
+from celery import Celery, Task, _state
+from celery.local import PromiseProxy, Proxy
+
+from celery_safe_leader import conf
+from celery_safe_leader._worker.guard import guarded
+from celery_safe_leader._worker.leadership import CURRENT, Leadership
+from celery_safe_leader._worker.queue import declaration
+from celery_safe_leader._worker.rules import Otherwise, Rules, rules_of
+from celery_safe_leader.bootsteps import install
+from celery_safe_leader.errors import ConfigurationError, LifecycleError
+
+__all__ = ["Leadership", "current_leadership", "leader_only", "leader_route"]
+
+T = TypeVar("T")
+
+
+@overload
+def leader_only(target: T) -> T: ...
+@overload
+def leader_only(*, otherwise: Otherwise = ...) -> Callable[[T], T]: ...
+
+
+def leader_only(target: Any = None, *, otherwise: Otherwise = "forward") -> Any:
+    """Let a task run only on the elected worker.
+
+    Below or above ``@app.task`` or ``@shared_task``, or on a task class that has a ``run`` of its
+    own. Calls go to the leader queue from every process that has imported the task. It is
+    installed in the app by this, as by ``install(app)``.
+
+    Args:
+        target: A function, a task or a task class.
+        otherwise: What becomes of a run whose worker has just been demoted: ``forward`` it to
+            the leader queue again, ``skip`` it (a success with the result ``None``: chords and
+            chains go on) or ``fail`` it with ``NotLeaderError``.
+
+    Raises:
+        ConfigurationError: ``otherwise`` is not allowed, or this is nothing that can be run.
+
+    ``apply()``, eager mode and direct calls run the body unguarded, and send nothing.
+    """
+    if otherwise not in get_args(Otherwise):
+        raise ConfigurationError("otherwise", repr(otherwise), "'forward', 'skip' or 'fail'")
+    rules = Rules(otherwise)
+    return (lambda found: _mark(found, rules)) if target is None else _mark(target, rules)
+
+
+def current_leadership() -> Leadership:
+    """Return the leadership under which the present leader-only task runs.
+
+    Raises:
+        LifecycleError: No leader-only task of a worker runs here: it was called directly, with
+            ``apply()`` or in eager mode, or in a thread that the task started.
+    """
+    leadership = CURRENT.get()
+    if leadership is None:
+        raise LifecycleError(
+            "no leader-only task of a worker runs here: a direct call, apply() and eager mode "
+            "have no leadership, and neither have threads that a task starts"
+        )
+    return leadership
+
+
+def leader_route(
+    name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **_: Any
+) -> dict[str, Any] | None:
+    """Route leader-only tasks to the leader queue; a router for ``task_routes``.
+
+    ``@leader_only`` puts it first among the app's routes.
+    """
+    if task is None or rules_of(task) is None:
+        return None
+    return {"queue": declaration(task.app, conf.leader_names(task.app)[1])}
+
+
+def _mark(target: Any, rules: Rules) -> Any:
+    if type(target) is PromiseProxy:
+        target.__then__(lambda: _mark_task(target._get_current_object(), rules))
+    elif type(target) is Proxy:
+        # A shared task: each app makes one of its own.
+        _for_each_app(lambda app: _mark_shared(app, target, rules))
+    elif isinstance(target, Task):
+        _mark_task(target, rules)
+    elif isinstance(target, type) and issubclass(target, Task):
+        _mark_class(target, rules)
+    elif callable(target) and not isinstance(target, type):
+        target = guarded(target, rules)
+    else:
+        raise ConfigurationError(
+            "@leader_only", f"on {target!r}", "on a function, a task or a task class"
+        )
+    _for_each_app(_prepare)
+    return target
+
+
+def _mark_class(kind: Any, rules: Rules) -> None:
+    if kind.run is Task.run:
+        raise ConfigurationError(
+            "@leader_only", f"on {kind.__qualname__}", "on a class with a run() of its own"
+        )
+    kind.run = guarded(kind.run, rules)
+
+
+def _mark_task(task: Any, rules: Rules) -> None:
+    if rules_of(task) is None:
+        task.run = guarded(task.run, rules)
+
+
+def _mark_shared(app: Celery, proxy: Any, rules: Rules) -> None:
+    before = _state._tls.current_app
+    app.set_current()
+    try:
+        _mark_task(proxy._get_current_object(), rules)
+    finally:
+        _state._set_current_app(before)
+
+
+def _for_each_app(action: Callable[[Celery], None]) -> None:
+    """Call it for the apps of this process once they know their tasks, and for those to come."""
+
+    def finalizing(app: Celery) -> None:
+        app.on_after_finalize.connect(
+            lambda sender, **_: action(sender), weak=False, dispatch_uid=id(action)
+        )
+
+    _state.connect_on_app_finalize(finalizing)
+    for app in _state._get_active_apps():
+        if app.finalized:
+            action(app)
+
+
+def _prepare(app: Celery) -> None:
+    """Install the workers' part, and the route, in an app."""
+    routes = app.conf.task_routes
+    if routes is None:
+        routes = []
+    elif not isinstance(routes, (list, tuple)):
+        routes = [routes]
+    if leader_route not in routes:
+        install(app)
+        app.conf.task_routes = [leader_route, *routes]
