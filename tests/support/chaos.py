@@ -137,7 +137,8 @@ class Fleet:
         steps: Seconds between two runs of each entry.
         beat_broker: URL for the beats, if theirs is another way to the broker.
         phase: Seconds by which each entry's first run is later than that of the one before it.
-        options: Of each entry.
+        options: Source of each entry's options.
+        more: More source of the app.
         settings: More settings of the app.
     """
 
