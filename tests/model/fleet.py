@@ -70,6 +70,8 @@ class Fleet:
         self.keys = ElectionKeys(f"model-{next(_numbers)}")
         self._stores = {site.name: site.store(self.keys) for site in sites.all}
         self.nodes: list[Node] = []
+        self.longest_ttl = 0.0
+        """Seconds: of all that ever took part; records of the dead carry it on."""
         self._born = itertools.count(1)
 
     # Time
@@ -104,6 +106,7 @@ class Fleet:
         own = MachineClock(self.truth, rates, 1000.0 * number if origin is None else origin)
         node = Node(f"c{number}", Options(ttl, wait), clock or own)
         self.nodes.append(node)
+        self.longest_ttl = max(self.longest_ttl, ttl)
         node.election.start(node.clock.now())
         self.note(f"{node.name} starts: ttl {ttl}, rates {node.clock.rates}")
         return node

@@ -208,7 +208,7 @@ class Simulation(Fleet):
         of the ttl, and the pause before the next one is no longer.
         """
         self.heal()
-        longest = max(node.election.sight.longest_ttl for node in self.nodes)
+        longest = self.longest_ttl
         wait = max(node.election.options.wait for node in self.nodes)
         bound = (1.01 * longest + wait + 2 / 3 * longest) / _SLOWEST + 0.1
         if not self.run(bound, until=lambda: any(node.leads for node in self.nodes)):
