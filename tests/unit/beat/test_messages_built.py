@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -59,7 +60,8 @@ def fail() -> None:
         ({"options": {"expires": timedelta(1)}}, "Error: "),
         ({"options": {"queue": "unknown"}}, "QueueNotFound: "),
     ],
-    ids=str,
+    # Without addresses: every process of a run must give a test the same name.
+    ids=lambda value: re.sub(r" object at 0x[0-9a-f]+", "", str(value)),
 )
 def test_mistake_of_an_entry_is_an_error_that_names_it(fields: Any, detail: str) -> None:
     app = make_app("memory://", new_queue(), task_create_missing_queues=False)
