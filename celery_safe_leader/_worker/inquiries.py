@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ __all__ = ["LIMIT", "Inquirer"]
 
 logger = logging.getLogger("celery_safe_leader.worker")
 
-LIMIT = 0.08
+LIMIT = 0.06
 """Seconds that the loop waits for a reply: the read limit that the client must have."""
 PAUSE = 1.0
 """Seconds between two attempts to connect."""
@@ -34,8 +35,6 @@ GREETING = 1.0
 """Seconds that the start of a worker waits for the first connection."""
 BACKLOG = 1000
 """Questions without answer that are kept, the newest."""
-
-_TRIAL = "trial"
 
 
 class _Question(NamedTuple):
@@ -90,7 +89,7 @@ class Inquirer:
         """Those of them of which another publication had been accepted: they ran twice."""
         self._client = client
         self._server = server
-        self._trial = _Question(key, _TRIAL, _TRIAL)
+        self._key = key
         self._window = window
         self._lock = threading.Lock()  # held for one question, so never longer than LIMIT
         self._line: _Line | None = None
@@ -137,9 +136,12 @@ class Inquirer:
             self._unanswered.append(question)
             return None
 
-    def _put(self, question: _Question, line: _Line, window: float | None = None) -> Acceptance:
-        key, occurrence, publication = question
-        return accept(line, key, occurrence, publication, window=window or self._window)
+    def _put(self, question: _Question, line: _Line) -> Acceptance:
+        return accept(line, *question, window=self._window)
+
+    def _try(self, line: _Line) -> None:
+        """Find out whether Redis does what is needed: writes, hence a new record each time."""
+        accept(line, self._key, f"trial-{uuid.uuid4().hex}", "trial", window=1)
 
     # With the lock
 
@@ -167,7 +169,7 @@ class Inquirer:
             if self._line is None:
                 return False
             try:
-                self._put(self._trial, self._line, window=1)
+                self._try(self._line)
             except Exception as exc:
                 self._lose_line(exc)
                 return False
@@ -178,7 +180,7 @@ class Inquirer:
         line = None
         try:
             line = _Line(self._client)
-            self._put(self._trial, line, window=1)
+            self._try(line)
             while not self._handed_over(line):
                 self._enter(self._unanswered[0], line)
         except Exception as exc:  # a thread that ended would never find Redis well again

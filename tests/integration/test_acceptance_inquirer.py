@@ -135,6 +135,21 @@ def test_one_question_that_redis_refuses_does_not_end_the_others(
     assert "the key holds something that is not this package's" in error.getMessage()
 
 
+def test_a_replica_is_not_taken_for_well_because_a_trial_went_well_a_moment_ago(
+    inquirer: Inquirer, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = server.client()
+    client.replicaof("127.0.0.1", "1")  # nobody is there
+    assert inquirer.ask("shop", "run", "a") is None
+    assert "this Redis is a read-only replica" in warnings_of(caplog)[0]
+    time.sleep(0.3)  # it has tried again
+    assert not inquirer.answers
+    client.replicaof("NO", "ONE")
+    wait_until(lambda: inquirer.answers, 5)
+    assert inquirer.late == 1
+    assert inquirer.ask("shop", "run", "b") == Acceptance(AcceptanceOutcome.OTHER, "a")
+
+
 def test_a_missing_right_and_a_wrong_password_are_named_at_the_start(
     make_inquirer: Callable[..., Inquirer], server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -86,8 +86,8 @@ def test_a_redis_that_hangs_costs_100_ms_once_and_is_asked_again_when_it_answers
     assert len(received) == 41
     pauses = sorted(later - earlier for earlier, later in itertools.pairwise(received))
     usual = pauses[20]  # what the tasks themselves take, where they run in the same thread
-    assert 0.05 < pauses[-1] - usual < 0.1, pauses
-    assert pauses[-2] < 0.05, pauses
+    assert 0.04 < pauses[-1] - usual < 0.1, pauses
+    assert pauses[-2] < 0.04, pauses
     assert len(lines(worker, TROUBLE)) == 1
     heal()
     worker.wait_for_line(WELL, 10)
