@@ -51,6 +51,14 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _outside_of_tasks() -> None:
+    """Undo what a worker that an earlier test ran here leaves behind: result.get() is refused."""
+    from celery.result import _set_task_join_will_block  # as celery.contrib.testing does
+
+    _set_task_join_will_block(False)
+
+
+@pytest.fixture(autouse=True)
 def _logging() -> Iterator[None]:
     """Undo what Celery and Django set up when a test runs them in this process."""
     root = logging.getLogger()

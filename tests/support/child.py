@@ -38,6 +38,8 @@ import ctypes, os, signal, sys
 ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
 if os.getppid() != int(sys.argv[1]):
     os._exit(1)
+# A run in the background ignores Ctrl-C, and so would everything that it starts.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 
