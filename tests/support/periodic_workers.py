@@ -122,6 +122,7 @@ class Workers:
         self._children = children
         self._folder = folder
         self._count = 0
+        self._names: list[str] = []
         self.runs_file = folder / "runs.jsonl"
         self.broker = broker
         self.queue = f"work-{uuid.uuid4().hex[:12]}"
@@ -163,6 +164,7 @@ class Workers:
         program = ["celery", "-A", "app", "worker", "-l", "INFO", "-P", pool, "-c", "1"]
         # On RabbitMQ the queues of a name stay for a moment after a worker was killed.
         name = f"{self.queue}-{self._count}@here"
+        self._names.append(name)
         quiet = ["--without-gossip", "--without-mingle", "-n", name]
         environment = {"PYTHONPATH": str(folder), "C_FORCE_ROOT": "1", **(env or {})}
         child = self._children.module(
@@ -208,13 +210,19 @@ class Workers:
         return wait_until(enough, timeout, lambda: f"{count} runs; there are {self.runs()}")
 
     def flush(self) -> None:
-        """Wait until all that was sent before was taken; needs one worker of one task at a time.
+        """Wait until all that was sent before has ended; needs one worker of one task at a time.
 
-        It takes messages in order, so an ordinary one that ran marks the end of the others.
+        It takes messages in order, so an ordinary one that ran marks the end of the others. Then
+        its main process is asked: stopped before it knows, it would leave that one unacknowledged.
         """
         mark = str(uuid.uuid4())
         self.app.send_task("shop.work", task_id=mark)
         self.wait_for_runs(1, occurrence=mark)
+        wait_until(self._idle, 15, "a worker that knows of the end of its tasks", interval=0.02)
+
+    def _idle(self) -> bool:
+        inspect = self.app.control.inspect(self._names, timeout=3, limit=1)
+        return not any((inspect.active() or {"": ["no answer"]}).values())
 
     def counters(self, worker: Child) -> dict[str, Any]:
         """Ask a worker for its counters."""
