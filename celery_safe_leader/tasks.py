@@ -25,10 +25,12 @@ T = TypeVar("T")
 @overload
 def leader_only(target: T) -> T: ...
 @overload
-def leader_only(*, otherwise: Otherwise = ...) -> Callable[[T], T]: ...
+def leader_only(*, otherwise: Otherwise = ..., revoke_on_loss: bool = ...) -> Callable[[T], T]: ...
 
 
-def leader_only(target: Any = None, *, otherwise: Otherwise = "forward") -> Any:
+def leader_only(
+    target: Any = None, *, otherwise: Otherwise = "forward", revoke_on_loss: bool = False
+) -> Any:
     """Let a task run only on the elected worker.
 
     Below or above ``@app.task`` or ``@shared_task``, or on a task class that has a ``run`` of its
@@ -40,15 +42,21 @@ def leader_only(target: Any = None, *, otherwise: Otherwise = "forward") -> Any:
         otherwise: What becomes of a run whose worker has just been demoted: ``forward`` it to
             the leader queue again, ``skip`` it (a success with the result ``None``: chords and
             chains go on) or ``fail`` it with ``NotLeaderError``.
+        revoke_on_loss: End a run that loses its leadership: ``LeadershipLostError`` is raised in
+            it, and after 3 s its pool process is ended. With ``acks_late`` and ``otherwise`` left
+            at ``forward``, its message goes back to the queue for the next leader; else the task
+            fails. Pools other than prefork and solo cannot interrupt a task.
 
     Raises:
-        ConfigurationError: ``otherwise`` is not allowed, or this is nothing that can be run.
+        ConfigurationError: An argument is not allowed, or this is nothing that can be run.
 
     ``apply()``, eager mode and direct calls run the body unguarded, and send nothing.
     """
     if otherwise not in get_args(Otherwise):
         raise ConfigurationError("otherwise", repr(otherwise), "'forward', 'skip' or 'fail'")
-    rules = Rules(otherwise)
+    if not isinstance(revoke_on_loss, bool):
+        raise ConfigurationError("revoke_on_loss", repr(revoke_on_loss), "True or False")
+    rules = Rules(otherwise, revoke_on_loss)
     return (lambda found: _mark(found, rules)) if target is None else _mark(target, rules)
 
 

@@ -13,6 +13,7 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 import weakref
 import zlib
 
@@ -27,7 +28,9 @@ _VALUE = struct.Struct("<QQ6dH200s")
 _START = _SEQUENCE.size
 _END = _START + _VALUE.size
 _SIZE = _END + _CHECKSUM.size
-_ATTEMPTS = 8
+_PAUSES = (0.0, 0.0, 0.0, 0.0, 0.0005, 0.001, 0.002, 0.004, 0.008)
+"""Seconds before each attempt to read. A writer may lose its processor in the middle of a write:
+a task must not take that for the end of its leadership."""
 
 
 def variable(key: str) -> str:
@@ -108,7 +111,9 @@ class BoardReader:
 
         There is none, either, for an orphan, whose worker may be gone.
         """
-        for _ in range(_ATTEMPTS):
+        for pause in _PAUSES:
+            if pause:
+                time.sleep(pause)
             # Copied in one go. A copy that was made during a write shows it by one of the two.
             copy = self._map[:_SIZE]
             seen = self._seen

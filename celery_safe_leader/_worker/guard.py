@@ -12,6 +12,7 @@ from celery.exceptions import Ignore
 
 from celery_safe_leader._worker.leadership import CURRENT, Leadership, Place, place_of
 from celery_safe_leader._worker.queue import declaration
+from celery_safe_leader._worker.revoke import run_revocably
 from celery_safe_leader._worker.rules import MARK, Rules, rules_of
 from celery_safe_leader.errors import NotLeaderError
 
@@ -44,8 +45,11 @@ def guarded(body: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
         found = place.read()
         if found is None:
             return _elsewhere(task, place, rules)
-        mark = CURRENT.set(Leadership(place, found[0], found[1].fencing_token))
+        leadership = Leadership(place, found[0], found[1].fencing_token)
+        mark = CURRENT.set(leadership)
         try:
+            if rules.revoke_on_loss:
+                return run_revocably(task, rules, leadership, body, args, kwargs)
             return body(*args, **kwargs)
         finally:
             CURRENT.reset(mark)

@@ -59,6 +59,15 @@ class Place:
             return 0.0
         return found[1].remaining(_CLOCK.now())
 
+    def why_lost(self, token: int) -> str:
+        """Return why leadership under a token is over, for people."""
+        found = None if self._reader is None else self._reader.read()
+        if found is None:
+            return "the worker gave it up"
+        if found[1].fencing_token != token:
+            return f"elected again under token {found[1].fencing_token}"
+        return "the lease is over: no renewal was confirmed in time"
+
     def _open(self) -> BoardReader | None:
         path = os.environ.get(self._variable)
         if path is None:
@@ -107,15 +116,12 @@ class Leadership:
         Raises:
             LeadershipLostError: It has ended, even if the worker was elected again since.
         """
-        if self.remaining() > 0:
-            return
-        found = self._place.read()
-        reason = (
-            "the lease is over or was given up"
-            if found is None
-            else f"elected again under token {found[1].fencing_token}"
-        )
-        raise LeadershipLostError(self.election, self.token, reason)
+        if self.remaining() <= 0:
+            raise self.loss()
+
+    def loss(self) -> LeadershipLostError:
+        """Return the error which says that this leadership is over, and why."""
+        return LeadershipLostError(self.election, self.token, self._place.why_lost(self.token))
 
     def __repr__(self) -> str:
         """Show election and token."""

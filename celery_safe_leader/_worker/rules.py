@@ -17,6 +17,7 @@ class Rules:
     """What ``@leader_only`` was told."""
 
     otherwise: Otherwise = "forward"
+    revoke_on_loss: bool = False
 
 
 def rules_of(task: Any) -> Rules | None:
