@@ -19,6 +19,7 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ("WRONGPASS", "Redis refuses the user name or password"),
     # redis-py strips the mark and makes an OutOfMemoryError of it.
     ("OUTOFMEMORY", "Redis is out of memory and refuses writes"),
+    ("-OOM ", "Redis is out of memory and refuses writes"),  # inside a script of Redis 6
     ("MISCONF", "Redis refuses writes because it cannot save to disk"),
 )  # fmt: skip
 
