@@ -179,7 +179,7 @@ class Election(Candidacy):
         before = self.sight.record
         self.sight.note(answer.record, now, confirmed=confirmed)
         self._look = False
-        record = answer.record
+        record = self.sight.record or answer.record
         seen = (record.holder, record.token, record.resigned)
         if before is None or seen != (before.holder, before.token, before.resigned):
             takeover_in = self.sight.takeover_in(now)

@@ -104,6 +104,8 @@ class Record:
     """Seconds; 0 where the record does not say."""
     resigned: bool
     """Resigned *on this server in its present epoch*: only then it may be taken at once."""
+    given_up: bool = False
+    """Resigned, here or elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

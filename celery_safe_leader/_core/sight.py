@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import Record
 from celery_safe_leader._core.options import MARGIN, MAX_TTL, Options
@@ -53,9 +55,23 @@ class Sight:
         self.highest_token = max(self.highest_token, record.token)
         if self.record is None or record.version != self.record.version:
             self._seen_at = None
-        self.record = record
+        self.record = self._judged(record)
         if self._seen_at is None and not self.needs_witness:
             self._seen_at = answered_at
+
+    def _judged(self, record: Record) -> Record:
+        """Take for resigned here what was given up before our eyes, under one epoch.
+
+        Who knows a server by a connection cannot tell from the record alone where that was.
+        """
+        before = self.record
+        if before is None or record.resigned or not record.given_up:
+            return record
+        if before.version == record.version:
+            return replace(record, resigned=before.resigned)
+        same = (before.epoch, before.holder, before.token)
+        witnessed = not before.given_up and same == (record.epoch, record.holder, record.token)
+        return replace(record, resigned=witnessed)
 
     def own(self, record: Record, answered_at: Instant) -> None:
         """Take in the record as our own accepted and confirmed write left it."""

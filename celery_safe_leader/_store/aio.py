@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import redis
@@ -11,6 +12,7 @@ from celery_safe_leader._core.messages import Await, Reply, Request, Woken
 from celery_safe_leader._store.codec import Call, decode, encode, flight
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.lineage import Lineage
 
 __all__ = ["AsyncRedisStore"]
 
@@ -35,6 +37,10 @@ class AsyncRedisStore:
         # Any: execute_command has no annotations in redis-py.
         self._client: Any = client
         self._waiting_client: Any = waiting_client
+        self._lineage = Lineage(keys)
+        settings = client.connection_pool.connection_kwargs
+        self._greet = settings.get("redis_connect_func") or (lambda each: each.on_connect())
+        settings["redis_connect_func"] = self._connected
         self._wait_replicas = wait_replicas
         self._confirm_ms = max(1, int(confirm_timeout * 1000))
 
@@ -77,7 +83,33 @@ class AsyncRedisStore:
         reply = await self._waiting_client.execute_command("BLPOP", self.keys.wake, timeout)
         return reply is not None
 
+    async def _connected(self, connection: Any) -> None:
+        """Greet the server, over a connection that is another one from now on."""
+        self._lineage.connected()
+        greeted = self._greet(connection)
+        if inspect.isawaitable(greeted):
+            await greeted
+
     async def _run(self, call: Call) -> tuple[Any, int | None]:
+        try:
+            return await self._run_known(call)
+        except redis.ResponseError as exc:
+            if self._lineage.by_connection or not self._lineage.denied(exc):
+                raise
+            return await self._run_known(call)
+
+    async def _run_known(self, call: Call) -> tuple[Any, int | None]:
+        """Run a call in a way that tells one server from another."""
+        if not self._lineage.by_connection:
+            return await self._run_once(call)
+        pool = self._client.connection_pool
+        await pool.release(await pool.get_connection("EVALSHA"))  # connects, if it has to
+        label = self._lineage.label
+        result = await self._run_once(self._lineage.labelled(call))
+        self._lineage.check(label)
+        return result
+
+    async def _run_once(self, call: Call) -> tuple[Any, int | None]:
         confirm = call.confirm and self._wait_replicas > 0
         try:
             return await self._send("EVALSHA", *call.command, confirm=confirm)

@@ -21,7 +21,7 @@ from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.scripts import Script, load
 from celery_safe_leader.errors import StoreRefusedError
 
-__all__ = ["Call", "decode", "encode", "flight"]
+__all__ = ["Call", "by_connection", "decode", "encode", "flight"]
 
 _PACKAGE = "celery_safe_leader._store"
 
@@ -78,6 +78,18 @@ def encode(request: Request, keys: ElectionKeys) -> Call:
     raise TypeError(f"{type(request).__name__} is no script call")
 
 
+def by_connection(call: Call, keys: ElectionKeys, label: str) -> Call:
+    """Make of a call the one that knows a server by a connection, not by INFO.
+
+    Args:
+        call: As ``encode`` made it.
+        keys: Names of the election's keys.
+        label: Of the connection that the call is to be sent over.
+    """
+    script = load(_PACKAGE, call.script.name, "connection", "record")
+    return Call(script, (*call.keys, keys.witness), (*call.args, label), call.confirm)
+
+
 def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer:
     """Turn the reply of a script into an answer.
 
@@ -87,7 +99,15 @@ def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer
     try:
         status, version, epoch, holder, token, ttl_ms, resigned = _texts(raw)
         ttl = min(float(ttl_ms) / 1000, MAX_TTL)
-        record = Record(version, epoch, holder, int(token), ttl, resigned == "1")
+        record = Record(
+            version,
+            epoch,
+            holder,
+            int(token),
+            ttl,
+            resigned == "1",
+            given_up=resigned in ("1", "2"),
+        )
     except (TypeError, ValueError) as exc:
         detail = f"the server's reply has an unknown shape ({str(raw)[:80]})"
         raise StoreRefusedError(keys.lease, detail) from exc
@@ -117,7 +137,7 @@ def _texts(raw: object) -> list[str]:
 
 
 def _call(name: str, keys: tuple[str, ...], args: tuple[str | bytes, ...], confirm: bool) -> Call:
-    return Call(load(_PACKAGE, name, "record"), keys, args, confirm)
+    return Call(load(_PACKAGE, name, "epoch", "record"), keys, args, confirm)
 
 
 def _ms(seconds: float) -> str:

@@ -8,13 +8,17 @@ from celery_safe_leader.errors import StoreError, StoreRefusedError, StoreUnavai
 
 __all__ = ["translate"]
 
+_RIGHT = (
+    "the Redis user lacks a right that the election needs; `celery -A proj leader acl` prints them "
+    "all"
+)
 _REFUSALS: tuple[tuple[str, str], ...] = (
     ("WRONGTYPE", "the key holds something that is not this package's; delete it or use another "
      "key for the election"),
-    ("NOPERM", "the Redis user lacks a right that the election needs"),
-    # The same inside a script: Valkey's words, then Redis's.
-    ("ACL failure in script", "the Redis user lacks a right that the election needs"),
-    ("executing the script can't", "the Redis user lacks a right that the election needs"),
+    ("NOPERM", _RIGHT),
+    # The same inside a script: the words of Redis 7 and Valkey, then those of Redis 6.
+    ("ACL failure in script", _RIGHT),
+    ("executing the script can't", _RIGHT),
     ("NOAUTH", "Redis wants a password and none was given"),
     ("WRONGPASS", "Redis refuses the user name or password"),
     # redis-py strips the mark and makes an OutOfMemoryError of it.

@@ -10,6 +10,7 @@ from celery_safe_leader._core.messages import Await, Reply, Request, Woken
 from celery_safe_leader._store.codec import Call, decode, encode, flight
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.lineage import Lineage
 
 __all__ = ["RedisStore"]
 
@@ -44,6 +45,10 @@ class RedisStore:
         self._waiting_client: Any = waiting_client
         self._reading: Await | None = None
         self._interrupted: Await | None = None
+        self._lineage = Lineage(keys)
+        settings = client.connection_pool.connection_kwargs
+        self._greet_first = settings.get("redis_connect_func") or (lambda each: each.on_connect())
+        settings["redis_connect_func"] = self._first_connected
         settings = waiting_client.connection_pool.connection_kwargs
         self._greet = settings.get("redis_connect_func") or (lambda each: each.on_connect())
         settings["redis_connect_func"] = self._connected
@@ -84,6 +89,11 @@ class RedisStore:
             raise redis.exceptions.ConnectionError("the blocking read was broken off")
         self._greet(connection)
 
+    def _first_connected(self, connection: Any) -> None:
+        """Greet the server, over a connection that is another one from now on."""
+        self._lineage.connected()
+        self._greet_first(connection)
+
     def close(self) -> None:
         """Close all connections. From any thread."""
         self._client.connection_pool.disconnect()
@@ -99,6 +109,25 @@ class RedisStore:
         return reply is not None
 
     def _run(self, call: Call) -> tuple[Any, int | None]:
+        try:
+            return self._run_known(call)
+        except redis.ResponseError as exc:
+            if self._lineage.by_connection or not self._lineage.denied(exc):
+                raise
+            return self._run_known(call)
+
+    def _run_known(self, call: Call) -> tuple[Any, int | None]:
+        """Run a call in a way that tells one server from another."""
+        if not self._lineage.by_connection:
+            return self._run_once(call)
+        pool = self._client.connection_pool
+        pool.release(pool.get_connection("EVALSHA"))  # connects, if it has to
+        label = self._lineage.label
+        result = self._run_once(self._lineage.labelled(call))
+        self._lineage.check(label)
+        return result
+
+    def _run_once(self, call: Call) -> tuple[Any, int | None]:
         confirm = call.confirm and self._wait_replicas > 0
         try:
             return self._send("EVALSHA", *call.command, confirm=confirm)

@@ -108,7 +108,7 @@ def test_a_wrong_password_is_refused_in_words_and_not_shown(
     assert ask(make_store(server.url), observe()).status == "seen"
 
 
-@pytest.mark.parametrize("right", ["info", "evalsha", "hset"])
+@pytest.mark.parametrize("right", ["evalsha", "hset"])
 def test_a_user_without_a_right_is_told_so(
     make_store: MakeStore, server: Server, right: str
 ) -> None:

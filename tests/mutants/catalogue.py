@@ -187,8 +187,8 @@ MUTANTS = (
             Patch(f"{_LUA}/resign.lua", " or record.epoch ~= epoch then", " then"),
             Patch(
                 f"{_LUA}/record.lua",
-                "local here = record.resigned and record.epoch == epoch",
-                "local here = record.resigned",
+                "record.resigned and (record.epoch == epoch and 1 or 2) or 0",
+                "record.resigned and 1 or 0",
             ),
         ),
         _variant(

@@ -1,27 +1,8 @@
--- Shared by the scripts of the election: put before each of them.
+-- Shared by the scripts of the election: put before each of them, after what tells the epoch.
 --
--- The record is a hash: holder, token, renewal, resigned, ttl (ms), epoch. A server's epoch is its
--- run_id (changes with the process) and its master_replid (changes with each promotion). The
+-- The record is a hash: holder, token, renewal, resigned, ttl (ms), epoch. The
 -- version of a record is what a candidate must have seen unchanged before it may take it over:
 -- the epoch of the server now, that of the server which wrote it last, token, renewal, resigned.
-
--- Return the epoch of this server, or an error reply where it cannot be told. An error of INFO
--- itself (no right to it) ends the script: without the epoch nobody may lead.
-local function server_epoch()
-  local replication = redis.call('INFO', 'replication')
-  local role = string.match(replication, 'role:([^\r\n]*)')
-  if role ~= 'master' then
-    return nil, redis.error_reply('READONLY not a master but ' .. tostring(role)
-      .. ': only a master can keep an election')
-  end
-  local replid = string.match(replication, 'master_replid:([^\r\n]*)')
-  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:([^\r\n]*)')
-  if not run_id or not replid then
-    return nil, redis.error_reply('NOEPOCH INFO shows no run_id or no master_replid: a restart or '
-      .. 'a failover of this server could not be noticed')
-  end
-  return run_id .. ':' .. replid, nil
-end
 
 -- Return a nonce that no other execution makes, not even of the same request.
 local function fresh(nonce)
@@ -94,11 +75,12 @@ local function tell(key, event, holder, token, reason)
   redis.call('PEXPIRE', key, '604800000')
 end
 
--- RETURNS of every script: status, version, server's epoch, holder, token, ttl in ms, and whether
--- it was resigned on this server in its present epoch. A resignation that came here with a copy
--- does not count: whoever resigned it may have been followed by another leader elsewhere.
+-- RETURNS of every script: status, version, server's epoch, holder, token, ttl in ms, and 1 if it
+-- was resigned on this server in its present epoch, 2 if it was resigned and nothing says here.
+-- A resignation that came here with a copy does not count: whoever resigned it may have been
+-- followed by another leader elsewhere.
 local function answer(status, record, epoch)
-  local here = record.resigned and record.epoch == epoch
+  local resigned = record.resigned and (record.epoch == epoch and 1 or 2) or 0
   return { status, record.version, epoch, record.holder, digits(record.token),
-    digits(record.ttl), here and 1 or 0 }
+    digits(record.ttl), resigned }
 end

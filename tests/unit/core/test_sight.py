@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from celery_safe_leader._core.messages import Record
 from celery_safe_leader._core.options import MAX_TTL, Options
 from celery_safe_leader._core.sight import Sight
 from tests.unit.core.drive import START, TTL, record
@@ -141,3 +143,37 @@ def test_another_version_of_the_same_epoch_needs_none(careful: Sight) -> None:
     careful.note(record("w"), START.plus(1))
     assert not careful.needs_witness
     assert careful.takeover_in(START.plus(1)) == pytest.approx(FULL)
+
+
+# Where a server is known by a connection only
+
+
+def given_up(version: str, **fields: Any) -> Record:
+    """Make a record that was resigned, and that does not say where."""
+    return replace(record(version, "other", 7), given_up=True, **fields)
+
+
+def test_what_was_given_up_before_our_eyes_may_be_taken_at_once(sight: Sight) -> None:
+    sight.note(record("v", "other", 7), START)
+    for seconds in (1, 2):  # also when it is seen again
+        sight.note(given_up("w"), START.plus(seconds))
+        assert sight.takeover_in(START.plus(seconds)) == 0.0
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        None,
+        record("v", "other", 6),
+        record("v", "another", 7),
+        replace(record("v", "other", 7), epoch="another connection"),
+        given_up("v"),
+    ],
+    ids=["nothing", "another token", "another holder", "another epoch", "given up as well"],
+)
+def test_what_was_given_up_unseen_may_not(sight: Sight, before: Record | None) -> None:
+    if before is not None:
+        sight.note(before, START)
+    for seconds in (1, 2):
+        sight.note(given_up("w"), START.plus(seconds))
+        assert sight.takeover_in(START.plus(seconds)) == pytest.approx(FULL - seconds + 1)
