@@ -1,18 +1,23 @@
-"""The guard at arrival: messages of the leader queue that come when this worker does not lead.
+"""The guard at arrival: messages of leader-only tasks that come when this worker does not lead.
 
 A cancelled consumer may still get what the broker had sent. Such a message goes back to the queue
-before it is acknowledged, once this worker consumes the queue no longer.
+before it is acknowledged, once this worker consumes the queue no longer. One that came by the
+task's name alone is put into the leader queue before it is acknowledged.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery.utils.imports import instantiate
 
+from celery_safe_leader._worker.guard import FORWARDS
 from celery_safe_leader._worker.rules import rules_of
 
 __all__ = ["guard_arrivals", "strategy"]
+
+logger = logging.getLogger("celery_safe_leader.worker")
 
 _INNER = "leader_only_inner_strategy"
 
@@ -31,14 +36,45 @@ def strategy(task: Any, app: Any, consumer: Any, **kwargs: Any) -> Any:
     inner = instantiate(getattr(task, _INNER), task, app, consumer, **kwargs)
     election = getattr(consumer, "safe_leader", None)
     rules = rules_of(task)
-    if election is None or rules is None or rules.otherwise != "forward":
+    if election is None or rules is None:
         return inner
 
-    def handle(message: Any, *args: Any, **more: Any) -> Any:
-        came_by_queue = message.delivery_info.get("routing_key") == election.queue.name
-        if came_by_queue and not election.leads:
-            election.give_back(message)
-            return None
-        return inner(message, *args, **more)
+    def handle(message: Any, body: Any, ack: Any, *args: Any, **more: Any) -> Any:
+        if not election.leads:
+            if not election.queue.brought(message):
+                _pass_on(election, consumer, task.name, message, ack)
+                return None
+            if rules.otherwise == "forward":
+                election.give_back(message)
+                return None
+        return inner(message, body, ack, *args, **more)
 
     return handle
+
+
+def _pass_on(election: Any, consumer: Any, task: str, message: Any, ack: Any) -> None:
+    """Put a message into the leader queue, and acknowledge it after that.
+
+    If the broker goes away in between, it comes again; it may come twice, and is never lost.
+    """
+    errors = consumer.connection_errors
+    call = message.properties.get("correlation_id")
+    count = int(message.headers.get(FORWARDS) or 0) + 1
+
+    def forward() -> None:
+        try:
+            election.queue.publish(message, {FORWARDS: count})
+        except errors as exc:
+            # The loop notices it by itself.
+            logger.warning("Could not forward %s (%s); the broker keeps it: %s", task, call, exc)
+            return
+        logger.info(
+            "Forwarded %s (%s) to the leader queue %s, for the %d. time: this worker does not lead",
+            task,
+            call,
+            election.queue.name,
+            count,
+        )
+        ack(logger, errors)
+
+    election.soon(forward)

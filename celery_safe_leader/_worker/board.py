@@ -3,11 +3,15 @@
 The main process writes it. Pool children, forked or spawned, and threads read it without any
 call to Redis. The path travels in the environment. The file has a sequence lock and a checksum: a
 reader that cannot get a whole value in a few attempts takes it that nobody leads.
+
+The worker holds a lock of the system on its file for as long as it lives, in whichever container.
+What a killed worker left behind has no lock, and the next worker that starts removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import mmap
 import os
@@ -16,6 +20,7 @@ import tempfile
 import time
 import weakref
 import zlib
+from pathlib import Path
 
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.instant import Instant
@@ -28,6 +33,8 @@ _VALUE = struct.Struct("<QQ6dH200s")
 _START = _SEQUENCE.size
 _END = _START + _VALUE.size
 _SIZE = _END + _CHECKSUM.size
+_PREFIX = "celery-safe-leader-"
+"""Of the files' names."""
 _PAUSES = (0.0, 0.0, 0.0, 0.0, 0.0005, 0.001, 0.002, 0.004, 0.008)
 """Seconds before each attempt to read. A writer may lose its processor in the middle of a write:
 a task must not take that for the end of its leadership."""
@@ -51,9 +58,11 @@ class Board:
         self._id = candidate_id.encode()[:200]
         self._sequence = 0
         self._variable = variable(key)
-        handle, self.path = tempfile.mkstemp(prefix=f"celery-safe-leader-{self._pid}-")
+        _sweep()
+        handle, self.path = _locked_file(self._pid)
         try:
             os.ftruncate(handle, _SIZE)
+            # It has a copy of the handle, and with it the lock.
             self._map = mmap.mmap(handle, _SIZE)
         finally:
             os.close(handle)
@@ -126,6 +135,32 @@ class BoardReader:
             _, pid, found = seen
             return found if pid in (os.getpid(), os.getppid()) else None
         return None
+
+
+def _locked_file(pid: int) -> tuple[int, str]:
+    while True:
+        handle, path = tempfile.mkstemp(prefix=f"{_PREFIX}{pid}-")
+        with contextlib.suppress(OSError):
+            # A file system without locks: then no other worker gets one, either.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, path
+        # Another worker took it for left behind before it had the lock.
+        os.close(handle)
+
+
+def _sweep() -> None:
+    """Remove the files of this user's workers that are no more."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        # Gone meanwhile, another user's, or locked: a worker lives.
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(handle).st_uid == os.geteuid():
+                    path.unlink()
+            finally:
+                os.close(handle)
 
 
 def _remove(path: str, pid: int) -> None:

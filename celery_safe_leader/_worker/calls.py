@@ -1,7 +1,9 @@
 """Calls from other threads that a worker's loop executes, at once.
 
 Only the loop's thread may touch the worker's connection. ``Consumer.call_soon`` brings a call
-there, but does not wake a loop that waits for the broker: with an event loop a socket does.
+there, but does not wake a loop that waits for the broker: with an event loop a socket does. The
+gevent pool has none, and its loop waits for up to 2 s (``synloop`` of celery/worker/loops.py, read
+in 5.4.0 to 5.7.0): there each wait is made shorter.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ from typing import Any
 __all__ = ["LoopCalls"]
 
 logger = logging.getLogger("celery_safe_leader.worker")
+
+
+_GLANCE = 0.2
+"""Seconds after which a loop that nothing can wake looks for calls."""
 
 
 class LoopCalls:
@@ -36,6 +42,19 @@ class LoopCalls:
             # Full, it wakes the loop as well; closed, the worker ends.
             with contextlib.suppress(OSError):
                 self._outer.send(b"\0")
+
+    def start(self) -> None:
+        """Begin with a new connection of the worker, before its loop does."""
+        if self._consumer.hub is not None:
+            return
+        connection = self._consumer.connection
+        drain = connection.drain_events
+
+        def drain_events(timeout: float | None = None, **kwargs: Any) -> Any:
+            shorter = _GLANCE if timeout is None else min(timeout, _GLANCE)
+            return drain(timeout=shorter, **kwargs)
+
+        connection.drain_events = drain_events
 
     def register(self, hub: Any) -> None:
         """Watch the socket; after each reconnect of the worker its loop has forgotten it."""

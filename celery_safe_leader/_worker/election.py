@@ -19,6 +19,7 @@ from celery_safe_leader._worker.arrivals import guard_arrivals
 from celery_safe_leader._worker.calls import LoopCalls
 from celery_safe_leader._worker.member import Member
 from celery_safe_leader._worker.queue import LeaderQueue
+from celery_safe_leader._worker.rules import rules_of
 
 __all__ = ["DEMOTED_EVENT", "ELECTED_EVENT", "LeaderElection"]
 
@@ -30,6 +31,8 @@ DEMOTED_EVENT = "leader-demoted"
 """Celery event: it leads no longer."""
 _GLANCE = 0.02
 """Seconds between two looks at the tasks that still run."""
+_LAST_WORDS = 1.0
+"""Seconds that a worker that has ended waits until the end of its tenure is told."""
 
 
 class LeaderElection(bootsteps.StartStopStep):
@@ -57,9 +60,14 @@ class LeaderElection(bootsteps.StartStopStep):
         self.queue = LeaderQueue(consumer, settings.queue, spelling(app.conf, "leader_queue"))
         guard_arrivals(app)
         self._calls = LoopCalls(consumer)
+        self.soon = self._calls.soon
+        """Let the worker's loop call a function, from any thread."""
         self._away: threading.Timer | None = None
         self._drain: threading.Thread | None = None
         self._closing = False
+        # Whether the end of the last tenure, if there was one, has been told.
+        self._told = threading.Event()
+        self._told.set()
         self._greeted = False
         consumer.safe_leader = self
 
@@ -80,7 +88,7 @@ class LeaderElection(bootsteps.StartStopStep):
             message.reject_log_error(logger, errors, requeue=True)
 
         logger.info("Gave a message back to %s: this worker does not lead", self.queue.name)
-        self._calls.soon(requeue)
+        self.soon(requeue)
 
     # What Celery calls
 
@@ -94,6 +102,7 @@ class LeaderElection(bootsteps.StartStopStep):
             self._greet(consumer)
         if self._member is not None:
             self._member.elect()
+        self._calls.start()
         # In the loop, which has not begun: what is consumed before it would find no handler.
         self._calls.soon(self._follow)
 
@@ -126,6 +135,8 @@ class LeaderElection(bootsteps.StartStopStep):
             self._drain.join(self._settings.ttl)
         if self._member is not None:
             self._member.close()
+            # The connection for events is closed after this.
+            self._told.wait(_LAST_WORDS)
         self._calls.close()
 
     def info(self, consumer: Any) -> dict[str, Any]:
@@ -157,9 +168,16 @@ class LeaderElection(bootsteps.StartStopStep):
 
         def tell(event: Event) -> None:
             if isinstance(event, (Elected, Demoted)):
+                self._told.clear()
                 self._calls.soon(self._follow)
-                self._calls.soon(lambda: self._send(event))
+                if not (self._closing or _cold()):
+                    self._calls.soon(lambda: self._send(event))
             announce(event)
+            if isinstance(event, Demoted):
+                if self._closing or _cold():
+                    # The loop has ended. The dispatcher has a lock and a connection of its own.
+                    self._send(event)
+                self._told.set()
 
         member.tell = tell
         logger.info(
@@ -229,10 +247,7 @@ class LeaderElection(bootsteps.StartStopStep):
                 requests = list(state.active_requests)
             except RuntimeError:  # changed while we looked
                 continue
-            return any(self._is_of_the_queue(request) for request in requests)
-
-    def _is_of_the_queue(self, request: Any) -> bool:
-        return bool(request.delivery_info.get("routing_key") == self.queue.name)
+            return any(rules_of(request.task) is not None for request in requests)
 
 
 def _cold() -> bool:

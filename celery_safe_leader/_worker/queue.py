@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
 from kombu.entity import Exchange, Queue
+from kombu.messaging import Producer
 
-__all__ = ["LeaderQueue", "declaration"]
+__all__ = ["LeaderQueue", "brought", "declaration"]
+
+logger = logging.getLogger("celery_safe_leader.worker")
+
+_NOT_COPIED = frozenset(
+    {
+        # Made anew by kombu.
+        *("application_headers", "headers", "content_type", "content_encoding", "compression"),
+        *("delivery_info", "delivery_tag", "body_encoding"),
+        # Seconds when sent, milliseconds when read.
+        "expiration",
+        # RabbitMQ refuses any other than that of the connection.
+        "user_id",
+    }
+)
+"""Properties of a message that a copy of it does not get as they are."""
 
 
 def declaration(app: Any, name: str) -> Queue:
@@ -20,6 +38,13 @@ def declaration(app: Any, name: str) -> Queue:
     queue: Any = Queue
     made: Queue = queue(name, exchange(name, type="direct"), routing_key=name)
     return made
+
+
+def brought(queue: Queue, delivery_info: Mapping[str, Any] | None) -> bool:
+    """Return whether a message came through the leader queue, and not by its name alone."""
+    key = (delivery_info or {}).get("routing_key")
+    # Celery addresses a queue of a direct exchange by name.
+    return key is not None and key in (queue.name, queue.routing_key)
 
 
 class LeaderQueue:
@@ -51,6 +76,8 @@ class LeaderQueue:
             others = [known for known in queues if known != name]
             queues.select(others or [consumer.app.conf.task_default_queue])
         queues.add(declaration(consumer.app, name))
+        self._add = consumer.add_task_queue
+        consumer.add_task_queue = self._add_other
 
     @property
     def consumed(self) -> bool:
@@ -61,7 +88,7 @@ class LeaderQueue:
     def consume(self) -> None:
         """Consume it from now on."""
         if not self.consumed and self._consumer.task_consumer is not None:
-            self._consumer.add_task_queue(self.name)
+            self._add(self.name)
 
     def cancel(self) -> None:
         """Consume it no longer. What was delivered already stays with the worker."""
@@ -72,3 +99,51 @@ class LeaderQueue:
     def forget(self) -> None:
         """Do not consume it after the next reconnect by itself."""
         self._consumer.app.amqp.queues.deselect([self.name])
+
+    def brought(self, message: Any) -> bool:
+        """Return whether a message came through this queue."""
+        return brought(declaration(self._consumer.app, self.name), message.delivery_info)
+
+    def publish(self, message: Any, headers: Mapping[str, Any]) -> None:
+        """Put a copy of a message into this queue, by the channel that brought the message.
+
+        What the channel is told afterwards, such as that the message is done, the broker learns
+        after it has the copy.
+
+        Args:
+            message: As the transport delivered it.
+            headers: The copy has these besides the message's own.
+        """
+        queue = declaration(self._consumer.app, self.name)
+        direct = queue.exchange.type == "direct"
+        own = dict(message.headers)
+        # Unpacked on arrival.
+        compression = own.pop("compression", None)
+        properties = {
+            name: value for name, value in message.properties.items() if name not in _NOT_COPIED
+        }
+        expiration = message.properties.get("expiration")
+        producer: Any = Producer
+        producer(message.channel, auto_declare=False).publish(
+            message.body,
+            exchange="" if direct else queue.exchange.name,
+            routing_key=self.name if direct else queue.routing_key,
+            declare=[queue],
+            headers={**own, **headers},
+            compression=compression,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            expiration=None if expiration is None else float(expiration) / 1000,
+            **properties,
+        )
+
+    def _add_other(self, queue: Any, *args: Any, **kwargs: Any) -> Any:
+        """Take the place of ``Consumer.add_task_queue``, for ``celery control add_consumer``."""
+        if queue == self.name:
+            logger.warning(
+                "Refused to consume %s: it is the leader queue, which a worker consumes by itself "
+                "while it leads",
+                self.name,
+            )
+            return None
+        return self._add(queue, *args, **kwargs)

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._worker.board import Board, BoardReader, variable
+from tests.support.processes import Children, wait_until
 
 KEY = "shop"
 
@@ -56,6 +58,56 @@ def test_the_file_of_a_worker_that_never_ran_is_removed() -> None:
     del forgotten
     gc.collect()
     assert not path.exists()
+
+
+KILLED = """
+import os, signal
+from celery_safe_leader._worker.board import Board
+board = Board("shop", "host:1:ab")
+print(board.path, flush=True)
+if os.fork():
+    os.kill(os.getpid(), signal.SIGKILL)
+signal.pause()
+"""
+
+
+def test_the_file_of_a_killed_worker_is_removed_once_no_process_of_it_is_left(
+    board: Board, children: Children
+) -> None:
+    killed = children.python(KILLED)
+    path = Path(killed.wait_for_line("celery-safe-leader-").text)
+    killed.wait()
+    # A child of it still lives, and may look at it.
+    Board("other", "host:2:cd").close()
+    assert path.exists()
+    killed.close()
+
+    def removed() -> bool:
+        Board("other", "host:2:cd").close()
+        return not path.exists()
+
+    wait_until(removed, 5, "the removal of what the killed worker left")
+    assert Path(board.path).exists()
+
+
+def test_a_file_that_another_worker_took_for_left_behind_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = tempfile.mkstemp
+    paths: list[str] = []
+
+    def robbed(prefix: str) -> tuple[int, str]:
+        handle, path = made(prefix=prefix)
+        if not paths:
+            os.unlink(path)
+        paths.append(path)
+        return handle, path
+
+    monkeypatch.setattr(tempfile, "mkstemp", robbed)
+    board = Board("other", "host:2:cd")
+    assert Path(board.path).exists()
+    assert len(paths) == 2
+    board.close()
 
 
 @pytest.mark.parametrize("at", [0, 8, 20, 50, 200], ids=lambda at: f"byte {at}")
