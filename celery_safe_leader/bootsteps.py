@@ -8,11 +8,12 @@ from celery import Celery
 from celery.bin.base import CeleryOption
 
 from celery_safe_leader import conf
+from celery_safe_leader._worker import inspection
 from celery_safe_leader._worker.election import LeaderElection
 from celery_safe_leader._worker.step import FirstPublicationWins
 from celery_safe_leader.errors import ConfigurationError
 
-__all__ = ["install"]
+__all__ = ["inspection", "install"]
 
 # One object: an app keeps its options in a set.
 _NO_LEADER = CeleryOption(

@@ -1,7 +1,7 @@
 """``celery -A proj leader status``: who leads, seen from outside.
 
 Being a command of Celery's, this module is imported before the command line is read: so it is
-here that ``celery … -- leader.ttl=3`` is made known to Celery.
+here that ``celery … -- leader.ttl=3`` and ``celery inspect leader`` are made known to Celery.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from celery_safe_leader import conf
 from celery_safe_leader._store.connect import connect
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.look import Sighting, look
+from celery_safe_leader._worker import inspection
 from celery_safe_leader.errors import StoreError
 
-__all__ = ["leader"]
+__all__ = ["inspection", "leader"]
 
 conf.register_settings()
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import time
 
+from celery_safe_leader._beat.remote import answer_inspections
 from celery_safe_leader._beat.reports import Reporter
+from celery_safe_leader._runtime.answer import answer_of
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
 from celery_safe_leader.leader import SafeLeader, build_leader
@@ -44,6 +46,7 @@ class Membership:
             leader = self._make()
             leader.elect()
             self._leader = leader
+            answer_inspections(lambda: answer_of(leader))
         elif not self._leader.active and time.monotonic() >= self._rests_until:
             self._leader.elect()
         return self._leader

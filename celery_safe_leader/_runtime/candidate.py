@@ -22,6 +22,7 @@ from celery_safe_leader._core.events import (
 )
 from celery_safe_leader._core.messages import Await, Reply, Request
 from celery_safe_leader._core.options import Options
+from celery_safe_leader._core.standing import Role, Standing
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.clock import Clock, SystemClock, new_candidate_id, new_seed
 from celery_safe_leader._runtime.listeners import Listener, Listeners
@@ -70,6 +71,9 @@ class Candidate:
         self._awaiting: Await | None = None
         self.candidate_id = new_candidate_id()
         self._election = Election(self.options, self.candidate_id, new_seed())
+        self._holder: tuple[str, int] = ("", 0)
+        self._holder_seen_at = 0.0
+        self._last_error: tuple[str, float] = ("", 0.0)
 
     def _after_fork(self) -> None:
         self._begin()
@@ -89,6 +93,35 @@ class Candidate:
     def state(self) -> State:
         """What the candidate is."""
         return self._election.state
+
+    def standing(self) -> Standing:
+        """Return how the election stands as seen from here. Does no IO."""
+        with self._lock:
+            now, error = self.clock.now(), self._last_error
+            lease, sight = self.lease, self._election.sight
+            if lease is not None:
+                since = now.wall - now.longest_since(lease.since)
+                left = lease.remaining(now)
+                return Standing(
+                    Role.LEADER, self.candidate_id, lease.fencing_token, since, left, *error
+                )
+            if self.state in (State.IDLE, State.CLOSED):
+                return Standing(Role.AWAY, "", 0, 0.0, 0.0, *error)
+            record, left_at_most = sight.record, sight.takeover_in(now)
+            if left_at_most is None:
+                # Its observation begins once replicas confirm a write.
+                left_at_most = sight.longest_ttl
+            mine = record is None or record.holder in ("", self.candidate_id)
+            if record is None or mine or record.resigned or left_at_most <= 0:
+                return Standing(Role.LEADERLESS, "", 0, 0.0, 0.0, *error)
+            return Standing(
+                Role.STANDBY,
+                record.holder,
+                record.token,
+                self._holder_seen_at,
+                left_at_most,
+                *error,
+            )
 
     # Steps
 
@@ -156,6 +189,13 @@ class Candidate:
 
     def _publish(self) -> None:
         events = self._election.events()
+        record = self._election.sight.record
+        if record is not None and (record.holder, record.token) != self._holder:
+            self._holder = (record.holder, record.token)
+            self._holder_seen_at = self.clock.now().wall
+        for event in events:
+            if isinstance(event, StoreFailed):
+                self._last_error = (str(event.error), self.clock.now().wall)
         if events:
             self._deliver(events)
 

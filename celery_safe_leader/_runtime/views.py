@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celery_safe_leader._core.events import Lease
+from celery_safe_leader._core.standing import Standing
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.candidate import Candidate
 from celery_safe_leader._runtime.listeners import Listener
@@ -56,6 +57,11 @@ class LeaderViews:
     def active(self) -> bool:
         """Whether it takes part in the election, leading or not."""
         return self._candidate.state in (State.STANDBY, State.LEADING)
+
+    @property
+    def standing(self) -> Standing:
+        """How the election stands, as seen from here: a snapshot for people and monitors."""
+        return self._candidate.standing()
 
     def on(self, event: str, listener: Listener) -> None:
         """Call ``listener`` at each event.

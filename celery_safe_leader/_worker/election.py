@@ -17,6 +17,7 @@ from celery_safe_leader._settings import spelling
 from celery_safe_leader._worker.announcements import Announcer
 from celery_safe_leader._worker.arrivals import guard_arrivals
 from celery_safe_leader._worker.calls import LoopCalls
+from celery_safe_leader._worker.endings import Endings
 from celery_safe_leader._worker.member import Member
 from celery_safe_leader._worker.queue import LeaderQueue
 from celery_safe_leader._worker.rules import rules_of
@@ -59,6 +60,9 @@ class LeaderElection(bootsteps.StartStopStep):
             self._member = Member(settings, _cold) if takes_part else None
         self.queue = LeaderQueue(consumer, settings.queue, spelling(app.conf, "leader_queue"))
         guard_arrivals(app)
+        self.leader = None if self._member is None else self._member.leader
+        """The candidate; ``None`` if this worker stands aside."""
+        self._endings = Endings(consumer, self.leader)
         self._calls = LoopCalls(consumer)
         self.soon = self._calls.soon
         """Let the worker's loop call a function, from any thread."""
@@ -157,6 +161,7 @@ class LeaderElection(bootsteps.StartStopStep):
     # The parts
 
     def _greet(self, consumer: Any) -> None:
+        self._endings.greet()
         member, settings = self._member, self._settings
         if member is None:
             logger.info(

@@ -136,13 +136,13 @@ def run_revocably(
         raise Reject(str(error), requeue=True) from error
 
 
-def hand_back(task: Any, rules: Rules) -> bool:
+def hand_back(task: Any, rules: Rules | None) -> bool:
     """Tell whether the message of a task that lost its leadership goes back to its queue.
 
     Only that of a task that may run more than once, as ``acks_late`` says; else it is
     acknowledged by then.
     """
-    return bool(task.acks_late) and rules.otherwise == "forward"
+    return rules is not None and rules.otherwise == "forward" and bool(task.acks_late)
 
 
 def _watched(run: _Run, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:

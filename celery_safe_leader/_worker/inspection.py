@@ -1,0 +1,36 @@
+"""``celery inspect leader``: a worker's answer.
+
+Celery looks for the command's name in the process that asks, too, so this is imported by all that
+an app or the command line imports of this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker.control import inspect_command
+
+from celery_safe_leader._runtime.answer import HELP, answer_of, bystander
+from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._worker.member import ROLE
+from celery_safe_leader.conf import leader_names
+
+__all__ = ["leader"]
+
+_NOT_INSTALLED = (
+    "no election in this worker: call celery_safe_leader.install(app) in the module that makes "
+    "the app"
+)
+
+
+def leader(state: Any, **_: Any) -> dict[str, Any]:
+    """Answer from what this worker knows, without IO."""
+    election = getattr(state.consumer, "safe_leader", None)
+    if election is None:
+        return {"error": _NOT_INSTALLED}
+    if election.leader is None:
+        return bystander(ElectionKeys(leader_names(state.app)[0], ROLE).election)
+    return answer_of(election.leader)
+
+
+inspect_command(help=HELP)(leader)
