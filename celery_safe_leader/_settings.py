@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 from celery.app.defaults import Option
 from celery.exceptions import ImproperlyConfigured
 
-from celery_safe_leader._store.urls import SCHEMES, is_redis_url, safe_url, scheme_of, split_urls
+from celery_safe_leader._store.arguments import DECIDED
+from celery_safe_leader._store.urls import (
+    SCHEMES,
+    group_urls,
+    is_redis_url,
+    safe_url,
+    scheme_of,
+    split_urls,
+)
 
 __all__ = ["KNOWN", "Server", "find_server", "refuse_unknown", "spelling", "visibility_timeout"]
 
@@ -108,7 +116,8 @@ def find_server(conf: Any) -> Server:
     Raises:
         ImproperlyConfigured: None of them is Redis; says what they are, without secrets.
     """
-    broker, backend = list(_flat(conf.broker_write_url)), list(_flat(conf.result_backend))
+    broker = group_urls(_flat(conf.broker_write_url))
+    backend = group_urls(_flat(conf.result_backend))
     setting, own = spelling(conf, "leader_url"), conf.get("leader_url")
     if own is not None:
         if not isinstance(own, str):
@@ -124,9 +133,10 @@ def find_server(conf: Any) -> Server:
         setting = spelling(conf, _broker_setting(conf) if found in broker else "result_backend")
     options = {}
     if found in broker:
-        options = _tls(conf.get("broker_use_ssl"))
+        options = {**_tls(conf.get("broker_use_ssl")), **_sentinel(conf, "broker", found)}
     elif found in backend:
         options = _tls(conf.get("redis_backend_use_ssl"))
+        options.update(_sentinel(conf, "result_backend", found))
         if provider := conf.get("redis_backend_credential_provider"):
             options["credential_provider"] = provider
     return Server(found, options, setting)
@@ -160,6 +170,18 @@ def _tls(value: object) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return {"ssl": True, **{k: v for k, v in value.items() if str(k).startswith("ssl_")}}
     return {"ssl": True} if value else {}
+
+
+def _sentinel(conf: Any, side: str, url: str) -> dict[str, Any]:
+    """Read what the transport options say of the Sentinels, without limits that suit a broker."""
+    given = conf.get(f"{side}_transport_options") or {}
+    if scheme_of(url) != "sentinel" or not isinstance(given, Mapping):
+        return {}
+    options = {k: given[k] for k in ("master_name", "min_other_sentinels") if k in given}
+    kwargs = given.get("sentinel_kwargs")
+    if isinstance(kwargs, Mapping):
+        options["sentinel_kwargs"] = {k: v for k, v in kwargs.items() if k not in DECIDED}
+    return options
 
 
 def visibility_timeout(conf: Any) -> float:

@@ -133,7 +133,9 @@ def create_async_safe_redis_leader(
     keys = ElectionKeys(checked_key(key))
     limit = checked.request_timeout
     client, waiting_client = (
-        connect_async(redis, options or {}, connect_timeout=limit, read_timeout=read)
+        connect_async(
+            redis, options or {}, connect_timeout=limit, read_timeout=read, key=keys.lease
+        )
         for read in (limit, checked.wait + limit)
     )
     store = AsyncRedisStore(

@@ -27,6 +27,7 @@ from celery_safe_leader._settings import (
     spelling,
     visibility_timeout,
 )
+from celery_safe_leader._store.plan import check_place
 from celery_safe_leader._store.urls import parse_url
 from celery_safe_leader.errors import ConfigurationError
 
@@ -115,6 +116,8 @@ def read(app: Celery) -> LeaderSettings:
         url = parse_url(server.url, setting=server.setting)
         if url.kind == "redis" and server.options.get("ssl"):
             url = replace(url, kind="rediss")
+        client_options = {**server.options, **_client_options(conf)}
+        check_place(url, client_options, spelling(conf, "leader_options"))
         long_ttl = _flag(conf, "leader_allow_long_ttl")
         options = Options(
             conf.get("leader_ttl", DEFAULT_TTL),
@@ -124,7 +127,7 @@ def read(app: Celery) -> LeaderSettings:
         )
         return LeaderSettings(
             url=server.url,
-            options={**server.options, **_client_options(conf)},
+            options=client_options,
             server=str(url),
             key=(key := _key(app)),
             ttl=options.ttl,

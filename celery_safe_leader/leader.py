@@ -164,6 +164,7 @@ def build_leader(
             connection,
             connect_timeout=limit,
             read_timeout=read_timeout,
+            key=keys.lease,
             setting=setting,
             options_setting=options_setting,
         )

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TypedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, TypedDict
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = [
     "SCHEMES",
+    "Address",
     "RedisUrl",
+    "group_urls",
     "is_redis_url",
     "parse_url",
     "safe_url",
     "scheme_of",
+    "show_address",
     "split_urls",
 ]
 
@@ -26,16 +30,34 @@ SCHEMES = {
     "valkeys": "rediss",
     "unix": "unix",
     "redis+socket": "unix",
+    "sentinel": "redis",
+    "redis-sentinel": "redis",
+    "redis+cluster": "redis",
+    "rediss+cluster": "rediss",
+    "redis-cluster": "redis",
 }
 """Scheme as written -> kind of connection: plain TCP, TLS or unix socket."""
 
-_ALLOWED = f"the URL of one Redis or Valkey server, starting with {', '.join(SCHEMES)} and ://"
+_MODES = {
+    "sentinel": "sentinel",
+    "redis-sentinel": "sentinel",
+    "redis+cluster": "cluster",
+    "rediss+cluster": "cluster",
+    "redis-cluster": "cluster",
+}
+"""Scheme -> what knows where the server is; of these a URL may name several."""
+
+_ALLOWED = (
+    "the URL of one Redis or Valkey server, of Sentinels or of nodes of a cluster, starting with "
+    f"{', '.join(SCHEMES)} and ://"
+)
 _WELL_FORMED = (
     "a URL with a host, a port from 0 to 65535, and credentials in which /, ?, # and @ are "
     "percent-encoded (%2F, %3F, %23, %40)"
 )
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)?(?::[0-9]{1,5})?\Z")
+_DEFAULT_PORTS = {"sentinel": 26379}
 _PATH = re.compile(r"[\w/.~+-]*\Z")
 # Only words that say nothing by being shown: a password may hold ;word:// as well.
 _NEXT_URL = re.compile(
@@ -47,9 +69,13 @@ _NEXT_URL = re.compile(
 _HIDDEN = "***"
 
 
+Address: TypeAlias = tuple[str, int]
+"""Host and port."""
+
+
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """Where one server is and how to log in. Its repr shows no secret."""
+    """Where one server is, or who knows that, and how to log in. Its repr shows no secret."""
 
     kind: str
     """``redis``, ``rediss`` or ``unix``."""
@@ -62,12 +88,25 @@ class RedisUrl:
     password: str | None = field(default=None, repr=False)
     query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Decoded parameters, the database number not among them."""
+    mode: str = ""
+    """Empty if ``host`` is the server; else ``sentinel`` or ``cluster``: ask one of ``nodes``."""
+    nodes: tuple[Address, ...] = ()
+    """Sentinels, or nodes of the cluster; the first is ``host`` and ``port``, too."""
+    redbeat: bool = False
+    """Whether it is written as RedBeat does, which takes more from the options."""
 
     def __str__(self) -> str:
         if self.kind == "unix":
             return f"unix://{self.path}?db={self.db}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.kind}://{host}:{self.port}/{self.db}"
+        scheme = {"": self.kind, "cluster": f"{self.kind}+cluster"}.get(self.mode, self.mode)
+        nodes = self.nodes or ((self.host, self.port),)
+        return f"{scheme}://{','.join(map(show_address, nodes))}/{self.db}"
+
+
+def show_address(address: Address) -> str:
+    """Return ``host:port``."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def scheme_of(url: object) -> str:
@@ -84,6 +123,18 @@ def is_redis_url(url: object) -> bool:
 def split_urls(urls: str) -> list[str]:
     """Take apart what Celery joins with ``;``, but not at a ``;`` within a password."""
     return [part for part in _NEXT_URL.split(urls.rstrip(";")) if part]
+
+
+def group_urls(urls: Iterable[str]) -> list[str]:
+    """Join what names one server: the Sentinels, or nodes of a cluster, that stand side by side."""
+    groups: list[str] = []
+    for url in urls:
+        scheme = scheme_of(url)
+        if groups and scheme in _MODES and scheme_of(groups[-1]) == scheme:
+            groups[-1] = f"{groups[-1]};{url}"
+        else:
+            groups.append(url)
+    return groups
 
 
 def safe_url(url: object) -> str:
@@ -114,7 +165,8 @@ def _safe_part(url: str, *, cut: bool) -> str:
         return f"{scheme}://{_HIDDEN}"
     host = authority.rpartition("@")[2]
     path = re.split(r"[?#]", tail, maxsplit=1)[0]
-    if not _HOST.match(host):
+    hosts = host.split(",") if scheme in _MODES else [host]
+    if not all(map(_HOST.match, hosts)):
         host = _HIDDEN
     if not _PATH.match(path):
         path = f"/{_HIDDEN}"
@@ -122,7 +174,10 @@ def _safe_part(url: str, *, cut: bool) -> str:
 
 
 def parse_url(url: object, *, setting: str = "redis") -> RedisUrl:
-    """Read the URL of one server.
+    """Read the URL of one server, or of those who know where it is.
+
+    Of several URLs joined with ``;``, the first one's credentials, database and parameters
+    count, as in kombu.
 
     Args:
         url: With credentials percent-encoded, as in every URL.
@@ -135,9 +190,11 @@ def parse_url(url: object, *, setting: str = "redis") -> RedisUrl:
     if kind is None or not isinstance(url, str):
         raise ConfigurationError(setting, _describe_refused(url), _ALLOWED)
     shown = safe_url(url)
-    if len(parts := split_urls(url)) > 1:
+    if len(group_urls(parts := split_urls(url))) > 1:
         raise ConfigurationError(setting, f"{len(parts)} URLs, {shown}", _ALLOWED)
     try:
+        if mode := _MODES.get(scheme_of(url)):
+            return _read_nodes(kind, mode, parts)
         split = urlsplit(url)
         _refuse_stray_at(kind, split)
         read = _read_socket if kind == "unix" else _read_address
@@ -177,6 +234,28 @@ def _read_address(kind: str, split: SplitResult) -> RedisUrl:
     query = dict(parse_qsl(split.query))
     host, port = unquote(split.hostname or "localhost"), split.port or 6379
     return RedisUrl(kind, host, port, "", _database(split.path, query), **_login(split, query))
+
+
+def _read_nodes(kind: str, mode: str, urls: list[str]) -> RedisUrl:
+    """Read URLs that may each have several hosts: ``sentinel://a:1,b:2;sentinel://c:3``."""
+    first: RedisUrl | None = None
+    nodes: list[Address] = []
+    for url in urls:
+        split = urlsplit(url)
+        _refuse_stray_at(kind, split)
+        login, at, hosts = split.netloc.rpartition("@")
+        for host in hosts.split(","):
+            one = split._replace(netloc=f"{login}{at}{host}")
+            nodes.append((unquote(one.hostname or "localhost"), _port(one, mode)))
+            first = first or _read_address(kind, one)
+    assert first is not None  # noqa: S101 - there is no empty list of URLs
+    host, port = nodes[0]
+    redbeat = scheme_of(urls[0]).startswith("redis-")
+    return replace(first, host=host, port=port, mode=mode, nodes=tuple(nodes), redbeat=redbeat)
+
+
+def _port(split: SplitResult, mode: str) -> int:
+    return split.port or _DEFAULT_PORTS.get(mode, 6379)
 
 
 def _database(path: str, query: dict[str, str]) -> int:

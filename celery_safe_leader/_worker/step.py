@@ -9,6 +9,7 @@ from celery import bootsteps
 
 from celery_safe_leader import conf
 from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.keys import LedgerKeys
 from celery_safe_leader._worker.gate import Gate
 from celery_safe_leader._worker.inquiries import LIMIT, Inquirer
 from celery_safe_leader._worker.strategies import GuardedStrategies
@@ -40,6 +41,7 @@ class FirstPublicationWins(bootsteps.StartStopStep):
                 settings.options,
                 connect_timeout=_CONNECT_LIMIT,
                 read_timeout=LIMIT,
+                key=LedgerKeys(settings.key).runs,
                 setting=settings.url_setting,
                 options_setting=settings.options_setting,
             )

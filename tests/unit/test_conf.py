@@ -19,7 +19,10 @@ from celery_safe_leader.conf import LeaderSettings
 PASSWORD = "Zq9Xv7"
 BROKER = f"redis://:{PASSWORD}@h/1"
 DJANGO = "CELERY"
-SCHEMES = "redis, valkey, rediss, valkeys, unix, redis+socket and ://"
+SCHEMES = (
+    "redis, valkey, rediss, valkeys, unix, redis+socket, sentinel, redis-sentinel, redis+cluster, "
+    "rediss+cluster, redis-cluster and ://"
+)
 SETTINGS = (
     "leader_url, leader_options, leader_key, leader_ttl, leader_wait, leader_wait_replicas, "
     "leader_allow_long_ttl, leader_missed_runs, leader_dedup_window, leader_queue, "
@@ -197,7 +200,7 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
         (
             {"leader_url": f"amqp://:{PASSWORD}@h"},
             f"leader_url is a URL with the scheme 'amqp'; it must be the URL of one Redis or "
-            f"Valkey server, starting with {SCHEMES}",
+            f"Valkey server, of Sentinels or of nodes of a cluster, starting with {SCHEMES}",
         ),
         (
             {"leader_url": f"redis://:{PASSWORD}@h/x"},
@@ -323,8 +326,8 @@ def test_broker_from_the_environment_is_found(monkeypatch: pytest.MonkeyPatch) -
         ({}, "not set", "not set"),
         ({"broker_url": f"amqp://u:{PASSWORD}@h//"}, "amqp://h//", "not set"),
         (
-            {"broker_url": ["sqs://", f"sentinel://:{PASSWORD}@s:1"]},
-            "sqs://, sentinel://s:1",
+            {"broker_url": ["sqs://", f"kafka://:{PASSWORD}@s:1"]},
+            "sqs://, kafka://s:1",
             "not set",
         ),
         (

@@ -87,7 +87,7 @@ def test_client_is_of_the_side_and_kind_asked_for(make: Maker, number: int) -> N
     module = redis if make is connect else redis.asyncio
     assert isinstance(client, module.Redis)
     kinds = (module.Connection, module.SSLConnection, module.UnixDomainSocketConnection)
-    assert client.connection_pool.connection_class is kinds[number % 3]
+    assert issubclass(client.connection_pool.connection_class, kinds[number % 3])
     assert describe(client) == describe(source)
 
 
@@ -199,7 +199,7 @@ class OwnConnection(redis.Connection):
 def test_own_connection_class_is_kept_and_not_carried_over() -> None:
     pool = redis.ConnectionPool(connection_class=OwnConnection, host="h", password="pw")
     theirs = redis.Redis(connection_pool=pool)
-    assert connect(theirs, **LIMITS).connection_pool.connection_class is OwnConnection
+    assert issubclass(connect(theirs, **LIMITS).connection_pool.connection_class, OwnConnection)
     with pytest.raises(ConfigurationError) as refused:
         connect_async(theirs, **LIMITS)
     assert str(refused.value) == (
@@ -244,7 +244,9 @@ def test_own_connection_class_is_kept_and_not_carried_over() -> None:
             "http://:secret@h",
             {},
             "leader_url is a URL with the scheme 'http'; it must be the URL of one Redis or Valkey "
-            "server, starting with redis, valkey, rediss, valkeys, unix, redis+socket and ://",
+            "server, of Sentinels or of nodes of a cluster, starting with redis, valkey, rediss, "
+            "valkeys, unix, redis+socket, sentinel, redis-sentinel, redis+cluster, rediss+cluster, "
+            "redis-cluster and ://",
         ),
         (
             None,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from celery_safe_leader._store.urls import (
     SCHEMES,
     RedisUrl,
+    group_urls,
     is_redis_url,
     parse_url,
     safe_url,
@@ -23,9 +24,11 @@ from celery_safe_leader.errors import ConfigurationError
 SECRET = "Zq9Xv7"
 ODD = st.text(alphabet="/?#@;:%[]&=+ \\'\"é\n" + "ab1", max_size=12)
 ALLOWED = (
-    "the URL of one Redis or Valkey server, starting with redis, valkey, rediss, valkeys, unix, "
-    "redis+socket and ://"
+    "the URL of one Redis or Valkey server, of Sentinels or of nodes of a cluster, starting with "
+    "redis, valkey, rediss, valkeys, unix, redis+socket, sentinel, redis-sentinel, redis+cluster, "
+    "rediss+cluster, redis-cluster and ://"
 )
+DATABASE = "a URL whose database is a whole number"
 WELL_FORMED = (
     "a URL with a host, a port from 0 to 65535, and credentials in which /, ?, # and @ are "
     "percent-encoded (%2F, %3F, %23, %40)"
@@ -71,10 +74,58 @@ def test_url_is_read(url: str, expected: RedisUrl, shown: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "kind", "mode", "nodes", "shown"),
+    [
+        ("sentinel://a", "redis", "sentinel", [("a", 26379)], "sentinel://a:26379/0"),
+        (
+            "sentinel://u:p@a:1/2;sentinel://b:2;sentinel://c/7",
+            "redis",
+            "sentinel",
+            [("a", 1), ("b", 2), ("c", 26379)],
+            "sentinel://a:1,b:2,c:26379/2",
+        ),
+        ("redis-sentinel://a,b:3/1", "redis", "sentinel", [("a", 26379), ("b", 3)], None),
+        ("redis+cluster://a,[::1]:7", "redis", "cluster", [("a", 6379), ("::1", 7)], None),
+        ("redis-cluster://a", "redis", "cluster", [("a", 6379)], "redis+cluster://a:6379/0"),
+        (
+            "rediss+cluster://a:1;rediss+cluster://b:2",
+            "rediss",
+            "cluster",
+            [("a", 1), ("b", 2)],
+            "rediss+cluster://a:1,b:2/0",
+        ),
+    ],
+)
+def test_several_nodes_are_read(
+    url: str, kind: str, mode: str, nodes: list[tuple[str, int]], shown: str | None
+) -> None:
+    read = parse_url(url)
+    assert (read.kind, read.mode, list(read.nodes)) == (kind, mode, nodes)
+    assert (read.host, read.port) == nodes[0]
+    assert read.redbeat == url.startswith("redis-")
+    if shown:
+        assert str(read) == shown
+        assert parse_url(shown).nodes == read.nodes
+
+
+def test_of_several_urls_the_first_ones_login_and_database_count() -> None:
+    read = parse_url("sentinel://u:p@a:1/2?ssl_cert_reqs=none;sentinel://v:q@b:2/3")
+    assert (read.username, read.password, read.db) == ("u", "p", 2)
+    assert read.query == (("ssl_cert_reqs", "none"),)
+    assert "p" not in repr(read).replace("port", "").replace("path", "")
+
+
+@pytest.mark.parametrize(
     ("url", "value", "allowed"),
     [
         ("amqp://u:pw@h//", "a URL with the scheme 'amqp'", ALLOWED),
-        ("sentinel://:pw@h:26379", "a URL with the scheme 'sentinel'", ALLOWED),
+        ("sentinel://a:1;redis://:pw@b:2", "2 URLs, sentinel://***;redis://b:2", ALLOWED),
+        ("sentinel://a:1;redis+cluster://b", "2 URLs, sentinel://a:1;redis+cluster://b", ALLOWED),
+        ("sentinel://a:1;b:2", "sentinel://***", WELL_FORMED),
+        ("redis+cluster://a:1,b:x", "redis+cluster://***", WELL_FORMED),
+        ("redis://a:1,b:2", "redis://***", WELL_FORMED),
+        ("sentinel://h/mymaster", "sentinel://h/mymaster", DATABASE),
+        ("sentinel://a;sentinel://:a/pw@h", "sentinel://***;sentinel://***", WELL_FORMED),
         ("localhost:6379", "not a URL (it has no scheme)", ALLOWED),
         (":pw@localhost", "not a URL (it has no scheme)", ALLOWED),
         ("", "not a URL (it has no scheme)", ALLOWED),
@@ -84,8 +135,8 @@ def test_url_is_read(url: str, expected: RedisUrl, shown: str | None) -> None:
         ("redis://:a/pw@h", "redis://***", WELL_FORMED),
         ("redis://u:123?pw@h", "redis://***", WELL_FORMED),
         ("redis://:pw@[h", "redis://***", WELL_FORMED),
-        ("redis://h/one", "redis://h/one", "a URL whose database is a whole number"),
-        ("redis://h/-1", "redis://h/-1", "a URL whose database is a whole number"),
+        ("redis://h/one", "redis://h/one", DATABASE),
+        ("redis://h/-1", "redis://h/-1", DATABASE),
         ("unix://", "unix://", "a URL with the path of a socket, such as unix:///run/redis.sock"),
     ],
 )
@@ -151,16 +202,24 @@ def test_any_text_is_shown_or_refused_and_nothing_else(text: str) -> None:
         assert parse_url(text).kind in ("redis", "rediss", "unix")
 
 
+def test_urls_of_one_server_are_joined() -> None:
+    urls = ["sentinel://a", "sentinel://b", "redis://c", "redis://d", "sentinel://e"]
+    grouped = ["sentinel://a;sentinel://b", "redis://c", "redis://d", "sentinel://e"]
+    assert group_urls(urls) == grouped
+
+
 def test_lists_are_split_between_urls_only() -> None:
     assert split_urls("redis://:a;b@h;amqp://i;") == ["redis://:a;b@h", "amqp://i"]
     assert split_urls("") == []
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://h", "valkeys://h", "unix:///x"])
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://h", "valkeys://h", "unix:///x", "sentinel://h"]
+)
 def test_redis_urls_are_told(url: str) -> None:
     assert is_redis_url(url)
 
 
-@pytest.mark.parametrize("url", ["amqp://h", "redis", "sentinel://h", None, 3])
+@pytest.mark.parametrize("url", ["amqp://h", "redis", None, 3])
 def test_other_urls_are_told(url: object) -> None:
     assert not is_redis_url(url)

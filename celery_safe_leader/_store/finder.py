@@ -1,0 +1,144 @@
+"""Who knows where a server is, and how they are asked.
+
+A *finder* knows whom to ask what: Sentinels, or nodes of a cluster. It does no IO, so that blocking
+and asyncio connections share it. A *guide* asks its questions, in a limited time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import redis
+
+from celery_safe_leader._store.urls import Address, show_address
+
+__all__ = ["Finder", "Guide", "Question", "told"]
+
+_PARTS = 4
+"""Into how many parts a guide divides its time: one is the limit of a connect or a reply."""
+
+
+class Question(NamedTuple):
+    """What a finder wants to know of whom."""
+
+    address: Address
+    command: tuple[str | int, ...]
+
+
+class Finder(Protocol):
+    """Finds a server. Does no IO: its questions are asked for it."""
+
+    def search(self) -> Generator[Question, Any, Address]:
+        """Yield questions, take their replies or errors, and return the address.
+
+        Raises:
+            redis.ConnectionError: Nobody knows.
+        """
+
+    def distrust(self) -> None:
+        """Take in that what was found is of no use: whoever named it is asked last from now on."""
+
+    def redirect(self, address: Address) -> None:
+        """Take in that the server itself named another."""
+
+
+class Guide:
+    """A finder, and how its questions are asked: on a new connection each, which is rare enough.
+
+    Args:
+        finder: Knows whom to ask what.
+        connection_class: Of redis-py.
+        arguments: What a connection to those who are asked is made with.
+        limit: Seconds for a whole search.
+    """
+
+    def __init__(
+        self, finder: Finder, connection_class: type[Any], arguments: dict[str, Any], limit: float
+    ) -> None:
+        self.finder = finder
+        self._connection_class = connection_class
+        part = limit / _PARTS
+        timeouts = {"socket_connect_timeout": part, "socket_timeout": part}
+        self._arguments = {**arguments, **timeouts}
+        # A question that is just asked may take a part for connecting and a part for the reply.
+        self._latest = limit - 2 * part
+
+    def find(self) -> Address:
+        """Search, and block meanwhile."""
+        with contextlib.closing(self._questions()) as questions:
+            outcome: Any = None
+            while True:
+                try:
+                    question = questions.send(outcome)
+                except StopIteration as found:
+                    address: Address = found.value
+                    return address
+                outcome = self._ask(question)
+
+    async def find_async(self) -> Address:
+        """Search."""
+        with contextlib.closing(self._questions()) as questions:
+            outcome: Any = None
+            while True:
+                try:
+                    question = questions.send(outcome)
+                except StopIteration as found:
+                    address: Address = found.value
+                    return address
+                outcome = await self._ask_async(question)
+
+    def _questions(self) -> Generator[Question, Any, Address]:
+        """Turn outcomes into what a finder expects, as long as there is time."""
+        began = time.monotonic()
+        search = self.finder.search()
+        try:
+            question = next(search)
+            while True:
+                outcome = yield question
+                if time.monotonic() - began > self._latest and isinstance(outcome, Exception):
+                    outcome = redis.TimeoutError(f"{outcome}; no time is left to ask another")
+                    self.finder.distrust()
+                    raise outcome
+                failed = isinstance(outcome, Exception)
+                question = search.throw(outcome) if failed else search.send(outcome)
+        except StopIteration as found:
+            return _address(found.value)
+
+    def _connection(self, address: Address) -> Any:
+        host, port = address
+        return self._connection_class(**{**self._arguments, "host": host, "port": port})
+
+    def _ask(self, question: Question) -> Any:
+        connection = self._connection(question.address)
+        try:
+            connection.connect()
+            connection.send_command(*question.command)
+            return connection.read_response()
+        except (redis.RedisError, OSError) as exc:
+            return exc
+        finally:
+            connection.disconnect()
+
+    async def _ask_async(self, question: Question) -> Any:
+        connection = self._connection(question.address)
+        try:
+            await connection.connect()
+            await connection.send_command(*question.command)
+            return await connection.read_response()
+        except (redis.RedisError, OSError) as exc:
+            return exc
+        finally:
+            await connection.disconnect(nowait=True)
+
+
+def _address(value: Any) -> Address:
+    host, port = value
+    return str(host), int(port)
+
+
+def told(failures: Sequence[tuple[Address, object]]) -> str:
+    """Show why each of those who were asked gave no answer."""
+    return "; ".join(f"{show_address(address)}: {why}" for address, why in failures)
