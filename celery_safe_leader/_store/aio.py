@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
@@ -12,7 +13,8 @@ from celery_safe_leader._core.messages import Await, Reply, Request, Woken
 from celery_safe_leader._store.codec import Call, decode, encode, flight
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.lineage import Lineage
+from celery_safe_leader._store.lineage import ANY_COMMAND, Lineage
+from celery_safe_leader._store.located import ask_there_async, is_elsewhere_for_now
 
 __all__ = ["AsyncRedisStore"]
 
@@ -80,7 +82,14 @@ class AsyncRedisStore:
         await self._waiting_client.connection_pool.disconnect()
 
     async def _await(self, timeout: float) -> bool:
-        reply = await self._waiting_client.execute_command("BLPOP", self.keys.wake, timeout)
+        try:
+            reply = await self._waiting_client.execute_command("BLPOP", self.keys.wake, timeout)
+        except redis.exceptions.AskError as exc:
+            if not is_elsewhere_for_now(exc):
+                raise
+            # While the slot migrates, there is nothing to block on.
+            await asyncio.sleep(timeout)
+            return False
         return reply is not None
 
     async def _connected(self, connection: Any) -> None:
@@ -103,7 +112,7 @@ class AsyncRedisStore:
         if not self._lineage.by_connection:
             return await self._run_once(call)
         pool = self._client.connection_pool
-        await pool.release(await pool.get_connection("EVALSHA"))  # connects, if it has to
+        await pool.release(await pool.get_connection(*ANY_COMMAND))  # connects, if it has to
         label = self._lineage.label
         result = await self._run_once(self._lineage.labelled(call))
         self._lineage.check(label)
@@ -118,6 +127,19 @@ class AsyncRedisStore:
             return await self._send("EVAL", *call.full_command, confirm=confirm)
 
     async def _send(self, *command: str | bytes | int, confirm: bool) -> tuple[Any, int | None]:
+        try:
+            return await self._send_here(*command, confirm=confirm)
+        except redis.exceptions.AskError as exc:
+            if not is_elsewhere_for_now(exc):
+                raise
+            wait = [("WAIT", self._wait_replicas, self._confirm_ms)] if confirm else []
+            replies = await ask_there_async(self._client.connection_pool, exc, [command, *wait])
+            raw, confirmations = flight(*replies, *([] if confirm else [0]))
+            return raw, confirmations if confirm else None
+
+    async def _send_here(
+        self, *command: str | bytes | int, confirm: bool
+    ) -> tuple[Any, int | None]:
         if not confirm:
             return await self._client.execute_command(*command), None
         # One connection, one flight: WAIT speaks of the writes of its own connection only.

@@ -8,6 +8,7 @@ every call says over which connection it goes, and what comes back over another 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import secrets
 
@@ -16,9 +17,13 @@ import redis
 from celery_safe_leader._store.codec import Call, by_connection
 from celery_safe_leader._store.keys import ElectionKeys
 
-__all__ = ["Lineage"]
+__all__ = ["ANY_COMMAND", "Lineage"]
 
 logger = logging.getLogger(__name__)
+
+_asked = inspect.signature(redis.ConnectionPool.get_connection).parameters["command_name"]
+ANY_COMMAND: tuple[str, ...] = ("_",) if _asked.default is inspect.Parameter.empty else ()
+"""Arguments of a pool's ``get_connection()``: before 5.3 redis-py wants the name of a command."""
 
 
 class Lineage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import redis
@@ -10,7 +11,8 @@ from celery_safe_leader._core.messages import Await, Reply, Request, Woken
 from celery_safe_leader._store.codec import Call, decode, encode, flight
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.lineage import Lineage
+from celery_safe_leader._store.lineage import ANY_COMMAND, Lineage
+from celery_safe_leader._store.located import ask_there, is_elsewhere_for_now
 
 __all__ = ["RedisStore"]
 
@@ -45,6 +47,7 @@ class RedisStore:
         self._waiting_client: Any = waiting_client
         self._reading: Await | None = None
         self._interrupted: Await | None = None
+        self._broken_off = threading.Event()
         self._lineage = Lineage(keys)
         settings = client.connection_pool.connection_kwargs
         self._greet_first = settings.get("redis_connect_func") or (lambda each: each.on_connect())
@@ -81,6 +84,7 @@ class RedisStore:
         """
         # In this order: whichever connection is open is closed, and a new one meets the check.
         self._interrupted = request
+        self._broken_off.set()
         self._waiting_client.connection_pool.disconnect()
 
     def _connected(self, connection: Any) -> None:
@@ -106,6 +110,14 @@ class RedisStore:
             # interrupt() takes the connection away under the read, and redis-py then raises
             # whatever it stumbles over ("I/O operation on closed file").
             raise redis.ConnectionError("the pause was broken off") from exc
+        except redis.exceptions.AskError as exc:
+            if not is_elsewhere_for_now(exc):
+                raise
+            # While the slot migrates, there is nothing to block on.
+            self._broken_off.clear()
+            if self._interrupted is None or self._interrupted is not self._reading:
+                self._broken_off.wait(timeout)
+            return False
         return reply is not None
 
     def _run(self, call: Call) -> tuple[Any, int | None]:
@@ -121,7 +133,7 @@ class RedisStore:
         if not self._lineage.by_connection:
             return self._run_once(call)
         pool = self._client.connection_pool
-        pool.release(pool.get_connection("EVALSHA"))  # connects, if it has to
+        pool.release(pool.get_connection(*ANY_COMMAND))  # connects, if it has to
         label = self._lineage.label
         result = self._run_once(self._lineage.labelled(call))
         self._lineage.check(label)
@@ -136,6 +148,17 @@ class RedisStore:
             return self._send("EVAL", *call.full_command, confirm=confirm)
 
     def _send(self, *command: str | bytes | int, confirm: bool) -> tuple[Any, int | None]:
+        try:
+            return self._send_here(*command, confirm=confirm)
+        except redis.exceptions.AskError as exc:
+            if not is_elsewhere_for_now(exc):
+                raise
+            wait = [("WAIT", self._wait_replicas, self._confirm_ms)] if confirm else []
+            replies = ask_there(self._client.connection_pool, exc, [command, *wait])
+            raw, confirmations = flight(*replies, *([] if confirm else [0]))
+            return raw, confirmations if confirm else None
+
+    def _send_here(self, *command: str | bytes | int, confirm: bool) -> tuple[Any, int | None]:
         if not confirm:
             return self._client.execute_command(*command), None
         # One connection, one flight: WAIT speaks of the writes of its own connection only.

@@ -16,7 +16,14 @@ _EQUAL = ((2.0, 2.0, 2.0), (2.0, 2.0), (2.0, 2.0, 2.0, 2.0))
 _MIXED = ((2.0, 4.0), (2.0, 4.0, 2.0), (1.0, 2.0, 4.0), (4.0, 4.0, 2.0))
 
 
-def explore(sites: Sites, seed: int, actions: int = 40, *, replicate: bool = False) -> Simulation:
+def explore(
+    sites: Sites,
+    seed: int,
+    actions: int = 40,
+    *,
+    replicate: bool = False,
+    make: Callable[[Sites, int], Simulation] = Simulation,
+) -> Simulation:
     """Run one history and check it.
 
     Args:
@@ -24,9 +31,10 @@ def explore(sites: Sites, seed: int, actions: int = 40, *, replicate: bool = Fal
         seed: Everything follows from it.
         actions: How many things happen.
         replicate: Copy by real replication rather than by DUMP and RESTORE.
+        make: Makes the model.
     """
     menu = _REPLICATED if replicate else _ACTIONS
-    world = Simulation(sites, seed)
+    world = make(sites, seed)
     ttls = world.random.choice(_EQUAL if seed % 2 else _MIXED)
     for ttl in ttls:
         world.join(ttl, wait=world.random.choice((ttl / 5, ttl / 5, 1.5 * ttl)))
