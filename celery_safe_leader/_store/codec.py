@@ -52,7 +52,9 @@ def encode(request: Request, keys: ElectionKeys) -> Call:
     if isinstance(request, Observe):
         witness = "1" if request.confirm else ""
         looking = (request.nonce, _ms(request.ttl), str(request.token), witness)
-        return _call("observe", (keys.lease, keys.witness), looking, request.confirm)
+        # One key where it can be: while a slot migrates, a cluster refuses requests for several.
+        seen = (keys.lease, keys.witness) if request.confirm else (keys.lease,)
+        return _call("observe", seen, looking, request.confirm)
     if isinstance(request, Campaign):
         return _call(
             "campaign",

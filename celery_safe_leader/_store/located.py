@@ -15,7 +15,7 @@ import redis
 from celery_safe_leader._store.finder import Finder, Guide, Question
 from celery_safe_leader._store.urls import Address
 
-__all__ = ["ask_there", "ask_there_async", "located"]
+__all__ = ["ask_there", "ask_there_async", "is_elsewhere_for_now", "located"]
 
 
 class _Left:
@@ -142,6 +142,11 @@ class _There:
 
     def redirect(self, address: Address) -> None:
         """Nobody comes back."""
+
+
+def is_elsewhere_for_now(error: redis.exceptions.AskError) -> bool:
+    """Tell ``ASK`` from ``MOVED``: keys of this one request may be elsewhere, the slot is not."""
+    return not isinstance(error, redis.exceptions.MovedError)
 
 
 def _elsewhere(pool: Any, error: redis.exceptions.AskError) -> Any:

@@ -18,8 +18,8 @@ if not record.resigned then
   tell(KEYS[2], 'resigned', ARGV[1], record.token, ARGV[4])
   -- Three, not all: a thousand standbys that campaign at once would cost more than they gain, and
   -- one alone may be stopped or dead. The rest look again within their own wait.
-  redis.call('DEL', KEYS[3])
   redis.call('RPUSH', KEYS[3], '1', '1', '1')
+  redis.call('LTRIM', KEYS[3], '-3', '-1')
   redis.call('PEXPIRE', KEYS[3], '60000')
 end
 return answer('resigned', read(KEYS[1], epoch), epoch)

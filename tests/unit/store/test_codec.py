@@ -25,7 +25,7 @@ LEASE, HISTORY, WAKE, WITNESS = (
     [
         (
             Observe(NOW, "n", 10.0, 7),
-            "observe", (LEASE, WITNESS), ("n", "10000", "7", ""), False,
+            "observe", (LEASE,), ("n", "10000", "7", ""), False,
         ),
         (
             Observe(NOW, "n", 10.0, 7, confirm=True),
