@@ -13,14 +13,18 @@ from typing import Any
 
 from celery import Celery
 from celery.beat import Scheduler
+from celery.signals import beat_embedded_init
 
 from celery_safe_leader import conf
 from celery_safe_leader._beat.aside import Aside
 from celery_safe_leader._beat.dispatcher import ClockAheadError, Dispatcher
 from celery_safe_leader._beat.entries import WatchedSchedule
 from celery_safe_leader._beat.membership import ROLE, Membership
+from celery_safe_leader._beat.orphans import end_with_parent
 from celery_safe_leader._beat.roster import Roster
 from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.keys import LedgerKeys
+from celery_safe_leader._worker.embedded import Following, follow_worker
 from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["LeaderScheduler"]
@@ -43,19 +47,29 @@ class LeaderScheduler(Scheduler):
     The constructor does no IO and starts nothing, so that beat can make one for its banner. The
     first tick takes part in the election. Use one instance from one thread, as beat does.
 
+    In ``celery worker -B`` it takes part in none: it dispatches while its worker leads, if
+    ``install(app)`` was called, and ends when its worker does.
+
     Raises:
         celery.exceptions.ImproperlyConfigured: A setting is wrong; before anything starts.
     """
 
+    follows_worker = True
+    """Whether, embedded in a worker, it leads while that worker does."""
+
     def __init__(self, app: Celery, *args: Any, **kwargs: Any) -> None:
         """Read the settings; arguments are those of Celery's ``Scheduler``."""
         self._settings = conf.read(app)
-        self._membership = Membership(self._settings)
+        self._membership: Membership | Following = Membership(self._settings)
+        self._embedded = False
         self._roster = Roster(app, self._settings.missed_runs)
         self._aside = Aside("leader:dispatch")
         self._dispatcher: Dispatcher | None = None
         self.data: Any = None  # annotated for the type checker; Celery sets it
         self._closed = False
+        # Sent in the process of an embedded beat only.
+        beat_embedded_init.connect(end_with_parent)
+        beat_embedded_init.connect(self._begin_embedded)
         super().__init__(app, *args, **kwargs)
 
     # What Celery's Service and banner call
@@ -132,19 +146,27 @@ class LeaderScheduler(Scheduler):
 
     # The parts
 
-    def _take_part(self) -> SafeLeader:
+    def _begin_embedded(self, sender: Any, **_: Any) -> None:
+        self._embedded = sender.scheduler is self
+
+    def _take_part(self) -> SafeLeader | Following:
         if self._dispatcher is None:
-            settings = self._settings
+            settings, role = self._settings, ROLE
+            # Here, where an error ends the process: what receivers raise is only logged.
+            following = follow_worker(settings) if self._embedded else None
+            if following is not None:
+                self._membership, role = following, following.role
             limit = settings.election.request_timeout
             client = connect(
                 settings.url,
                 settings.options,
                 connect_timeout=limit,
                 read_timeout=limit,
+                key=LedgerKeys(settings.key).runs,
                 setting=settings.url_setting,
                 options_setting=settings.options_setting,
             )
-            self._dispatcher = Dispatcher(self.app, settings, client, ROLE, self._roster)
+            self._dispatcher = Dispatcher(self.app, settings, client, role, self._roster)
         return self._membership.join()
 
     def _stand_down(self, error: ClockAheadError) -> None:
@@ -163,7 +185,7 @@ class LeaderScheduler(Scheduler):
             self._dispatcher.start_over()
         return _REST
 
-    def _dispatch(self, leader: SafeLeader, token: int) -> float:
+    def _dispatch(self, leader: SafeLeader | Following, token: int) -> float:
         def may_go_on() -> bool:
             return not self._closed and leader.fencing_token == token
 

@@ -17,6 +17,7 @@ from celery_safe_leader._settings import spelling
 from celery_safe_leader._worker.announcements import Announcer
 from celery_safe_leader._worker.arrivals import guard_arrivals
 from celery_safe_leader._worker.calls import LoopCalls
+from celery_safe_leader._worker.embedded_keeper import keep_embedded_beat
 from celery_safe_leader._worker.endings import Endings
 from celery_safe_leader._worker.member import Member
 from celery_safe_leader._worker.queue import LeaderQueue
@@ -58,6 +59,7 @@ class LeaderElection(bootsteps.StartStopStep):
         with conf.as_improperly_configured(app):
             takes_part = settings.candidate and not no_leader
             self._member = Member(settings, _cold) if takes_part else None
+            self._keeper = keep_embedded_beat(consumer.controller, self._member, settings.ttl)
         self.queue = LeaderQueue(consumer, settings.queue, spelling(app.conf, "leader_queue"))
         guard_arrivals(app)
         self.leader = None if self._member is None else self._member.leader
@@ -106,6 +108,8 @@ class LeaderElection(bootsteps.StartStopStep):
             self._greet(consumer)
         if self._member is not None:
             self._member.elect()
+        if self._keeper is not None:
+            self._keeper.watch()
         self._calls.start()
         # In the loop, which has not begun: what is consumed before it would find no handler.
         self._calls.soon(self._follow)
@@ -137,6 +141,8 @@ class LeaderElection(bootsteps.StartStopStep):
             self._away.cancel()
         if self._drain is not None:
             self._drain.join(self._settings.ttl)
+        if self._keeper is not None:
+            self._keeper.end()
         if self._member is not None:
             self._member.close()
             # The connection for events is closed after this.
@@ -244,6 +250,8 @@ class LeaderElection(bootsteps.StartStopStep):
                 )
                 break
             time.sleep(_GLANCE)
+        if self._keeper is not None and not _cold():
+            self._keeper.end()  # it finishes its batch while it may
         self._member.close()
 
     def _running(self) -> bool:

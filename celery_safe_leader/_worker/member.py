@@ -15,6 +15,8 @@ __all__ = ["ROLE", "Member"]
 
 ROLE = "worker"
 """Which of the key's elections."""
+BROKER = "broker"
+"""Why a worker takes no part: it cannot reach the broker, or not yet."""
 _GLANCE = 0.1
 """Seconds between two looks at whether the process ends."""
 
@@ -47,16 +49,24 @@ class Member:
         self.tell: Callable[[Event], None] = lambda event: None
         """Told every event, once the board shows what it means."""
         self._board = Board(settings.key, self.leader.candidate_id)
+        self.board_path = self._board.path
+        """Where the children of this worker see who leads."""
         self._lock = threading.Lock()
+        self._away: set[str] = set()
         self._shown: Lease | None = None
         self._down = True
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def elect(self) -> None:
-        """Take part, if it does not yet."""
+    def elect(self, reason: str = BROKER) -> None:
+        """Take part, if it does not yet, and unless there is another reason to stay away.
+
+        Args:
+            reason: Why it took no part, which is over.
+        """
         with self._lock:
-            if self._closed or self.leader.active:
+            self._away.discard(reason)
+            if self._away or self._closed or self.leader.active:
                 return
             self._down = False
             self.leader.observe(self._observe)
@@ -67,8 +77,10 @@ class Member:
                 )
                 self._thread.start()
 
-    def resign(self) -> None:
-        """Take part no longer, and hand leadership over. ``elect()`` may follow."""
+    def resign(self, reason: str = BROKER) -> None:
+        """Take part no longer, and hand leadership over, until ``elect()`` with this reason."""
+        with self._lock:
+            self._away.add(reason)
         self._take_down()
         self.leader.stop()
 
