@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from celery import _state
+
+from tests.support.processes import Children
+from tests.support.rabbitmq import rabbitmq_urls
+from tests.support.servers import Server
+from tests.support.worker_fleet import WorkerFleet
 
 _MEASURED = pytest.StashKey[list[str]]()
 
@@ -13,6 +20,23 @@ _MEASURED = pytest.StashKey[list[str]]()
 def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Show a line in the summary."""
     return request.config.stash.setdefault(_MEASURED, []).append
+
+
+@pytest.fixture(params=["redis", *["amqp"] * bool(rabbitmq_urls())])
+def fleet(
+    request: pytest.FixtureRequest,
+    children: Children,
+    tmp_path: Path,
+    valkey_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[WorkerFleet]:
+    """Workers with leader-only tasks, by each kind of broker."""
+    # Keep the tasks of one test out of the apps of the next: Celery shares them for ever.
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+    broker = rabbitmq_urls()[0] if request.param == "amqp" else valkey_server.url
+    made = WorkerFleet(children, tmp_path, valkey_server, broker)
+    yield made
+    made.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

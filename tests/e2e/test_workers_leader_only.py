@@ -2,156 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-from celery import Celery, _state, chain, chord
+from celery import chain, chord
 from kombu.entity import Queue
 
 from tests.support.processes import Children, wait_until
-from tests.support.rabbitmq import rabbitmq_urls
 from tests.support.servers import Server
-from tests.support.workers import Worker, leader_of, write_worker_app
-
-TASKS = """
-from celery_safe_leader.tasks import current_leadership, leader_only
-
-def main_process():
-    return os.getpid() if POOL in ("solo", "threads", "gevent") else os.getppid()
-
-@app.task(name="below", bind=True, autoretry_for=(KeyError,), retry_kwargs={"countdown": 0.1})
-@leader_only
-def below(self, x):
-    leadership = current_leadership()
-    leadership.check()
-    if x == "retry" and not self.request.retries:
-        raise KeyError(x)
-    return [main_process(), leadership.token, leadership.remaining(), leadership.candidate_id, x]
-
-@leader_only(otherwise="skip")
-@app.task(name="above")
-def above(x):
-    return main_process()
-
-@leader_only(otherwise="fail")
-@shared_task(name="shared-" + SUFFIX)
-def shared(x):
-    return main_process()
-
-@app.task(name="total")
-def total(values):
-    return values
-
-@leader_only
-class Counted(app.Task):
-    name = "counted"
-
-    def run(self, x):
-        return main_process()
-
-counted = app.register_task(Counted())
-
-@app.task(name="long", acks_late=True)
-@leader_only
-def long():
-    leadership = current_leadership()
-    store.rpush("long", f"began {leadership.token}")
-    lost = leadership.lost.wait(20)
-    at = time.monotonic()
-    try:
-        leadership.check()
-    except Exception as error:
-        store.rpush("long", f"lost {at} {type(error).__name__}")
-        raise
-"""
+from tests.support.worker_fleet import WorkerFleet, blind
+from tests.support.workers import leader_of
 
 POOLS = ["prefork", "threads", "solo", "gevent"]
 
 
-class Fleet:
-    """Workers of one app, the app itself for calls, and the store of its marks."""
-
-    def __init__(self, children: Children, folder: Path, server: Server, broker: str) -> None:
-        self.children = children
-        self.folder = folder
-        self.server = server
-        self.broker = broker
-        self.workers: list[Worker] = []
-        self.store = redis.Redis.from_url(server.url)
-        self.suffix = uuid.uuid4().hex[:8]
-
-    def write(self, pool: str = "prefork", **settings: Any) -> Any:
-        """Write the app and import it, as a producer would."""
-        names = {
-            "task_default_queue": f"plain-{self.suffix}",
-            "leader_queue": f"{self.suffix}.leader.shop",
-            **settings,
-        }
-        more = f"POOL, SUFFIX = {pool!r}, {self.suffix!r}\n{TASKS}"
-        write_worker_app(self.folder, self.broker, self.server.url, more=more, **names)
-        spec = importlib.util.spec_from_file_location("app", self.folder / "app.py")
-        assert spec is not None
-        assert spec.loader is not None
-        self.app = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.app)
-        return self.app
-
-    def start(self, *arguments: str) -> Worker:
-        name = f"w{len(self.workers)}-{self.suffix}"
-        options = arguments if "-c" in arguments else ("-c", "2", *arguments)
-        worker = Worker(self.children, self.folder, *options, name=name)
-        self.workers.append(worker)
-        return worker
-
-    def start_two(self, *arguments: str) -> tuple[Worker, Worker]:
-        """Start two, and return leader and standby."""
-        for _ in range(2):
-            self.start(*arguments)
-        leader = leader_of(self.workers, 25)
-        (standby,) = (worker for worker in self.workers if worker is not leader)
-        standby.wait_ready()
-        return leader, standby
-
-    def close(self) -> None:
-        self.children.close()
-        self.store.close()
-        if self.broker.startswith("amqp"):
-            with Celery(broker=self.broker).connection_for_write() as connection:
-                for name in (f"plain-{self.suffix}", f"{self.suffix}.leader.shop"):
-                    connection.default_channel.queue_delete(name)
-                    connection.default_channel.exchange_delete(name)
-        app = getattr(self, "app", None)
-        if app is not None:
-            app.store.close()
-            app.app.close()
-
-
-@pytest.fixture(autouse=True)
-def _no_shared_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the tasks of one test out of the apps of the next: Celery shares them for ever."""
-    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
-
-
-@pytest.fixture(params=["redis", *["amqp"] * bool(rabbitmq_urls())])
-def fleet(
-    request: pytest.FixtureRequest, children: Children, tmp_path: Path, valkey_server: Server
-) -> Iterator[Fleet]:
-    broker = rabbitmq_urls()[0] if request.param == "amqp" else valkey_server.url
-    made = Fleet(children, tmp_path, valkey_server, broker)
-    yield made
-    made.close()
-
-
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", POOLS)
-def test_every_form_of_the_decorator_runs_on_the_leader_only(fleet: Fleet, pool: str) -> None:
+def test_every_form_of_the_decorator_runs_on_the_leader_only(fleet: WorkerFleet, pool: str) -> None:
     app = fleet.write(pool)
     leader, _ = fleet.start_two("-P", pool)
     results = [
@@ -165,11 +35,11 @@ def test_every_form_of_the_decorator_runs_on_the_leader_only(fleet: Fleet, pool:
     assert 0 < remaining <= 0.99
     # A retry goes back to the leader queue.
     assert app.below.delay("retry").get(timeout=20)[0] == leader.pid
-    assert fleet.store.llen(f"{fleet.suffix}.leader.shop") == 0
+    assert fleet.store.llen(fleet.queue) == 0
 
 
 @pytest.mark.timeout(120)
-def test_pool_children_that_were_spawned_see_the_leadership(fleet: Fleet) -> None:
+def test_pool_children_that_were_spawned_see_the_leadership(fleet: WorkerFleet) -> None:
     app = fleet.write(worker_pool_start_method="spawn")
     leader, _ = fleet.start_two("-c", "1")
     results = [app.above.delay(number) for number in range(4)]
@@ -177,11 +47,11 @@ def test_pool_children_that_were_spawned_see_the_leadership(fleet: Fleet) -> Non
 
 
 @pytest.mark.timeout(120)
-def test_calls_by_name_alone_are_forwarded(fleet: Fleet) -> None:
+def test_calls_by_name_alone_are_forwarded(fleet: WorkerFleet) -> None:
     app = fleet.write()
     leader, _ = fleet.start_two()
     # As from a producer that knows only the name: to the queue that every worker consumes.
-    queue = Queue(f"plain-{fleet.suffix}")
+    queue = Queue(fleet.plain)
     names = ("above", app.shared.name, "counted")
     results = [
         app.app.send_task(name, (number,), queue=queue.name)
@@ -194,12 +64,12 @@ def test_calls_by_name_alone_are_forwarded(fleet: Fleet) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_calls_wait_in_the_broker_while_nobody_leads(fleet: Fleet) -> None:
+def test_calls_wait_in_the_broker_while_nobody_leads(fleet: WorkerFleet) -> None:
     app = fleet.write()
     aside = fleet.start("--no-leader")
     aside.wait_ready()
     routed = app.counted.delay(1)
-    named = app.app.send_task("counted", (2,), queue=f"plain-{fleet.suffix}")
+    named = app.app.send_task("counted", (2,), queue=fleet.plain)
     aside.child.wait_for_line("Forwarded counted", 10)
     time.sleep(2)
     assert aside.child.output.count("Forwarded counted") == 1
@@ -209,16 +79,22 @@ def test_calls_wait_in_the_broker_while_nobody_leads(fleet: Fleet) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_that_must_not_consume_the_queue_does_so_for_a_moment_only(fleet: Fleet) -> None:
+def test_a_worker_that_must_not_consume_the_queue_does_so_for_a_moment_only(
+    fleet: WorkerFleet,
+) -> None:
     app = fleet.write()
-    aside = fleet.start("--no-leader")
-    aside.wait_ready()
-    queue = f"{fleet.suffix}.leader.shop"
-    assert app.app.control.add_consumer(queue, reply=True, timeout=5)
+    aside = [fleet.start("--no-leader", "-c", "1") for _ in range(2)]
+    for worker in aside:
+        worker.wait_ready()
+    control = app.app.control
+    control.add_consumer(fleet.queue)
+    control.broadcast("sneak", arguments={"queue": fleet.queue})
+    for worker in aside:
+        worker.child.wait_for_line(f"Refused to consume {fleet.queue}")
     result = app.counted.delay(1)
-    aside.child.wait_for_line("Gave a message back", 10)
+    wait_until(lambda: sum("Gave a message back" in w.child.output for w in aside), 10)
     time.sleep(2)
-    assert aside.child.output.count("Gave a message back") == 1
+    assert all(worker.child.output.count("Gave a message back") <= 1 for worker in aside)
     assert result.state == "PENDING"
     candidate = fleet.start()
     assert result.get(timeout=20) == candidate.pid
@@ -229,15 +105,15 @@ def test_a_worker_that_must_not_consume_the_queue_does_so_for_a_moment_only(flee
     ("task", "outcome"), [("above", [None, 1]), ("shared", "NotLeaderError"), ("counted", "run")]
 )
 def test_chords_and_chains_end_whatever_becomes_of_their_members(
-    fleet: Fleet, task: str, outcome: object
+    fleet: WorkerFleet, task: str, outcome: object
 ) -> None:
     app = fleet.write()
     # Children that do not see their worker's leadership: the worst that a guard can meet.
-    blind = fleet.start("-c", "1")
-    leader_of([blind], 25)
+    leader = fleet.start("-c", "1")
+    leader_of([leader], 25)
     member = getattr(app, task)
     if outcome != "run":
-        _blind(blind)
+        blind(leader)
     linked = chord([member.s(0), app.plain.s(1)], app.total.s()).delay()
     chained = chain(member.si(0), app.plain.si(2)).delay()
     if outcome == "NotLeaderError":
@@ -245,36 +121,45 @@ def test_chords_and_chains_end_whatever_becomes_of_their_members(
             with pytest.raises(Exception, match="does not lead"):
                 result.get(timeout=10)
     elif outcome == "run":
-        assert sorted(linked.get(timeout=10)) == [1, blind.pid]
+        assert sorted(linked.get(timeout=10)) == [1, leader.pid]
         assert chained.get(timeout=10) == 2
     else:
         assert sorted(linked.get(timeout=10), key=str) == [1, None]
         assert chained.get(timeout=10) == 2
 
 
-def _blind(worker: Worker) -> None:
-    """Remove the worker's file before its children have looked at it."""
-    (path,) = Path(tempfile.gettempdir()).glob(f"celery-safe-leader-{worker.pid}-*")
-    path.unlink()
+@pytest.mark.timeout(120)
+def test_chords_and_chains_end_whose_members_were_forwarded(fleet: WorkerFleet) -> None:
+    app = fleet.write()
+    leader = fleet.start("-c", "1", "-Q", f"other-{fleet.suffix}")
+    aside = fleet.start("-c", "1", "--no-leader")
+    leader_of([leader], 25)
+    # Sent by name, to a worker that never leads.
+    members = [app.app.signature("counted", (x,), queue=fleet.plain) for x in range(2)]
+    linked = chord(members, app.total.s()).delay()
+    chained = chain(members[0].clone(), app.plain.si(2)).delay()
+    assert linked.get(timeout=20) == [leader.pid, leader.pid]
+    assert chained.get(timeout=10) == 2
+    assert aside.child.output.count("Forwarded counted") == 3
 
 
 @pytest.mark.timeout(120)
-def test_a_message_that_nobody_can_run_goes_round_slowly(fleet: Fleet) -> None:
+def test_a_message_that_nobody_can_run_goes_round_slowly(fleet: WorkerFleet) -> None:
     app = fleet.write()
-    blind = fleet.start("-c", "1")
-    leader_of([blind], 25)
-    _blind(blind)
+    leader = fleet.start("-c", "1")
+    leader_of([leader], 25)
+    blind(leader)
     app.counted.delay(1)
-    blind.child.wait_for_line("for the 1. time", 10)
+    leader.child.wait_for_line("for the 1. time", 10)
     began = time.monotonic()
     time.sleep(5)
-    passes = blind.child.output.count("Forwarded counted")
+    passes = leader.child.output.count("Forwarded counted")
     assert 2 <= passes <= 2 + 2 * (time.monotonic() - began) / 3
-    assert "cannot see whether its worker leads shop:worker" in blind.child.output
+    assert "cannot see whether its worker leads shop:worker" in leader.child.output
 
 
 @pytest.mark.timeout(120)
-def test_a_task_notices_the_end_of_its_leadership(fleet: Fleet) -> None:
+def test_a_task_notices_the_end_of_its_leadership(fleet: WorkerFleet) -> None:
     app = fleet.write()
     leader = fleet.start()
     leader_of([leader], 25)
@@ -302,7 +187,7 @@ def eagerly(app: Any) -> Any:
 def test_without_a_worker_the_body_runs_and_nothing_is_sent(
     call: Callable[[Any], Any], children: Children, tmp_path: Path, valkey_server: Server
 ) -> None:
-    fleet = Fleet(children, tmp_path, valkey_server, valkey_server.url)
+    fleet = WorkerFleet(children, tmp_path, valkey_server, valkey_server.url)
     app = fleet.write()
     assert call(app) > 0
     with pytest.raises(Exception, match="no leader-only task of a worker runs here"):
