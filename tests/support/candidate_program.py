@@ -153,6 +153,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     options = {"redis": given.url, "key": given.key, "ttl": given.ttl, "wait": given.wait}
+    options |= json.loads(os.environ.get("CANDIDATE_MORE", "{}"))
     shell: Shell = BlockingShell(options) if given.shell == "blocking" else AsyncioShell(options)
     ended = threading.Event()
 

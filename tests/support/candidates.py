@@ -6,7 +6,7 @@ import itertools
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +50,12 @@ class Candidate:
         wait: float,
         shell: str = "blocking",
         name: str = "candidate",
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         program = "tests.support.candidate_program"
         argv = [shell, url, key, str(ttl), str(wait)]
-        env = {"PYTHONWARNINGS": "error::ResourceWarning"}
+        env = {"PYTHONWARNINGS": "error::ResourceWarning", "CANDIDATE_MORE": json.dumps(more or {})}
         self.child: Child = children.module(program, *argv, env=env, name=name)
         self.paused = False
         self.ended = False
