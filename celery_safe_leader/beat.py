@@ -24,7 +24,7 @@ from celery_safe_leader._beat.orphans import end_with_parent
 from celery_safe_leader._beat.roster import Roster
 from celery_safe_leader._store.connect import connect
 from celery_safe_leader._store.keys import LedgerKeys
-from celery_safe_leader._worker.embedded import Following, follow_worker
+from celery_safe_leader._worker.embedded import Following, follow_worker, move_in
 from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["LeaderScheduler"]
@@ -148,6 +148,8 @@ class LeaderScheduler(Scheduler):
 
     def _begin_embedded(self, sender: Any, **_: Any) -> None:
         self._embedded = sender.scheduler is self
+        if self._embedded:
+            move_in(self.app)
 
     def _take_part(self) -> SafeLeader | Following:
         if self._dispatcher is None:

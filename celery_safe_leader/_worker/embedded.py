@@ -11,6 +11,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
+
+import celery.app.base
+from billiard import get_start_method
 
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._runtime.clock import SystemClock
@@ -20,7 +24,7 @@ from celery_safe_leader._worker.embedded_pulse import Pulse
 from celery_safe_leader._worker.member import ROLE
 from celery_safe_leader.conf import LeaderSettings
 
-__all__ = ["Following", "follow_worker"]
+__all__ = ["Following", "follow_worker", "move_in"]
 
 logger = logging.getLogger("celery_safe_leader.beat")
 
@@ -158,3 +162,26 @@ def follow_worker(settings: LeaderSettings) -> Following | None:
         # At a terminal, Ctrl-C reaches both. The worker decides when its beat ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return following
+
+
+def move_in(app: Any) -> None:
+    """Do for an embedded beat in a fresh interpreter what Celery does for pool processes alone.
+
+    Otherwise it knows no task, so that entries are sent by name without their tasks' options, and
+    its log has no handler. (As ``process_initializer`` of celery/concurrency/prefork.py, read in
+    5.4.0, 5.5.3, 5.6.0 and 5.7.0.)
+    """
+    if get_start_method() == "fork":
+        return
+    # Tasks then belong to this app, and not to the one that their module makes anew.
+    os.environ["FORKED_BY_MULTIPROCESSING"] = "1"
+    celery.app.base.USING_EXECV = True
+    app.loader.import_default_modules()
+    app.set_default()
+    app.set_current()
+    app.log.setup(
+        int(os.environ.get("CELERY_LOG_LEVEL") or 0),
+        os.environ.get("CELERY_LOG_FILE") or None,
+        bool(os.environ.get("CELERY_LOG_REDIRECT")),
+        os.environ.get("CELERY_LOG_REDIRECT_LEVEL"),
+    )
