@@ -38,6 +38,7 @@ class Proxy:
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -98,12 +99,19 @@ class Proxy:
 
     def refuse(self) -> None:
         """Stop listening: new connections are refused, present ones stay."""
-        self._do(self._close_listener)
+        asyncio.run_coroutine_threadsafe(self._close_listener(), self._loop).result(10)
 
-    def _close_listener(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+    async def _close_listener(self) -> None:
+        if self._listener is None:
+            return
+        for listening in self._listener.sockets:
+            self._loop.remove_reader(listening.fileno())
+        # Who was accepted a moment ago comes in first: a closed server would leave the socket open.
+        current = asyncio.current_task()
+        while coming := asyncio.all_tasks() - self._tasks - {current}:
+            await asyncio.gather(*coming, return_exceptions=True)
+        self._listener.close()
+        self._listener = None
 
     def accept(self) -> None:
         """Listen again after ``refuse()``."""
@@ -149,6 +157,9 @@ class Proxy:
         return Link(self._settings, self._add, self._links.discard).client
 
     def _add(self, link: Link) -> None:
+        if self._closed:
+            link.cut()
+            return
         self._links.add(link)
         if self._settings.black_hole:
             link.die()
@@ -181,13 +192,15 @@ class Proxy:
         self._loop.close()
 
     async def _shut_down(self) -> None:
-        self._close_listener()
+        self._closed = True
+        await self._close_listener()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._cut()
-        # Aborted transports close their sockets in the loop's next round.
-        await asyncio.sleep(0)
+        # Aborted transports close their sockets in the loop's next rounds.
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     def __enter__(self) -> Proxy:
         return self
