@@ -1,0 +1,172 @@
+"""``celery worker -B``: of any number, the beat of the elected worker dispatches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.chaos import MICROSECONDS, problems
+from tests.support.embedded import Crew, alive
+from tests.support.processes import wait_until
+from tests.support.servers import Server
+
+TTL = 1.0
+WAIT = 0.2
+TAKEOVER = 1.01 * TTL + WAIT + 1.0
+"""Seconds from the death of the leading worker to the next run."""
+STEPS = {"often": 0.25, "seldom": 0.9}
+
+
+@pytest.fixture
+def crew(tmp_path: Path, valkey_server: Server) -> Iterator[Crew]:
+    with Crew(tmp_path, valkey_server.url, STEPS, leader_ttl=TTL, leader_wait=WAIT) as made:
+        yield made
+
+
+def check_runs(crew: Crew) -> int:
+    """Check that each moment so far was served once; return how many runs that took."""
+    until = time.time_ns() // 1000 - MICROSECONDS
+    crew.wait_served(until)
+    runs = crew.executions()
+    assert problems(runs, crew.grids, until) == []
+    assert crew.complaints() == []
+    return len(runs)
+
+
+@pytest.mark.quiet
+@pytest.mark.parametrize(
+    "pool",
+    ["prefork", pytest.param("threads", marks=pytest.mark.long),
+     pytest.param("solo", marks=pytest.mark.long)],
+)  # fmt: skip
+def test_another_workers_beat_goes_on_whatever_becomes_of_the_leading_one(
+    crew: Crew, measured: Callable[[str], None], pool: str
+) -> None:
+    crew.start_crew(3, "-P", pool)
+
+    first = crew.dispatching()
+    token = crew.token()
+    told = time.time()
+    first.child.signal(signal.SIGTERM)
+    handover = crew.wait_run(told, other_than=token).began - told
+    assert first.child.wait(30) == 0, first.child.output
+    assert not alive(first.beats[0])
+    # Celery itself notices a signal within a second, and a run is due each quarter of one.
+    assert handover < 2.0
+
+    second = crew.dispatching(other_than=[first])
+    token = crew.token()
+    killed = time.time()
+    os.kill(second.beats[0], signal.SIGKILL)
+    second.child.wait_for_line("was killed by SIGKILL. This worker hands leadership over")
+    without_beat = crew.wait_run(killed, other_than=token).began - killed
+    assert without_beat < 1.0
+    assert second.wait_beat(2) != second.beats[0]
+
+    third = crew.dispatching(other_than=[first, second])
+    token = crew.token()
+    beat, killed = third.beats[0], time.time()
+    third.child.signal(signal.SIGKILL)
+    wait_until(lambda: not alive(beat), 10, "the end of the beat")
+    orphan = time.time() - killed
+    assert orphan < 1.0
+    takeover = crew.wait_run(killed, other_than=token).began - killed
+    assert takeover < TAKEOVER
+    assert crew.dispatching(other_than=[first, third]) is second
+
+    count = check_runs(crew)
+    measured(
+        f"worker -B x 3 ({pool}): next run {handover:.2f} s after SIGTERM of the leading worker, "
+        f"{without_beat:.2f} s after SIGKILL of its beat alone, {takeover:.2f} s after its SIGKILL "
+        f"(limit {TAKEOVER:.2f} s), its beat gone after {orphan:.2f} s; {count} runs, none lost "
+        f"or executed twice"
+    )
+
+
+@pytest.mark.long
+def test_a_beat_that_stands_still_is_replaced(crew: Crew) -> None:
+    crew.start_crew(2)
+    leading = crew.dispatching()
+    os.kill(leading.beats[0], signal.SIGSTOP)
+    leading.child.wait_for_line("gave no sign of life for 5 s, and is killed", 15)
+    assert crew.dispatching(5, other_than=[leading]).child.running
+    wait_until(lambda: not alive(leading.beats[0]), 5, "the end of the beat that stood still")
+    assert alive(leading.wait_beat(2))
+    check_runs(crew)
+
+
+@pytest.mark.long
+def test_a_worker_that_stands_still_dispatches_no_longer(crew: Crew) -> None:
+    # Its beat runs on, and must not believe any longer than the lease lasts.
+    crew.start_crew(2)
+    leading = crew.dispatching()
+    token = crew.token()
+    stopped = time.time()
+    leading.child.pause()
+    other = crew.dispatching(other_than=[leading])
+    assert crew.wait_run(stopped + TTL, other_than=token).began - stopped < TAKEOVER
+    leading.child.wait_for_line("embedded beat stands by")
+    leading.child.resume()
+    leading.child.wait_for_line("Demoted: no longer leader")
+    assert other.leads
+    check_runs(crew)
+
+
+@pytest.mark.long
+def test_the_beat_works_on_while_leader_only_tasks_finish(
+    tmp_path: Path, valkey_server: Server
+) -> None:
+    more = """
+from celery_safe_leader import leader_only
+
+@app.task(name="shop.long")
+@leader_only
+def long():
+    print("LONG began")
+    time.sleep(6)
+"""
+    with Crew(
+        tmp_path, valkey_server.url, STEPS, leader_ttl=TTL, leader_wait=WAIT, more=more
+    ) as crew:
+        crew.start_crew(2)
+        leading = crew.dispatching()
+        crew.call("shop.long", queue="leader.shop")
+        leading.child.wait_for_line("LONG began")
+        token = crew.token()
+        leading.child.signal(signal.SIGTERM)
+        leading.child.wait_for_line("Warm shutdown")
+        assert crew.wait_run(time.time() + 2).token == token
+        assert leading.child.wait(30) == 0, leading.child.output
+        assert crew.wait_run(time.time()).token > token
+        assert "succeeded" in leading.child.output
+        check_runs(crew)
+
+
+@pytest.mark.long
+def test_spawned_beats_follow_their_workers_too(tmp_path: Path, valkey_server: Server) -> None:
+    with Crew(
+        tmp_path,
+        valkey_server.url,
+        STEPS,
+        leader_ttl=TTL,
+        leader_wait=WAIT,
+        worker_pool_start_method="spawn",
+    ) as crew:
+        crew.start_crew(2)
+        # Whether the first one is forked or spawned, the second is spawned.
+        for worker in crew.crew:
+            os.kill(worker.beats[0], signal.SIGKILL)
+        for worker in crew.crew:
+            worker.wait_beat(2)
+        leading = crew.dispatching()
+        token, beat, killed = crew.token(), leading.beats[-1], time.time()
+        leading.child.signal(signal.SIGKILL)
+        wait_until(lambda: not alive(beat), 5, "the end of the beat")
+        assert time.time() - killed < 1.0
+        assert crew.wait_run(killed, other_than=token).token > token
+        check_runs(crew)
