@@ -1,0 +1,81 @@
+"""Which releases are tried together, and with which tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CELERY", "REDIS", "ROWS", "TESTS", "Row", "grid"]
+
+CELERY = ("5.4", "5.5", "5.6", "5.7")
+"""Minor releases. Each meets kombu's release of the same number, as in a lock file of its time."""
+REDIS = ("5", "6", "7", "8")
+"""Major releases of redis-py."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One set of releases."""
+
+    name: str
+    celery: str
+    """``==`` follows by itself: ``5.4.*`` or ``5.4.0``."""
+    kombu: str
+    redis: str
+    python: str = ""
+    """Such as ``3.12``; empty for the Python that runs this."""
+    extra: bool = True
+    """Whether Celery's own extra ``redis`` has to agree. RabbitMQ's users do without."""
+
+    @property
+    def requirements(self) -> list[str]:
+        """For pip."""
+        celery = "celery[redis]" if self.extra else "celery"
+        return [f"{celery}=={self.celery}", f"kombu=={self.kombu}", f"redis=={self.redis}"]
+
+
+def _pair(celery: str, redis: str, *, extra: bool = True, python: str = "") -> Row:
+    name = f"celery{celery}-redis{redis}"
+    name += ("" if extra else "-no-extra") + (f"-py{python}" if python else "")
+    return Row(name, f"{celery}.*", f"{celery}.*", f"{redis}.*", python, extra)
+
+
+def grid() -> list[Row]:
+    """Return every Celery with every redis-py; pip refuses many of these pairs."""
+    return [_pair(celery, redis) for celery in CELERY for redis in REDIS]
+
+
+ROWS: list[Row] = [
+    *grid(),
+    # The extra does not count for those whose broker is RabbitMQ. Of the pairs that it forbids,
+    # the extremes: the oldest Celery with the newest redis-py and the reverse, and one between.
+    _pair("5.4", "8", extra=False),
+    _pair("5.5", "7", extra=False),
+    _pair("5.7", "5", extra=False),
+    # The lowest of everything that pyproject.toml and Celery 5.4 allow.
+    Row("lowest", "5.4.0", "5.3.4", "5.0.0", extra=False),
+    # What pip chooses today for those who hold Celery back.
+    Row("celery5.4-kombu-newest", "5.4.*", "5.*", "5.*"),
+    # Other Pythons: the newest releases on each, the oldest on the oldest.
+    _pair("5.4", "5", python="3.10"),
+    _pair("5.7", "8", python="3.10"),
+    _pair("5.7", "8", python="3.12"),
+    _pair("5.7", "8", python="3.13"),
+]
+
+TESTS: list[str] = [
+    "tests/unit/test_connect.py",  # clients, also of the caller's
+    "tests/unit/beat/test_messages_like_stock.py",
+    "tests/unit/worker",
+    "tests/contract/test_stores.py",
+    "tests/contract/test_ledger_write.py",
+    "tests/integration/test_connect.py",
+    "tests/integration/test_connect_tls.py",
+    "tests/integration/test_leader_lifecycle.py",  # the election
+    "tests/integration/test_scheduler.py",  # beat with its ledger
+    "tests/integration/test_publisher_brokers.py",
+    "tests/integration/test_acceptance.py",  # a worker drops a second publication
+    "tests/e2e/test_dedup.py",
+    "tests/e2e/test_workers_election.py",
+    "tests/e2e/test_workers_leader_only.py",
+]
+"""What must hold with each release: the rest of the tests is about our code alone."""
