@@ -105,6 +105,8 @@ def _mark(target: Any, rules: Rules) -> Any:
             "@leader_only", f"on {target!r}", "on a function, a task or a task class"
         )
     _for_each_app(_prepare)
+    for app in _state._get_active_apps():
+        _prepare_soon(app)
     return target
 
 
@@ -142,6 +144,16 @@ def _for_each_app(action: Callable[[Celery], None]) -> None:
     for app in _state._get_active_apps():
         if app.finalized:
             action(app)
+
+
+def _prepare_soon(app: Celery) -> None:
+    """Prepare an app before it sends anything: who only sends may never finalize it."""
+    if app.configured:
+        _prepare(app)
+    else:
+        app.on_after_configure.connect(
+            lambda sender, **_: _prepare(sender), weak=False, dispatch_uid=id(_prepare)
+        )
 
 
 def _prepare(app: Celery) -> None:

@@ -122,8 +122,9 @@ def _revocable(base: Any) -> Any:
             super().on_accepted(pid, time_accepted)
 
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-            error = self.leadership_lost
-            if error is None or not isinstance(exc_info.exception, WorkerLostError):
+            error, found = self.leadership_lost, exc_info.exception
+            found = getattr(found, "exc", found)  # as billiard wraps it
+            if error is None or not isinstance(found, WorkerLostError):
                 return super().on_failure(exc_info, *args, **kwargs)
             if hand_back(self.task, rules_of(self.task)):
                 state.task_ready(self)

@@ -35,6 +35,7 @@ class Place:
         self.election = f"{self.key}:worker"
         self._variable = variable(self.key)
         self._reader: BoardReader | None = None
+        self._last: Lease | None = None
         queues = app.amqp.queues
         if self.queue not in queues:
             # A retry names it, and apps may refuse queues that they do not know.
@@ -48,9 +49,10 @@ class Place:
             # Not looked for yet, or of a worker that has ended in this process.
             reader = self._reader = self._open()
             found = None if reader is None else reader.read()
-        if found is None or not _CLOCK.before(found[1].deadline):
+        if found is None:
             return None
-        return found
+        self._last = found[1]
+        return found if _CLOCK.before(found[1].deadline) else None
 
     def remaining(self, token: int) -> float:
         """Return the seconds that the lease of a token lasts at least."""
@@ -61,11 +63,11 @@ class Place:
 
     def why_lost(self, token: int) -> str:
         """Return why leadership under a token is over, for people."""
-        found = None if self._reader is None else self._reader.read()
-        if found is None:
-            return "the worker gave it up"
-        if found[1].fencing_token != token:
+        found, last = self.read(), self._last
+        if found is not None:
             return f"elected again under token {found[1].fencing_token}"
+        if last is not None and last.fencing_token == token and _CLOCK.before(last.deadline):
+            return "the worker gave it up"
         return "the lease is over: no renewal was confirmed in time"
 
     def _open(self) -> BoardReader | None:

@@ -1,0 +1,223 @@
+"""``revoke_on_loss``: a running task ends with the leadership under which it began."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery, _state
+
+from celery_safe_leader.errors import LeadershipLostError
+from tests.support.processes import Children, wait_until
+from tests.support.proxy import Proxy
+from tests.support.rabbitmq import rabbitmq_urls
+from tests.support.servers import Server
+from tests.support.workers import Worker, leader_of, write_worker_app
+
+OVER = "the lease is over: no renewal was confirmed in time"
+TASKS = """
+from celery_safe_leader._worker import endings
+from celery_safe_leader.tasks import current_leadership, leader_only
+
+endings.GRACE = 0.7
+
+def begin(name):
+    token = current_leadership().token
+    return token, store.rpush(name, f"{os.getpid()} {token}")
+
+@app.task(name="once")
+@leader_only(revoke_on_loss=True)
+def once():
+    begin("once")
+    time.sleep(60)
+
+@app.task(name="again", acks_late=True)
+@leader_only(revoke_on_loss=True)
+def again():
+    token, runs = begin("again")
+    if runs == 1:
+        time.sleep(60)
+    return token
+
+@app.task(name="skipped", acks_late=True)
+@leader_only(otherwise="skip", revoke_on_loss=True)
+def skipped():
+    begin("skipped")
+    time.sleep(60)
+
+@app.task(name="stubborn")
+@leader_only(revoke_on_loss=True)
+def stubborn():
+    begin("stubborn")
+    while True:
+        try:
+            time.sleep(60)
+        except Exception:
+            store.rpush("stubborn", "swallowed")
+
+@app.task(name="stubborn_again", acks_late=True)
+@leader_only(revoke_on_loss=True)
+def stubborn_again():
+    token, runs = begin("stubborn_again")
+    while runs == 1:
+        try:
+            time.sleep(60)
+        except Exception:
+            pass
+    return token
+"""
+
+
+class Stage:
+    """Workers whose election can be cut off from Redis, and the app for calls."""
+
+    def __init__(self, children: Children, folder: Path, server: Server, broker: str) -> None:
+        self._children = children
+        self._folder = folder
+        self._server = server
+        self._broker = broker
+        self._suffix = uuid.uuid4().hex[:8]
+        self.link = Proxy(server.port)
+        self.store = redis.Redis.from_url(server.url)
+        self.workers: list[Worker] = []
+        self.module: Any = None
+
+    def write(self, **settings: Any) -> Any:
+        names = {
+            "task_default_queue": f"plain-{self._suffix}",
+            "leader_queue": f"{self._suffix}.leader.shop",
+            "leader_url": self.link.url(),
+            **settings,
+        }
+        write_worker_app(self._folder, self._broker, self._server.url, more=TASKS, **names)
+        spec = importlib.util.spec_from_file_location("app", self._folder / "app.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self.module = module
+        return module
+
+    def start(self, *arguments: str) -> Worker:
+        name = f"w{len(self.workers)}-{self._suffix}"
+        worker = Worker(self._children, self._folder, *arguments, name=name)
+        self.workers.append(worker)
+        return worker
+
+    def marks(self, name: str) -> list[str]:
+        return [mark.decode() for mark in self.store.lrange(name, 0, -1)]  # type: ignore[union-attr]
+
+    def wait_begun(self, name: str, runs: int = 1) -> None:
+        wait_until(lambda: len(self.marks(name)) >= runs, 20, f"{runs} runs of {name}")
+
+    def close(self) -> None:
+        self._children.close()
+        self.link.close()
+        self.store.close()
+        if self._broker.startswith("amqp"):
+            with Celery(broker=self._broker).connection_for_write() as connection:
+                for name in (f"plain-{self._suffix}", f"{self._suffix}.leader.shop"):
+                    connection.default_channel.queue_delete(name)
+                    connection.default_channel.exchange_delete(name)
+        if self.module is not None:
+            self.module.store.close()
+            self.module.app.close()
+
+
+@pytest.fixture(params=["redis", *["amqp"] * bool(rabbitmq_urls())])
+def stage(
+    request: pytest.FixtureRequest,
+    children: Children,
+    tmp_path: Path,
+    valkey_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Stage]:
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+    broker = rabbitmq_urls()[0] if request.param == "amqp" else valkey_server.url
+    made = Stage(children, tmp_path, valkey_server, broker)
+    yield made
+    for worker in made.workers:
+        print(worker.name, worker.child.output, sep="\n")  # shown if the test has failed
+    made.close()
+
+
+def failed(result: Any) -> LeadershipLostError:
+    with pytest.raises(LeadershipLostError) as caught:
+        result.get(timeout=20)
+    return caught.value
+
+
+@pytest.mark.timeout(120)
+def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Stage) -> None:
+    app = stage.write()
+    worker = stage.start("-c", "5")
+    leader_of([worker], 25)
+    tasks = (app.once, app.skipped, app.again, app.stubborn, app.stubborn_again)
+    once, skipped, again, stubborn, stubborn_again = (task.delay() for task in tasks)
+    for task in tasks:
+        stage.wait_begun(task.name)
+    stage.link.black_hole()
+    error = failed(once)
+    assert (error.key, error.reason) == ("shop:worker", OVER)
+    assert stage.marks("once")[0].split()[1] == str(error.fencing_token)
+    # acks_late does not bring a task back whose rule it is to be left out.
+    assert failed(skipped).args == error.args
+    wait_until(lambda: again.state == "RETRY", 10, "the mark in the result")
+    assert isinstance(again.result, LeadershipLostError)
+    # These two swallow the error, and are ended with their processes; the others are let alone.
+    wait_until(lambda: "swallowed" in stage.marks("stubborn"), 5, "the interruption")
+    assert app.plain.delay(1).get(timeout=20) == 1
+    assert failed(stubborn).args == error.args
+    wait_until(lambda: stubborn_again.state == "RETRY", 10, "the mark in the result")
+    assert worker.child.output.count("is ended") == 2
+    # Nobody leads: the messages wait in the broker.
+    assert len(stage.marks("again")) == len(stage.marks("stubborn_again")) == 1
+    stage.link.heal()
+    assert again.get(timeout=20) == stubborn_again.get(timeout=20) > error.fencing_token
+    runs = [len(stage.marks(name)) for name in ("once", "skipped", "again", "stubborn_again")]
+    assert runs == [1, 1, 2, 2]
+    assert worker.child.output.count("Ended ") == 3
+
+
+@pytest.mark.timeout(120)
+def test_a_planned_handover_ends_what_outlasts_the_patience(stage: Stage) -> None:
+    app = stage.write(leader_drain_timeout=0.5)
+    for _ in range(2):
+        stage.start("-c", "3")
+    leader = leader_of(stage.workers, 25)
+    (other,) = (worker for worker in stage.workers if worker is not leader)
+    other.wait_ready()
+    tasks = (app.once, app.again, app.stubborn_again)
+    once, again, stubborn = (task.delay() for task in tasks)
+    for task in tasks:
+        stage.wait_begun(task.name)
+    leader.child.signal(signal.SIGTERM)
+    error = failed(once)
+    assert error.reason == "the worker gave it up"
+    assert again.get(timeout=20) == stubborn.get(timeout=20) > error.fencing_token
+    assert [len(stage.marks(task.name)) for task in tasks] == [1, 2, 2]
+    assert leader.child.wait(20) == 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("stage", ["redis"], indirect=True)
+def test_the_solo_pool_interrupts_its_task_as_well(stage: Stage) -> None:
+    app = stage.write()
+    worker = stage.start("-P", "solo")
+    leader_of([worker], 25)
+    again = app.again.delay()
+    stage.wait_begun("again")
+    stage.link.black_hole()
+    wait_until(lambda: again.state == "RETRY", 10, "the mark in the result")
+    stage.link.heal()
+    assert again.get(timeout=20) > 0
+    once = app.once.delay()
+    stage.wait_begun("once")
+    stage.link.black_hole()
+    assert failed(once).reason == OVER
