@@ -74,7 +74,7 @@ class TopologyStage:
                 self._url, options = self.group.url, self.group.options
             else:
                 self.cluster = cleanup.enter_context(Cluster(self.kind, password=password))
-                self._url, options = self.cluster.url, {}
+                self._url, options = self.cluster.url(LEASE), {}
             self._more: dict[str, Any] = {"options": options, "wait_replicas": self.wait_replicas}
             self._children = Children()
             cleanup.callback(self._children.close)

@@ -120,12 +120,16 @@ class Cluster:
         self._wait(lambda node: node.info().get("cluster_state") == "ok")
         self._wait(lambda node: node.role() == "master" or node._follows())
 
-    @property
-    def url(self) -> str:
-        """``redis+cluster://…`` with one master and one replica of another as seeds."""
+    def seeds(self, key: str) -> list[Node]:
+        """Return the replicas of the masters that do not have a key's slot."""
+        master = self.master_of(key)
+        return [self.replica_of(node) for node in self.nodes[:_MASTERS] if node is not master]
+
+    def url(self, key: str) -> str:
+        """``redis+cluster://…`` with those nodes, so that the key's own has to be found."""
         login = f":{self.password}@" if self.password else ""
-        seeds = (self.nodes[0], self.nodes[-1])
-        return f"redis+cluster://{login}" + ",".join(f"127.0.0.1:{node.port}" for node in seeds)
+        nodes = ",".join(f"127.0.0.1:{node.port}" for node in self.seeds(key))
+        return f"redis+cluster://{login}{nodes}"
 
     @staticmethod
     def slot_of(key: str) -> int:

@@ -178,8 +178,10 @@ class SentinelGroup:
         master = self.master
         return [server for server in self.servers if server is not master and server.running]
 
-    def wait_failed_over(self, former: Server, timeout: float = 30.0) -> float:
-        """Wait until another server is the master; return the moment."""
+    def wait_failed_over(
+        self, former: Server, timeout: float = 30.0, *, replicas: int = 0
+    ) -> float:
+        """Wait until another server is the master, and so many follow it; return the moment."""
 
         def promoted() -> bool:
             return any(s is not former and _is_master(s) for s in self.servers if s.running)
@@ -189,6 +191,9 @@ class SentinelGroup:
 
         wait_until(promoted, timeout, lambda: f"a promotion: {self._logs()}", interval=0.02)
         wait_until(names, timeout, lambda: f"Sentinels that agree: {self._logs()}", interval=0.02)
+        master = self.master
+        with master.client() as client:
+            wait_until(lambda: _followers(client) >= replicas, timeout, f"{replicas} replicas")
         return time.monotonic()
 
     def fail_over(self) -> None:
@@ -215,6 +220,11 @@ def _told(client: redis.Redis) -> bool:
         if "NOGOODSLAVE" in str(error) or "INPROG" in str(error):
             return False
         raise
+
+
+def _followers(client: redis.Redis) -> int:
+    info: dict[str, object] = client.info("replication")
+    return sum("online" in str(value) for name, value in info.items() if name.startswith("slave"))
 
 
 def _is_master(server: Server) -> bool:
