@@ -69,7 +69,11 @@ class Following:
         self.candidate_id = ""
         """Of the worker, once it has led."""
         threading.Thread(target=self._live, name="leader:pulse", daemon=True).start()
-        logger.info("This embedded beat follows its worker in the election %s", self._election)
+        logger.info(
+            "This embedded beat (pid %d) follows its worker in the election %s",
+            os.getpid(),
+            self._election,
+        )
 
     def join(self) -> Following:
         """Say in the log if the worker leads since the last call, or no longer; do no IO."""

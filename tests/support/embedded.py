@@ -20,13 +20,7 @@ from tests.support.processes import Child, wait_until
 __all__ = ["SCHEDULER", "Crew", "WorkerWithBeat", "alive"]
 
 SCHEDULER = "celery_safe_leader.LeaderScheduler"
-_SAY_PID = """
-from celery.signals import beat_embedded_init
-
-@beat_embedded_init.connect
-def say_pid(**fields):
-    print(f"BEAT {os.getpid()}")
-"""
+_BEAT = re.compile(r"This embedded beat \(pid (\d+)\) follows")
 _STANDING = ("dispatches now", "embedded beat stands by", "Demoted: ")
 
 
@@ -54,7 +48,7 @@ class WorkerWithBeat:
     @property
     def beats(self) -> list[int]:
         """Pids of all beats that it started."""
-        return [int(found) for found in re.findall(r"BEAT (\d+)", self.child.output)]
+        return [int(found) for found in _BEAT.findall(self.child.output)]
 
     def wait_beat(self, count: int = 1) -> int:
         """Wait for the pid of its first, second, … beat."""
@@ -79,7 +73,7 @@ class Crew(Fleet):
             server,
             server,
             steps,
-            more=_SAY_PID + more,
+            more=more,
             beat_scheduler=SCHEDULER,
             broker_connection_retry_on_startup=True,
             **settings,
