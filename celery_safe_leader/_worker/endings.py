@@ -66,8 +66,7 @@ class Endings:
         """Say once what this pool cannot do."""
         if self._tasks and self._kind() not in ("prefork", "solo"):
             logger.warning(
-                "The pool %s cannot interrupt a task: revoke_on_loss does not end %s. Use the "
-                "pools prefork or solo, or call current_leadership().check() in the task",
+                "The pool %s cannot interrupt a task: revoke_on_loss does not end %s",
                 self._kind(),
                 ", ".join(self._tasks),
             )

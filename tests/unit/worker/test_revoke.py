@@ -269,4 +269,4 @@ def test_a_pool_that_cannot_interrupt_is_warned_of(
     endings.greet()
     lines = [line for line in caplog.messages if "cannot interrupt" in line]
     assert len(lines) == warned
-    assert all(f"pool {pool} " in line and " end bare." in line for line in lines)
+    assert all(f"pool {pool} " in line and line.endswith(" end bare") for line in lines)
