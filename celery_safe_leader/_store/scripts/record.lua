@@ -51,18 +51,20 @@ end
 
 -- Write the record and return it as read() would.
 local function write(key, epoch, holder, token, renewal, ttl)
-  -- Never without the key: while a slot of a cluster migrates, the node that has it creates none,
-  -- and what a script deleted would be lost.
+  -- Not without the key for a moment: while a slot of a cluster migrates, the node that has it
+  -- creates none, and what a script deleted would be lost. Foreign fields go all the same.
+  if redis.call('HLEN', key) > 6 then
+    redis.call('DEL', key)
+  end
+  -- Long: an election that nobody takes part in any more goes away one day. First: a server that is
+  -- out of memory lets a script go on that has begun to write, but not begin with what may grow.
+  local life = digits(math.max(604800000, 10 * ttl))
+  local there = redis.call('PEXPIRE', key, life) == 1
   redis.call('HSET', key, 'holder', holder, 'token', digits(token), 'renewal', renewal,
     'resigned', '0', 'ttl', digits(ttl), 'epoch', epoch)
-  if redis.call('HLEN', key) > 6 then
-    local ours = { holder = 1, token = 1, renewal = 1, resigned = 1, ttl = 1, epoch = 1 }
-    for _, field in ipairs(redis.call('HKEYS', key)) do
-      if not ours[field] then redis.call('HDEL', key, field) end
-    end
+  if not there then
+    redis.call('PEXPIRE', key, life)
   end
-  -- Long: an election that nobody takes part in any more goes away one day.
-  redis.call('PEXPIRE', key, digits(math.max(604800000, 10 * ttl)))
   return read(key, epoch)
 end
 
