@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from celery.signals import beat_embedded_init
+
 from celery_safe_leader._beat.aside import Aside, Job
 from celery_safe_leader._beat.gated import WithheldError
 from celery_safe_leader._beat.membership import Membership
+from celery_safe_leader._beat.orphans import end_with_parent
 from celery_safe_leader.conf import LeaderSettings
 
 __all__ = ["Standing"]
@@ -23,6 +26,8 @@ class Standing:
         self.settings = settings
         self.membership = Membership(settings)
         self.aside = Aside("leader:scheduler")
+        # Sent in the process of an embedded beat only.
+        beat_embedded_init.connect(end_with_parent)
         self._pristine: dict[str, Any] | None = None
         self.closed = False
         self.token = 0
