@@ -40,6 +40,8 @@ class SlotMaster:
         key: Any key of the slot.
     """
 
+    told_by_servers = True
+
     def __init__(self, seeds: Sequence[Address], key: str) -> None:
         self.slot = key_slot(key.encode())
         self._seeds = tuple(dict.fromkeys(seeds))

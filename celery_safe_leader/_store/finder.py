@@ -31,6 +31,9 @@ class Question(NamedTuple):
 class Finder(Protocol):
     """Finds a server. Does no IO: its questions are asked for it."""
 
+    told_by_servers: bool
+    """Whether a server that is the wrong one says so; else it has to be asked for now and then."""
+
     def search(self) -> Generator[Question, Any, Address]:
         """Yield questions, take their replies or errors, and return the address.
 
@@ -65,47 +68,76 @@ class Guide:
         self._arguments = {**arguments, **timeouts}
         # A question that is just asked may take a part for connecting and a part for the reply.
         self._latest = limit - 2 * part
+        self._interval = limit
+        self._next_check = 0.0
+
+    def due(self) -> bool:
+        """Tell, once in a while, that it is time to ask whether the server is still the right one.
+
+        Where Sentinels are told to fail over, the old master stays one for some seconds, and
+        keeps its clients, though nothing that they write there will last.
+        """
+        return not self.finder.told_by_servers and time.monotonic() >= self._next_check
+
+    def check(self) -> Address | None:
+        """Ask one alone, briefly; ``None`` if it does not know, which says nothing."""
+        try:
+            return self._find(latest=0.0)
+        except (redis.RedisError, OSError):
+            return None
+
+    async def check_async(self) -> Address | None:
+        """Do as :meth:`check`."""
+        try:
+            return await self._find_async(latest=0.0)
+        except (redis.RedisError, OSError):
+            return None
 
     def find(self) -> Address:
         """Search, and block meanwhile."""
-        with contextlib.closing(self._questions()) as questions:
-            outcome: Any = None
-            while True:
-                try:
-                    question = questions.send(outcome)
-                except StopIteration as found:
-                    address: Address = found.value
-                    return address
-                outcome = self._ask(question)
+        return self._find(self._latest)
 
     async def find_async(self) -> Address:
         """Search."""
-        with contextlib.closing(self._questions()) as questions:
+        return await self._find_async(self._latest)
+
+    def _find(self, latest: float) -> Address:
+        with contextlib.closing(self._questions(latest)) as questions:
             outcome: Any = None
             while True:
                 try:
                     question = questions.send(outcome)
                 except StopIteration as found:
-                    address: Address = found.value
-                    return address
+                    return _address(found.value)
+                outcome = self._ask(question)
+
+    async def _find_async(self, latest: float) -> Address:
+        with contextlib.closing(self._questions(latest)) as questions:
+            outcome: Any = None
+            while True:
+                try:
+                    question = questions.send(outcome)
+                except StopIteration as found:
+                    return _address(found.value)
                 outcome = await self._ask_async(question)
 
-    def _questions(self) -> Generator[Question, Any, Address]:
-        """Turn outcomes into what a finder expects, as long as there is time."""
+    def _questions(self, latest: float) -> Generator[Question, Any, Address]:
+        """Turn outcomes into what a finder expects; after ``latest`` seconds ask nobody else."""
         began = time.monotonic()
+        self._next_check = began + self._interval
         search = self.finder.search()
         try:
             question = next(search)
             while True:
                 outcome = yield question
-                if time.monotonic() - began > self._latest and isinstance(outcome, Exception):
-                    outcome = redis.TimeoutError(f"{outcome}; no time is left to ask another")
-                    self.finder.distrust()
-                    raise outcome
                 failed = isinstance(outcome, Exception)
+                if failed and time.monotonic() - began > latest:
+                    self.finder.distrust()
+                    raise redis.TimeoutError(f"{outcome}; no time is left to ask another")
                 question = search.throw(outcome) if failed else search.send(outcome)
         except StopIteration as found:
-            return _address(found.value)
+            address: Address = found.value
+            return address
 
     def _connection(self, address: Address) -> Any:
         host, port = address

@@ -25,6 +25,8 @@ class _Left:
     host: str
     port: int
     _left = False
+    _stands = False
+    """Whether a connection was made, and not closed since: by a guide's word."""
 
     @contextlib.contextmanager
     def _noticing(self) -> Iterator[None]:
@@ -65,18 +67,24 @@ class _Blocking(_Left):
         super().__init__(*args, **kwargs)
 
     def connect(self, *args: Any, **kwargs: Any) -> Any:
+        guide = self.guide
         if self._left:
             self.disconnect()
+        elif guide is not None and self._stands and guide.due():
+            address = guide.check()
+            if address not in (None, (self.host, self.port)):
+                self.disconnect()
         return super().connect(*args, **kwargs)  # type: ignore[misc]
 
     def disconnect(self, *args: Any, **kwargs: Any) -> Any:
-        self._left = False
+        self._left = self._stands = False
         return super().disconnect(*args, **kwargs)  # type: ignore[misc]
 
     def _connect(self) -> Any:
         if self.guide is None:
             return super()._connect()  # type: ignore[misc]
         self.host, self.port = self.guide.find()
+        self._stands = True
         try:
             return super()._connect()  # type: ignore[misc]
         except (redis.RedisError, OSError):
@@ -94,18 +102,24 @@ class _Async(_Left):
         super().__init__(*args, **kwargs)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        guide = self.guide
         if self._left:
             await self.disconnect()
+        elif guide is not None and self._stands and guide.due():
+            address = await guide.check_async()
+            if address not in (None, (self.host, self.port)):
+                await self.disconnect()
         return await super().connect(*args, **kwargs)  # type: ignore[misc]
 
     async def disconnect(self, *args: Any, **kwargs: Any) -> Any:
-        self._left = False
+        self._left = self._stands = False
         return await super().disconnect(*args, **kwargs)  # type: ignore[misc]
 
     async def _connect(self) -> Any:
         if self.guide is None:
             return await super()._connect()  # type: ignore[misc]
         self.host, self.port = await self.guide.find_async()
+        self._stands = True
         try:
             return await super()._connect()  # type: ignore[misc]
         except (redis.RedisError, OSError):
@@ -129,6 +143,8 @@ def located(connection_class: type[Any], *, asynchronous: bool) -> type[Any]:
 
 class _There:
     """A finder of one address, which a server has named for one request."""
+
+    told_by_servers = True
 
     def __init__(self, address: Address) -> None:
         self._address = address
