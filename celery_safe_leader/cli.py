@@ -1,4 +1,4 @@
-"""``celery -A proj leader status``: who leads, seen from outside.
+"""``celery -A proj leader …``: who leads, seen from outside, and what a Redis user needs.
 
 Being a command of Celery's, this module is imported before the command line is read: so it is
 here that ``celery … -- leader.ttl=3`` and ``celery inspect leader`` are made known to Celery.
@@ -13,9 +13,19 @@ import redis
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
+from celery_safe_leader._store.acl import (
+    CANDIDATE,
+    CLUSTER,
+    SENTINEL,
+    VIEWER,
+    key_patterns,
+    quoted,
+    setuser,
+)
 from celery_safe_leader._store.connect import connect
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.look import Sighting, look
+from celery_safe_leader._store.urls import scheme_of
 from celery_safe_leader._worker import inspection
 from celery_safe_leader.errors import StoreError
 
@@ -29,7 +39,7 @@ _POLL = 0.05
 
 @click.group(name="leader")
 def leader() -> None:
-    """Show who leads."""
+    """Show who leads, and which rights a Redis user needs."""
 
 
 @leader.command()
@@ -57,6 +67,46 @@ def status(context: click.Context) -> None:
     click.echo(f"{keys.election} at {settings.server}: {text}")
     if not alive:
         context.exit(1)
+
+
+@leader.command()
+@click.option("--user", default="celery-leader", show_default=True, help="Name of the Redis user.")
+@click.pass_context
+def acl(context: click.Context, user: str) -> None:
+    """Print the rights that beats and workers need in Redis.
+
+    Lines for redis-cli, for the key of this app: one user for beats and workers, one for who only
+    looks. Connects to nothing.
+    """
+    try:
+        settings = conf.read(context.obj.app)
+    except ImproperlyConfigured as exc:
+        raise click.ClickException(str(exc)) from exc
+    for line in rights(settings.key, settings.url, user):
+        click.echo(line)
+
+
+def rights(key: str, url: str, user: str) -> list[str]:
+    """Return what ``leader acl`` prints: comments begin with ``#``, all else is for redis-cli."""
+    patterns, user = key_patterns(key), quoted(user)
+    viewer = user[:-1] + '-viewer"' if user.endswith('"') else f"{user}-viewer"
+    scheme = scheme_of(url)
+    extra = CLUSTER if "cluster" in scheme else ()
+    lines = [
+        f"# Rights of the elections and the ledger of {quoted(key)}, for redis-cli. Set passwords.",
+        "# Beats and workers:",
+        setuser(user, patterns.written, (*CANDIDATE, *extra)),
+        "# Who only looks (celery leader status), Redis 7 and Valkey; Redis 6 wants ~ for %R~:",
+        setuser(viewer, patterns.seen, VIEWER, reads_only=True),
+    ]
+    if "sentinel" in scheme:
+        lines += ["# Beats and workers, at each Sentinel:", setuser(user, (), SENTINEL)]
+    return [
+        *lines,
+        "# No channel is used. Leave out +select for database 0 and +wait without",
+        "# leader_wait_replicas. Without +info it works, but see docs/redis-acl.md.",
+        "# Celery's broker and result backend, if they use the same Redis user, need more.",
+    ]
 
 
 def _watch(client: redis.Redis, keys: ElectionKeys) -> tuple[bool, str]:

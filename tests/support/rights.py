@@ -1,0 +1,58 @@
+"""Redis users with the rights that ``celery leader acl`` prints, or with one less."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+
+from celery_safe_leader.cli import rights
+from tests.support.servers import Server
+
+__all__ = ["denials", "printed", "url_of", "user_with"]
+
+
+def printed(key: str, url: str = "redis://h", user: str = "celery-leader") -> list[list[bytes]]:
+    """Return the printed lines, as words: for candidates, for viewers."""
+    lines = rights(key, url, user)
+    return [_words(line) for line in lines if not line.startswith("#")]
+
+
+def _words(line: str) -> list[bytes]:
+    """Take a line apart as redis-cli does."""
+    found = re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', line)
+    return [_unescaped(quoted) if quoted else plain.encode() for quoted, plain in found]
+
+
+def _unescaped(text: str) -> bytes:
+    def meant(match: re.Match[str]) -> str:
+        return chr(int(match[1], 16)) if match[1] else match[2]
+
+    return re.sub(r"\\(?:x([0-9a-f]{2})|(.))", meant, text).encode("latin-1")
+
+
+def user_with(
+    server: Server, words: Iterable[bytes], *, without: str = "", name: str = "", db: int = 0
+) -> str:
+    """Make a user of a printed line, and return the server's URL for it."""
+    left_out = f"+{without}".encode()
+    chosen = [word.replace(b"PASSWORD", b"pw") for word in words if word != left_out]
+    if name:
+        chosen[2] = name.encode()
+    client: Any = server.client()
+    client.execute_command(*chosen)
+    client.execute_command("ACL", "LOG", "RESET")
+    return url_of(server, chosen[2].decode(), db)
+
+
+def url_of(server: Server, user: str, db: int = 0) -> str:
+    """Return the server's URL for a user."""
+    return f"redis://{user}:pw@{server.host}:{server.port}/{db}"
+
+
+def denials(client: redis.Redis) -> list[str]:
+    """Return what was tried without the right to it."""
+    seen: Any = client.execute_command("ACL", "LOG")
+    return sorted(f"{entry['username']}: {entry['object']}" for entry in seen)
