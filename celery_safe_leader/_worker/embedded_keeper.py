@@ -220,6 +220,7 @@ def keep_embedded_beat(worker: Any, member: Member | None, ttl: float) -> Keeper
         return None
     step = next(each for each in worker.steps if each.obj is process)
     if follows and member is None:
+        logger.info("This worker stands aside: its embedded beat is not started")
         step.obj = worker.beat = None
         return None
     _check_entries(worker.app)
