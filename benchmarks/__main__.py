@@ -1,41 +1,52 @@
-"""Run the measurements: ``python -m benchmarks [--quick] [PART …]``, all parts by default."""
+"""Run the measurements: ``python -m benchmarks [--quick | --full] [PART …]``, by default all."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import time
+from typing import Protocol
 
-from benchmarks import dispatch, election, idle, lateness
-
-
-def _election(*, quick: bool = False) -> None:
-    election.main()
+from benchmarks import confirms, dispatch, election, idle, lateness, older
+from benchmarks.report import Report
 
 
-PARTS: dict[str, Callable[..., None]] = {
-    "election": _election,
+class _Part(Protocol):
+    """Prints its figures, and starts and ends whatever it needs."""
+
+    def __call__(self, report: Report, *, quick: bool, full: bool) -> None: ...
+
+
+PARTS: dict[str, _Part] = {
     "dispatch": dispatch.main,
+    "older": older.main,
+    "confirms": confirms.main,
     "lateness": lateness.main,
-    "wakeup": idle.wakeup,
-    "startup": idle.startup,
-    "memory": idle.memory,
+    "idle": idle.main,
+    "election": election.main,
 }
-"""A part prints its figures, and starts and ends whatever it needs. ``quick``: with less load."""
 
 
 def main() -> None:
     """Run the parts that were named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="a short form: smaller loads")
+    parser.add_argument("--quick", action="store_true", help="90 seconds: one turn, smaller loads")
+    parser.add_argument("--full", action="store_true", help="with peers that need minutes")
     given = parser.parse_args()
     named = given.part or list(PARTS)
     unknown = sorted(set(named) - set(PARTS))
     if unknown:
         parser.error(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
+    report, start = Report(), time.monotonic()
     for name in named:
-        print(f"== {name}", flush=True)
-        PARTS[name](quick=given.quick)
+        began = time.monotonic()
+        report.say(f"\n== {name}\n")
+        PARTS[name](report, quick=given.quick, full=given.full)
+        report.say(f"({name}: {time.monotonic() - began:.0f} s)")
+    report.say("\n== goals\n")
+    report.goals()
+    report.machine()
+    report.say(f"{time.monotonic() - start:.0f} s in all")
 
 
 if __name__ == "__main__":

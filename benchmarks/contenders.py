@@ -8,78 +8,54 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
-import redis
 from celery import Celery
 from celery.beat import PersistentScheduler, Scheduler
-from multibeat.schedulers import MultiBeatPersistentScheduler  # type: ignore[import-untyped]
-from redbeat import RedBeatScheduler
-from redbeat.schedulers import acquire_distributed_beat_lock
 
+from benchmarks.stage import TASK, Stage
 from celery_safe_leader import LeaderScheduler
 
-__all__ = ["CONTENDERS", "PEERS", "Contender", "Stage", "queue_length"]
+__all__ = [
+    "CONTENDERS",
+    "LEADER",
+    "LOOP",
+    "PEERS",
+    "Contender",
+    "Measured",
+    "Stage",
+    "TooLateError",
+]
 
-QUEUE = "celery"
-TASK = "shop.work"
-
-
-@dataclass
-class Stage:
-    """What a measurement runs on."""
-
-    broker: str
-    """URL of the broker."""
-    state: str
-    """URL of the Redis that holds elections, ledgers and locks."""
-    folder: Path
-    """For schedule files."""
-
-    def app(self, entries: int, due: float) -> Celery:
-        """Make an app with entries that are due once, all at the same moment.
-
-        Args:
-            entries: How many.
-            due: Seconds since 1970.
-        """
-        app = Celery("bench", set_as_current=False)
-        app.conf.update(
-            broker_url=self.broker,
-            broker_connection_retry_on_startup=True,
-            redbeat_redis_url=self.state,
-            redbeat_redis_options={},
-            multibeat_url=self.state,
-            leader_url=self.state,
-            leader_key="bench",
-            leader_ttl=1.0,
-            leader_wait=0.2,
-        )
-        app.task(name=TASK, shared=False)(_work)
-        last = datetime.fromtimestamp(due, timezone.utc) - timedelta(hours=1)
-        app.conf.beat_schedule = {
-            f"entry-{number}": {
-                "task": TASK,
-                "schedule": 3600.0,
-                "args": (number, "some text"),
-                "kwargs": {"flag": True},
-                "last_run_at": last,
-            }
-            for number in range(entries)
-        }
-        return app
+_LOOP_LENGTH = 10_000
+"""Messages after which the loop ends: each costs the same, whatever the number of entries."""
+_PART_SECONDS = 1.0
+_PART_MOST = 300
+"""What is measured of a scheduler of which each tick sends one entry and costs the same."""
 
 
-def _work(*args: Any, **kwargs: Any) -> None:
-    pass
+class TooLateError(Exception):
+    """The contender was not ready at the moment at which the entries were due."""
+
+    def __init__(self, needed: float) -> None:
+        super().__init__(f"{needed:.1f} s were needed to get ready")
+        self.needed = needed
 
 
-def queue_length(broker: str) -> int:
-    """Count the messages that have arrived at a Redis broker."""
-    with redis.Redis.from_url(broker) as client:
-        return int(client.llen(QUEUE))
+Send = Callable[[], int]
+Session = Callable[[Stage, int, float], contextlib.AbstractContextManager[Send]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of one turn of a contender."""
+
+    rate: float
+    """Messages per second."""
+    cost: float
+    """Seconds of this process's processors for one message."""
+    getting_ready: float
+    """Seconds until all entries were known."""
 
 
 @dataclass(frozen=True)
@@ -89,29 +65,40 @@ class Contender:
     name: str
     most: int
     """Largest number of entries that it is tried with."""
-    session: Callable[[Stage, int, float], contextlib.AbstractContextManager[Callable[[], int]]]
+    session: Session
     """Called with the stage, how many entries, and when they are due. The context is ready to
     send at that moment; its value sends, and returns how many it sent."""
 
-    def rate(self, stage: Stage, entries: int, due: float) -> float:
-        """Return how many messages a second it sends."""
-        with self.session(stage, entries, due) as send:
-            pause = due - time.time()
-            if pause <= 0:
-                raise RuntimeError(f"{self.name} was {-pause:.1f} s too late with {entries}")
-            time.sleep(pause + 0.02)
+    def measure(self, stage: Stage, entries: int, lead: float) -> Measured:
+        """Send once.
+
+        Args:
+            stage: An empty one.
+            entries: How many.
+            lead: Seconds that it has to get ready.
+
+        Raises:
+            TooLateError: They were too few.
+        """
+        began = time.time()
+        with self.session(stage, entries, began + lead) as send:
+            needed = time.time() - began
+            if needed > lead:
+                raise TooLateError(needed)
             gc.collect()
-            began = time.perf_counter()
+            time.sleep(max(0.0, began + lead - time.time()) + 0.02)
+            started, used = time.perf_counter(), time.process_time()
             sent = send()
-            seconds = time.perf_counter() - began
-        return sent / seconds
+            seconds = time.perf_counter() - started
+            used = time.process_time() - used
+        return Measured(sent / seconds, used / sent, needed)
 
 
 @contextlib.contextmanager
-def _loop(stage: Stage, entries: int, due: float) -> Iterator[Callable[[], int]]:
+def _loop(stage: Stage, entries: int, due: float) -> Iterator[Send]:
     """The yardstick: ``send_task`` with one producer."""
     app = stage.app(0, due)
-    count = min(entries, 10_000)
+    count = min(entries, _LOOP_LENGTH)
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
         app.send_task(TASK, (0, "some text"), {"flag": True}, producer=producer)
 
@@ -124,46 +111,81 @@ def _loop(stage: Stage, entries: int, due: float) -> Iterator[Callable[[], int]]
 
 
 @contextlib.contextmanager
-def _leader(stage: Stage, entries: int, due: float) -> Iterator[Callable[[], int]]:
+def _leader(stage: Stage, entries: int, due: float) -> Iterator[Send]:
     scheduler = LeaderScheduler(app=stage.app(entries, due), lazy=False, max_interval=1e-4)
-    try:
-        while not scheduler.is_leader:
-            scheduler.tick()
-        scheduler.tick()
+    with contextlib.closing(scheduler), _all_at_once(scheduler, stage, entries) as send:
+        yield send
+
+
+@contextlib.contextmanager
+def _redbeat(stage: Stage, entries: int, due: float) -> Iterator[Send]:
+    from redbeat import RedBeatScheduler
+    from redbeat.schedulers import acquire_distributed_beat_lock
+
+    scheduler = RedBeatScheduler(app=stage.app(entries, due), lazy=False)
+    acquire_distributed_beat_lock(_Sender(scheduler))
+    with contextlib.closing(scheduler), _all_at_once(scheduler, stage, entries) as send:
+        yield send
+
+
+@dataclass
+class _Sender:
+    scheduler: Any
+
+
+@contextlib.contextmanager
+def _all_at_once(scheduler: Any, stage: Stage, entries: int) -> Iterator[Send]:
+    """Tick until all have arrived."""
+    with stage.arrivals() as arrived:
+        _warm_up(scheduler, arrived)
 
         def send() -> int:
-            while queue_length(stage.broker) < entries:
+            while True:
                 scheduler.tick()
-            return entries
+                if arrived() > entries:  # and the one of the warm-up
+                    return entries
 
         yield send
-    finally:
-        scheduler.close()
 
 
-def _one_by_one(
-    make: Callable[[Celery, Stage], Any],
-) -> Callable[[Stage, int, float], contextlib.AbstractContextManager[Callable[[], int]]]:
+def _one_by_one(make: Callable[[Celery, Stage], Any]) -> Session:
     @contextlib.contextmanager
-    def session(stage: Stage, entries: int, due: float) -> Iterator[Callable[[], int]]:
+    def session(stage: Stage, entries: int, due: float) -> Iterator[Send]:
         scheduler = make(stage.app(entries, due), stage)
-        scheduler.tick()
-        _ = scheduler.producer  # connects
-        # Each tick sends one, and costs the same: a part tells the rate.
-        count = min(entries, 300)
+        count = min(entries, _PART_MOST)
+        with contextlib.closing(scheduler), stage.arrivals() as arrived:
+            _warm_up(scheduler, arrived)
 
-        def send() -> int:
-            while queue_length(stage.broker) < count:
-                for _ in range(count // 10):
-                    scheduler.tick()
-            return queue_length(stage.broker)
+            def send() -> int:
+                end = time.perf_counter() + _PART_SECONDS
+                while time.perf_counter() < end or arrived() == 1:
+                    for _ in range(max(1, count // 10)):
+                        scheduler.tick()
+                        if time.perf_counter() >= end:
+                            break
+                    if arrived() > count:
+                        break
+                return arrived() - 1
 
-        try:
             yield send
-        finally:
-            scheduler.close()
 
     return session
+
+
+def _warm_up(scheduler: Any, arrived: Callable[[], int]) -> None:
+    scheduler.tick()
+    while not _arrived_one(arrived):
+        scheduler.tick()
+    scheduler.tick()
+
+
+def _arrived_one(arrived: Callable[[], int]) -> bool:
+    try:
+        return arrived() > 0  # more: the others were due already
+    except Exception as exc:
+        if getattr(exc, "code", None) != 404:  # RabbitMQ: there is no queue yet
+            raise
+        return False
 
 
 def _stock(app: Celery, stage: Stage) -> Any:
@@ -176,39 +198,20 @@ def _persistent(app: Celery, stage: Stage) -> Any:
 
 
 def _multibeat(app: Celery, stage: Stage) -> Any:
+    from multibeat.schedulers import (  # type: ignore[import-untyped]
+        MultiBeatPersistentScheduler,
+    )
+
     path = stage.folder / f"multibeat-{os.getpid()}-{time.monotonic_ns()}"
     return MultiBeatPersistentScheduler(app=app, lazy=False, schedule_filename=str(path))
-
-
-@contextlib.contextmanager
-def _redbeat(stage: Stage, entries: int, due: float) -> Iterator[Callable[[], int]]:
-    scheduler = RedBeatScheduler(app=stage.app(entries, due), lazy=False)
-    acquire_distributed_beat_lock(_Sender(scheduler))
-    scheduler.tick()
-    _ = scheduler.producer
-
-    def send() -> int:
-        while queue_length(stage.broker) < entries:
-            scheduler.tick()
-        return entries
-
-    try:
-        yield send
-    finally:
-        scheduler.close()
-
-
-@dataclass
-class _Sender:
-    scheduler: Any
 
 
 LOOP = Contender("loop of send_task", 100_000, _loop)
 LEADER = Contender("LeaderScheduler", 100_000, _leader)
 PEERS = (
-    Contender("Scheduler", 10_000, _one_by_one(_stock)),
+    Contender("Scheduler", 100_000, _one_by_one(_stock)),
     Contender("PersistentScheduler", 3_000, _one_by_one(_persistent)),
     Contender("RedBeat", 10_000, _redbeat),
-    Contender("MultiBeat", 3_000, _one_by_one(_multibeat)),
+    Contender("MultiBeat", 10_000, _one_by_one(_multibeat)),
 )
 CONTENDERS = (LOOP, LEADER, *PEERS)

@@ -2,81 +2,142 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import redis
 
-from benchmarks.contenders import CONTENDERS, LEADER, LOOP, Contender, Stage
-from tests.support.servers import Server
+from benchmarks.contenders import (
+    CONTENDERS,
+    LEADER,
+    LOOP,
+    PEERS,
+    Contender,
+    Measured,
+    TooLateError,
+)
+from benchmarks.report import Report
+from benchmarks.stage import Stage
+from tests.support.servers import Server, installed_kinds
 
-__all__ = ["main", "round_trips", "table"]
+__all__ = ["Rates", "main"]
 
 _LOADS = (100, 1_000, 10_000, 100_000)
-_QUICK_LOADS = (1_000, 10_000)
-_SLOW = {"Scheduler", "PersistentScheduler", "MultiBeat", "RedBeat"}
+_QUICK_LOADS = (100, 1_000, 10_000)
+_TURNS = 3
+_ELECTION = 1.6
+"""Seconds until the first leader leads."""
 
 
-def _lead(contender: Contender, entries: int) -> float:
-    """Return the seconds that a contender needs before it is ready to send."""
-    if contender is LOOP:
-        return 0.2
-    return 3.0 + entries * (2e-3 if contender.name == "RedBeat" else 3e-4)
+@dataclass
+class Rates:
+    """Messages a second of some contenders with some loads, one figure for each turn."""
+
+    stage: Stage
+    each: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    costs: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds of the sender's processor for a message: less dependent on what else runs."""
+    _per_entry: dict[str, float] = field(default_factory=dict)
+
+    def turn(self, loads: Sequence[int], contenders: Sequence[Contender]) -> None:
+        """Measure all contenders once with each load."""
+        for entries in loads:
+            for contender in contenders:
+                if entries <= contender.most:
+                    measured = self._measure(contender, entries)
+                    self.each[contender.name, entries].append(measured.rate)
+                    self.costs[contender.name, entries].append(measured.cost)
+
+    def _measure(self, contender: Contender, entries: int) -> Measured:
+        # The entries are due at a moment that has to be chosen before it is known how long a
+        # contender needs until it knows them all.
+        least = _ELECTION if contender is LEADER else 0.2
+        lead = least + entries * self._per_entry.get(contender.name, 0)
+        while True:
+            self.stage.clear()
+            try:
+                measured = contender.measure(self.stage, entries, lead)
+            except TooLateError as exc:
+                lead = 1.3 * exc.needed + 0.5
+            else:
+                if entries >= 1_000:
+                    needed = max(0.0, measured.getting_ready - least)
+                    self._per_entry[contender.name] = 1.3 * needed / entries
+                return measured
+
+    def rate(self, name: str, entries: int) -> float:
+        """Return the median of all turns."""
+        return median(self.each[name, entries])
+
+    def ratio(self, name: str, entries: int, to: str = LOOP.name) -> float:
+        """Return the median of the ratios within a turn: the machine is not always as fast."""
+        pairs = zip(self.each[name, entries], self.each[to, entries], strict=True)
+        return median(one / other for one, other in pairs)
+
+    def cost(self, name: str, entries: int) -> float:
+        """Return the median of the costs of all turns."""
+        return median(self.costs[name, entries])
+
+    def has(self, name: str, entries: int) -> bool:
+        """Tell whether this was measured."""
+        return (name, entries) in self.each
+
+    def table(self, report: Report, loads: Sequence[int], names: Sequence[str]) -> None:
+        """Print rates, in parentheses the ratios to the loop; and what a message costs us."""
+        rows = [
+            [f"{entries:,}", *(self._cell(name, entries) for name in names)] for entries in loads
+        ]
+        report.table(("due", *names), rows)
+        for name in (LOOP.name, LEADER.name):
+            each = [f"{1e6 * self.cost(name, entries):.0f} ({entries:,})" for entries in loads]
+            report.say(f"{name}, µs of the sender's processor for a message: {', '.join(each)}\n")
+
+    def _cell(self, name: str, entries: int) -> str:
+        if not self.has(name, entries):
+            return ""
+        rate = f"{self.rate(name, entries):,.0f}/s"
+        return rate if name == LOOP.name else f"{rate} ({self.ratio(name, entries):.2g})"
 
 
-def _flush(stage: Stage) -> None:
-    for url in {stage.broker, stage.state}:
-        with redis.Redis.from_url(url) as client:
-            client.flushall()
+def _judge(report: Report, rates: Rates, loads: Sequence[int]) -> None:
+    batched = [entries for entries in loads if entries >= 1_000]
+    ours = {entries: rates.ratio(LEADER.name, entries) for entries in loads}
+    report.at_least(
+        f"dispatches to Redis, from {batched[0]:,} to {batched[-1]:,} due, the least",
+        min(ours[entries] for entries in batched),
+        2,
+        " × the loop",
+    )
+    flat = f"cost of a dispatch, {batched[0]:,} to {batched[-1]:,} due, the largest over the least"
+    for what, costs in (
+        ("time", [1 / ours[entries] for entries in batched]),
+        ("processor", [rates.cost(LEADER.name, entries) for entries in batched]),
+    ):
+        report.at_most(f"{flat} ({what})", 100 * (max(costs) / min(costs) - 1), 15, " %")
+    peers = [
+        (rates.ratio(LEADER.name, entries, peer.name), f"{peer.name}, {entries:,} due")
+        for entries in loads
+        for peer in PEERS
+        if rates.has(peer.name, entries)
+    ]
+    least, which = min(peers)
+    report.at_least(f"faster than every peer; the nearest is {which}", least, 1, " × its rate")
 
 
-def table(
-    stage: Stage, entries: int, repeat: int, contenders: tuple[Contender, ...] = CONTENDERS
-) -> dict[str, list[float]]:
-    """Measure all contenders in turn, again and again.
-
-    Returns:
-        Name -> its rates, one for each turn.
-    """
-    rates: dict[str, list[float]] = defaultdict(list)
-    for _ in range(repeat):
-        for contender in contenders:
-            if contender.most < entries:
-                continue
-            _flush(stage)
-            due = time.time() + _lead(contender, entries)
-            rates[contender.name].append(contender.rate(stage, entries, due))
-    return dict(rates)
-
-
-def _print(where: str, entries: int, rates: dict[str, list[float]]) -> None:
-    loops = rates[LOOP.name]
-    for name, each in rates.items():
-        # Turn by turn: the machine is not equally fast all the time.
-        ratio = median(rate / loop for rate, loop in zip(each, loops, strict=True))
-        print(
-            f"{where}, {entries:>7,} due: {name:<20} {median(each):>8,.0f}/s  "
-            f"{ratio:6.2f} of the loop",
-            flush=True,
-        )
-
-
-def round_trips(stage: Stage, entries: int) -> tuple[float, float, float]:
+def _round_trips(stage: Stage, entries: int) -> tuple[float, list[float]]:
     """Count what the ledger costs.
 
     Returns:
-        Scripts per dispatch; the median and the 99th percentile of the milliseconds for which one
-        of them keeps Redis.
+        Scripts per dispatch; for how many milliseconds each of them kept Redis, the least first.
     """
-    _flush(stage)
+    stage.clear()
     with redis.Redis.from_url(stage.state, decode_responses=True) as client:
-        due = time.time() + _lead(LEADER, entries)
+        due = time.time() + 2.0 + entries * 3e-4
         with LEADER.session(stage, entries, due) as send:
             time.sleep(max(0.0, due - time.time()) + 0.02)
             client.config_set("slowlog-max-len", 100_000)
@@ -89,37 +150,48 @@ def round_trips(stage: Stage, entries: int) -> tuple[float, float, float]:
             for each in client.slowlog_get(100_000)
             if "EVALSHA" in str(each["command"][:10])
         )
-    return len(times) / entries, median(times), times[int(len(times) * 0.99)]
+    return len(times) / entries, times
 
 
-@contextlib.contextmanager
-def _stages() -> Iterator[dict[str, Stage]]:
-    with Server("redis") as one, Server("redis") as two, tempfile.TemporaryDirectory() as folder:
-        yield {
-            "one server": Stage(one.url, one.url, Path(folder)),
-            "two servers": Stage(two.url, one.url, Path(folder)),
-        }
+def _ledger(report: Report, stage: Stage, entries: int) -> None:
+    each, times = _round_trips(stage, entries)
+    nearly = times[int(len(times) * 0.99)]
+    report.say(
+        f"Ledger, {entries:,} due: {each:.4f} round trips a dispatch; one script keeps Redis for "
+        f"{median(times):.2f} ms (median), {nearly:.2f} ms (99 %), {times[-1]:.2f} ms (most).\n"
+    )
+    report.at_most(f"round trips of the ledger a dispatch, {entries:,} due", each, 0.03)
+    report.at_most("one script keeps Redis, 99 % of them", nearly, 0.3, " ms")
 
 
-def main(*, quick: bool = False) -> None:
+def main(report: Report, *, quick: bool, full: bool) -> None:
     """Print all figures."""
-    with _stages() as stages:
-        one = stages["one server"]
-        for entries in _QUICK_LOADS if quick else _LOADS:
-            some = tuple(c for c in CONTENDERS if entries <= 1_000 or c.name not in _SLOW)
-            contenders = some if quick else CONTENDERS
-            _print("one server", entries, table(one, entries, 1 if quick else 3, contenders))
-        if not quick:
-            separate = table(stages["two servers"], 10_000, 3, (LOOP, LEADER))
-            _print("two servers", 10_000, separate)
-        each, middle, most = round_trips(one, 10_000)
-        print(
-            f"ledger, 10,000 due: {each:.4f} round trips a dispatch; one script keeps Redis for "
-            f"{middle:.2f} ms (median), {most:.2f} ms (99 %)"
-        )
+    loads = _QUICK_LOADS if quick else _LOADS
+    names = [contender.name for contender in CONTENDERS]
+    kind = "redis" if "redis" in installed_kinds() else "valkey"
+    with Server(kind) as server, tempfile.TemporaryDirectory() as folder:
+        rates = Rates(Stage(server.url, server.url, Path(folder)))
+        if quick:
+            rates.turn(loads[:-1], CONTENDERS)
+            rates.turn(loads[-1:], (LOOP, LEADER))
+        for number in range(0 if quick else _TURNS):
+            began = time.monotonic()
+            rates.turn(loads, CONTENDERS)
+            report.say(f"turn {number + 1} of {_TURNS}: {time.monotonic() - began:.0f} s")
+        rates.table(report, loads, names)
+        _judge(report, rates, loads)
+        _ledger(report, rates.stage, 10_000)
+        if full:
+            _everyone(report, rates.stage)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    main(quick=parser.parse_args().quick)
+def _everyone(report: Report, stage: Stage) -> None:
+    """Measure the largest load also with those that need minutes for it, once."""
+    rates, entries = Rates(stage), _LOADS[-1]
+    willing = [
+        Contender(each.name, entries, each.session)
+        for each in CONTENDERS
+        if each.name != "PersistentScheduler"
+    ]
+    rates.turn((entries,), willing)
+    rates.table(report, (entries,), [each.name for each in willing])

@@ -10,6 +10,7 @@ import timeit
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.report import Report
 from celery_safe_leader import SafeLeader, create_safe_redis_leader
 from tests.support.processes import Child, Children
 from tests.support.servers import Server, installed_kinds
@@ -111,22 +112,23 @@ def _hand_over(server: Server, crowd: list[Child]) -> Handover:
     return Handover(elected - resigned, _server_cpu(server) - cpu)
 
 
-def main() -> None:
+def main(report: Report, *, quick: bool, full: bool) -> None:
     """Print all figures."""
+    seconds = 2 if quick else 6
     with Server(installed_kinds()[0]) as server:
         leader = create_safe_redis_leader(redis=server.url, key="cost", ttl=1.5, wait=0.3)
         leader.elect()
         leader.wait_until_leader(10)
-        print(f"is_leader: {cost_of_is_leader(leader) * 1e6:.2f} µs")
-        print(f"a leader, ttl 1.5 s, within 6 s: {requests(server, 6)}")
+        look = cost_of_is_leader(leader) * 1e6
+        report.say(f"Sent by a leader, ttl 1.5 s, in {seconds} s: {requests(server, seconds)}")
         standby = create_safe_redis_leader(redis=server.url, key="cost", ttl=1.5, wait=0.3)
         standby.elect()
-        print(f"and a standby, wait 0.3 s, within 6 s: {requests(server, 6)}")
+        report.say(f"and with a standby, wait 0.3 s: {requests(server, seconds)}\n")
         standby.shutdown()
         leader.shutdown()
-        done = handovers(server, 1000)
-        print(
-            "a handover among 1,000 standbys: "
-            f"median {median(each.seconds for each in done) * 1000:.1f} ms, "
-            f"{median(each.server_cpu for each in done) * 1000:.1f} ms of the server's processor"
-        )
+        done = handovers(server, 1000, repeat=1 if quick else 3)
+    report.at_most("a look at is_leader", look, 2, " µs")
+    crowd = "a handover among 1,000 standbys"
+    report.at_most(crowd, median(each.seconds for each in done) * 1000, 50, " ms")
+    cpu = median(each.server_cpu for each in done) * 1000
+    report.at_most(f"{crowd}, the server's processor", cpu, 50, " ms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import subprocess
@@ -12,16 +13,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from celery import Celery
 from celery.beat import Scheduler
 
-from benchmarks.contenders import Stage
+from benchmarks.report import Report
+from benchmarks.stage import Stage
 from celery_safe_leader import LeaderScheduler
-from tests.support.servers import Server
+from tests.support.servers import Server, installed_kinds
 
-__all__ = ["memory", "startup", "wakeup"]
+__all__ = ["main"]
 
 _ENTRIES = 10_000
 _FAR = 3000.0  # seconds until anything is due
+_RUN = 6.0  # seconds until everything is due, where that is measured
 
 
 def _resident() -> int:
@@ -32,101 +36,88 @@ def _resident() -> int:
     raise RuntimeError("/proc/self/status has no VmRSS")
 
 
-def _lead(scheduler: LeaderScheduler) -> None:
-    while not scheduler.is_leader:
+def _start(kind: str, app: Celery) -> tuple[Any, float]:
+    """Start a scheduler; return it with the seconds after which all entries were known."""
+    began = time.perf_counter()
+    if kind == "stock":
+        scheduler = Scheduler(app=app, lazy=False, max_interval=1e-6)
         scheduler.tick()
-    scheduler.tick()
+        return scheduler, time.perf_counter() - began
+    leader = LeaderScheduler(app=app, lazy=False, max_interval=1e-6)
+    waited_from = time.perf_counter()
+    while not leader.is_leader:
+        leader.tick()
+    waited = time.perf_counter() - waited_from  # the election is not the entries' cost
+    leader.tick()
+    return leader, time.perf_counter() - began - waited
 
 
 def _measure(kind: str, url: str, folder: str, lead: float) -> dict[str, Any]:
     """Measure one scheduler in this process, after one with few entries has loaded all code."""
     stage = Stage(url, url, Path(folder))
-    app = stage.app(_ENTRIES, time.time() + lead)
-    gc.collect()
-    before, began = _resident(), time.perf_counter()
-    scheduler: Any
-    if kind == "leader":
-        scheduler = LeaderScheduler(app=app, lazy=False, max_interval=1e-6)
-        began_leading = time.perf_counter()
-        while not scheduler.is_leader:
+    due = time.time() + lead
+    with contextlib.closing(_start(kind, stage.app(10, due + _FAR))[0]) as scheduler:
+        for _ in range(10):
             scheduler.tick()
-        # The election is not the entries' cost.
-        waited = time.perf_counter() - began_leading
-    else:
-        scheduler, waited = Scheduler(app=app, lazy=False, max_interval=1e-6), 0.0
-    scheduler.tick()
-    started = time.perf_counter() - began - waited
-    if lead < _FAR:  # each runs once: what is remembered of messages counts, too
-        time.sleep(lead + 0.5)
-        ticks = 40 if kind == "leader" else 0
-        for _ in range(ticks):
-            scheduler.tick()
+    stage.clear()
+    app = stage.app(_ENTRIES, due)
+    del app.conf.beat_schedule["warm-up"]
     gc.collect()
-    grown = _resident() - before
-    wakes = []
-    for _ in range(300 if kind == "leader" else 20):
-        began = time.perf_counter()
-        scheduler.tick()
-        wakes.append(time.perf_counter() - began)
-    scheduler.close()
-    return {"started": started, "grown": grown, "wake": median(wakes)}
+    before = _resident()
+    scheduler, started = _start(kind, app)
+    with contextlib.closing(scheduler), stage.arrivals() as arrived:
+        if lead < _FAR:  # each runs once: what is remembered of messages counts, too
+            time.sleep(max(0.0, due - time.time()) + 0.5)
+            while arrived() < _ENTRIES:
+                scheduler.tick()
+        gc.collect()
+        grown = _resident() - before
+        wakes = []
+        for _ in range(300 if kind == "leader" else 20):
+            began = time.perf_counter()
+            scheduler.tick()
+            wakes.append(time.perf_counter() - began)
+    return {"started": started, "grown": grown / _ENTRIES, "wake": 1000 * median(wakes)}
 
 
-def _in_process(kind: str, server: Server, lead: float) -> dict[str, Any]:
+def _in_process(kind: str, server: Server, lead: float = _FAR) -> dict[str, Any]:
     """Measure in a process of its own, whose memory nothing else has touched."""
     server.client().flushall()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.idle", kind, server.url, folder, str(lead)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
-def _both(lead: float = _FAR) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    with Server("redis") as server:
-        turns = [
-            (_in_process("leader", server, lead), _in_process("stock", server, lead))
-            for _ in range(3)
-        ]
-    return [leader for leader, _ in turns], [stock for _, stock in turns]
+def main(report: Report, *, quick: bool, full: bool) -> None:
+    """Print what 10,000 entries cost."""
+    kind = "redis" if "redis" in installed_kinds() else "valkey"
+    turns = 1 if quick else 3
+    ours, stock, after = [], [], []
+    with Server(kind) as server:
+        for _ in range(turns):
+            ours.append(_in_process("leader", server))
+            stock.append(_in_process("stock", server))
+            if not quick:
+                after.append(_in_process("leader", server, _RUN))
 
+    def middle(name: str, figures: list[dict[str, Any]]) -> float:
+        return float(median(each[name] for each in figures))
 
-def wakeup(*, quick: bool = False) -> None:
-    """Print what a tick costs when none of the entries is due."""
-    ours, stock = _both()
-    for name, figures in (("LeaderScheduler", ours), ("Scheduler", stock)):
-        wake = median(each["wake"] for each in figures) * 1000
-        print(f"waking, {_ENTRIES:,} entries, none due: {name:<16} {wake:8.3f} ms")
-
-
-def startup(*, quick: bool = False) -> None:
-    """Print how long it takes until all entries are known, and in the ledger."""
-    ours, stock = _both()
-    ready = [median(each["started"] for each in figures) for figures in (ours, stock)]
-    print(
-        f"start-up, {_ENTRIES:,} entries: LeaderScheduler {ready[0]:.3f} s (an empty ledger; "
-        f"without the election), Scheduler {ready[1]:.3f} s"
-    )
-
-
-def memory(*, quick: bool = False) -> None:
-    """Print how much a process grows by an entry."""
-    ours, stock = _both()
-    grown = [median(each["grown"] for each in figures) / _ENTRIES for figures in (ours, stock)]
-    print(
-        f"memory, {_ENTRIES:,} entries: LeaderScheduler {grown[0]:,.0f} bytes each, Scheduler ",
-        end="",
-    )
-    print(f"{grown[1]:,.0f} bytes; the difference is {grown[0] - grown[1]:,.0f}")
-    ran, _ = _both_after_a_run()
-    print(
-        f"  after each has run once: {median(ran) / _ENTRIES - grown[1]:,.0f} above that of stock"
-    )
-
-
-def _both_after_a_run() -> tuple[list[float], None]:
-    with Server("redis") as server:
-        return [float(_in_process("leader", server, 6.0)["grown"]) for _ in range(3)], None
+    rows = [
+        ["a tick", *(f"{middle('wake', each):.3f} ms" for each in (ours, stock))],
+        ["start-up", *(f"{middle('started', each):.2f} s" for each in (ours, stock))],
+        ["memory of an entry", *(f"{middle('grown', each):,.0f} bytes" for each in (ours, stock))],
+    ]
+    if after:
+        rows.append(["… once each has run", f"{middle('grown', after):,.0f} bytes", ""])
+    report.table((f"{_ENTRIES:,} entries, none due", "LeaderScheduler", "Scheduler"), rows)
+    report.at_most("a tick with 10,000 entries, none due", middle("wake", ours), 0.1, " ms")
+    slower = middle("started", ours) - middle("started", stock)
+    report.at_most("start-up with 10,000 entries, above stock's", slower, 0.3, " s")
+    larger = middle("grown", after or ours) - middle("grown", stock)
+    report.at_most("memory of an entry, above stock's", larger, 2000, " bytes")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import redis
 
-from benchmarks.contenders import QUEUE, Stage
+from benchmarks.report import Report
+from benchmarks.stage import Stage
 from celery_safe_leader import LeaderScheduler
-from tests.support.servers import Server
+from tests.support.servers import Server, installed_kinds
 
 __all__ = ["main"]
 
@@ -31,7 +32,7 @@ def _read(url: str, until: float) -> None:
     arrived = []
     with redis.Redis.from_url(url) as client:
         while time.time() < until:
-            taken = client.brpop([QUEUE], timeout=0.5)
+            taken = client.brpop(["celery"], timeout=0.5)
             if taken:
                 arrived.append((time.time(), taken[1]))
     for at, raw in arrived:
@@ -42,6 +43,7 @@ def _read(url: str, until: float) -> None:
 
 def _lead(stage: Stage, start: float, end: float) -> None:
     app = stage.app(_ENTRIES, start)
+    del app.conf.beat_schedule["warm-up"]
     for number, entry in enumerate(app.conf.beat_schedule.values()):
         entry["schedule"] = float(_interval(number))
         entry["last_run_at"] = datetime.fromtimestamp(start, timezone.utc)
@@ -53,10 +55,11 @@ def _lead(stage: Stage, start: float, end: float) -> None:
         scheduler.close()
 
 
-def main(*, quick: bool = False) -> None:
+def main(report: Report, *, quick: bool, full: bool) -> None:
     """Print the figures."""
-    seconds = 15 if quick else 60
-    with Server("redis") as server, tempfile.TemporaryDirectory() as folder:
+    seconds = 12 if quick else 60
+    kind = "redis" if "redis" in installed_kinds() else "valkey"
+    with Server(kind) as server, tempfile.TemporaryDirectory() as folder:
         start = float(int(time.time()))
         end = start + _WARM_UP + seconds
         command = [sys.executable, "-m", "benchmarks.lateness", server.url, str(end + 2)]
@@ -75,11 +78,14 @@ def main(*, quick: bool = False) -> None:
     )
     late.sort()
     half, nearly = (late[int(len(late) * part)] for part in (0.5, 0.99))
-    print(
-        f"lateness, {_ENTRIES:,} entries of 1 s to 60 s in phase, {seconds} s: median {half:.1f} "
-        f"ms, 99 % within {nearly:.1f} ms, at most {late[-1]:.1f} ms; {len(late)} of {expected} "
+    report.say(
+        f"{_ENTRIES:,} entries of 1 s to 60 s in phase, {seconds} s: median {half:.1f} ms, "
+        f"99 % within {nearly:.1f} ms, at most {late[-1]:.1f} ms; {len(late)} of {expected} "
         f"runs, {coalesced} of them for more than one moment"
     )
+    report.at_most("lateness of 1,000 entries in phase, median", half, 1, " ms")
+    report.at_most("lateness of 1,000 entries in phase, 99 %", nearly, 25, " ms")
+    report.at_most("lateness of 1,000 entries in phase: runs missing", expected - len(late), 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,42 @@
+"""Dispatches per second to RabbitMQ, where each message waits for the broker's confirmation."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from pathlib import Path
+
+from benchmarks.contenders import LEADER, LOOP
+from benchmarks.dispatch import Rates
+from benchmarks.report import Report
+from benchmarks.stage import Stage
+from tests.support.rabbitmq import rabbitmq_urls
+from tests.support.servers import Server, installed_kinds
+
+__all__ = ["main"]
+
+_GOAL = "dispatches to RabbitMQ with confirms, {:,} due"
+_LIMIT = 0.9
+
+
+def main(report: Report, *, quick: bool, full: bool) -> None:
+    """Print all figures."""
+    loads = (1_000,) if quick else (3_000,)
+    urls = rabbitmq_urls()
+    if not urls:
+        report.left_out(_GOAL.format(loads[0]), "no RabbitMQ answers")
+        return
+    kind = "redis" if "redis" in installed_kinds() else "valkey"
+    with Server(kind) as server, tempfile.TemporaryDirectory() as folder:
+        stage = Stage(urls[0], server.url, Path(folder), f"bench-{uuid.uuid4().hex}")
+        rates = Rates(stage)
+        try:
+            for _ in range(1 if quick else 3):
+                rates.turn(loads, (LOOP, LEADER))
+        finally:
+            stage.clear()
+    rates.table(report, loads, (LOOP.name, LEADER.name))
+    for entries in loads:
+        report.at_least(
+            _GOAL.format(entries), rates.ratio(LEADER.name, entries), _LIMIT, " × the loop"
+        )

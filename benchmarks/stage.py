@@ -1,0 +1,108 @@
+"""What schedulers are measured on: a broker, a Redis, and an app whose entries are due together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu.connection import Connection
+
+__all__ = ["TASK", "Stage"]
+
+TASK = "shop.work"
+"""What all entries run."""
+_EVERY = 3600.0
+
+
+@dataclass
+class Stage:
+    """What a measurement runs on."""
+
+    broker: str
+    """URL of the broker."""
+    state: str
+    """URL of the Redis that holds elections, ledgers and locks."""
+    folder: Path
+    """For schedule files."""
+    queue: str = "celery"
+
+    def app(self, entries: int, due: float) -> Celery:
+        """Make an app with entries that are due once, all at the same moment.
+
+        One more is due already. It makes connections, queues and scripts known, as they are in
+        a beat that has run for a while.
+
+        Args:
+            entries: How many.
+            due: Seconds since 1970.
+        """
+        app = Celery("bench", set_as_current=False)
+        app.conf.update(
+            broker_url=self.broker,
+            broker_connection_retry_on_startup=True,
+            # With RabbitMQ, for all: what is not confirmed may be lost.
+            broker_transport_options={"confirm_publish": True} if self.amqp else {},
+            task_default_queue=self.queue,
+            redbeat_redis_url=self.state,
+            redbeat_redis_options={},
+            multibeat_url=self.state,
+            leader_url=self.state,
+            leader_key="bench",
+            leader_ttl=1.0,
+            leader_wait=0.2,
+        )
+        app.task(name=TASK, shared=False)(_work)
+        last = datetime.fromtimestamp(due, timezone.utc) - timedelta(seconds=_EVERY)
+        app.conf.beat_schedule = {
+            f"entry-{number}": {
+                "task": TASK,
+                "schedule": _EVERY,
+                "args": (number, "some text"),
+                "kwargs": {"flag": True},
+                "last_run_at": last,
+            }
+            for number in range(entries)
+        }
+        app.conf.beat_schedule["warm-up"] = {
+            "task": TASK,
+            "schedule": _EVERY,
+            "args": (-1, "some text"),
+            "kwargs": {"flag": True},
+            "last_run_at": last - timedelta(seconds=_EVERY / 2),
+        }
+        return app
+
+    @property
+    def amqp(self) -> bool:
+        """Whether the broker is RabbitMQ."""
+        return self.broker.startswith("amqp")
+
+    @contextlib.contextmanager
+    def arrivals(self) -> Iterator[Callable[[], int]]:
+        """Count the messages in the queue, over a connection of its own."""
+        if not self.amqp:
+            with redis.Redis.from_url(self.broker) as client:
+                yield lambda: int(client.llen(self.queue))
+            return
+        with Connection(self.broker) as connection:
+            channel = connection.default_channel
+            yield lambda: int(channel.queue_declare(self.queue, passive=True).message_count)
+
+    def clear(self) -> None:
+        """Remove everything: queue, ledger, locks."""
+        for url in {self.broker, self.state} - ({self.broker} if self.amqp else set()):
+            with redis.Redis.from_url(url) as client:
+                client.flushall()
+        if self.amqp:
+            with Connection(self.broker) as connection:
+                connection.default_channel.queue_delete(self.queue)
+
+
+def _work(*args: Any, **kwargs: Any) -> None:
+    pass
