@@ -11,7 +11,7 @@ from celery import _state
 from tests.support.processes import Children
 from tests.support.rabbitmq import rabbitmq_urls
 from tests.support.servers import Server
-from tests.support.worker_fleet import WorkerFleet
+from tests.support.worker_fleet import BROKERS, WorkerFleet
 
 _MEASURED = pytest.StashKey[list[str]]()
 
@@ -22,7 +22,7 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return request.config.stash.setdefault(_MEASURED, []).append
 
 
-@pytest.fixture(params=["redis", *["amqp"] * bool(rabbitmq_urls())])
+@pytest.fixture(params=BROKERS)
 def fleet(
     request: pytest.FixtureRequest,
     children: Children,

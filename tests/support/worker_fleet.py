@@ -8,14 +8,23 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 from celery import Celery
 
 from tests.support.processes import Children
+from tests.support.rabbitmq import rabbitmq_urls
 from tests.support.servers import Server
 from tests.support.workers import Worker, leader_of, write_worker_app
 
-__all__ = ["TASKS", "WorkerFleet", "blind"]
+__all__ = ["BROKERS", "ONE_BROKER", "TASKS", "WorkerFleet", "blind"]
+
+BROKERS = ["redis", *["amqp"] * bool(rabbitmq_urls())]
+"""What the fixture ``fleet`` runs on."""
+ONE_BROKER = [
+    pytest.param(kind, marks=[] if kind == BROKERS[-1] else pytest.mark.long) for kind in BROKERS
+]
+"""For tests that take long: on the other broker they run in ``make test-long``."""
 
 TASKS = """
 from celery.worker.control import control_command
@@ -109,19 +118,23 @@ class WorkerFleet:
         """Name of the queue that every worker consumes."""
         return f"plain-{self.suffix}"
 
-    def write(
-        self, pool: str = "prefork", *, tasks: str = TASKS, broker: str = "", **settings: Any
-    ) -> Any:
+    def write(self, pool: str = "prefork", *, tasks: str = TASKS, **settings: Any) -> Any:
         """Write the app and import it, as a producer would."""
-        names = {"task_default_queue": self.plain, "leader_queue": self.queue, **settings}
-        more = f"POOL, SUFFIX = {pool!r}, {self.suffix!r}\n{tasks}"
-        write_worker_app(self.folder, broker or self.broker, self.server.url, more=more, **names)
+        self.write_only(pool, tasks=tasks, **settings)
         spec = importlib.util.spec_from_file_location("app", self.folder / "app.py")
         assert spec is not None
         assert spec.loader is not None
         self.app = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.app)
         return self.app
+
+    def write_only(
+        self, pool: str = "prefork", *, tasks: str = TASKS, broker: str = "", **settings: Any
+    ) -> None:
+        """Write the app, for the workers that are started from now on."""
+        names = {"task_default_queue": self.plain, "leader_queue": self.queue, **settings}
+        more = f"POOL, SUFFIX = {pool!r}, {self.suffix!r}\n{tasks}"
+        write_worker_app(self.folder, broker or self.broker, self.server.url, more=more, **names)
 
     def start(self, *arguments: str) -> Worker:
         name = f"w{len(self.workers)}-{self.suffix}"
