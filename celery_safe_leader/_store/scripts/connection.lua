@@ -6,6 +6,11 @@
 -- The last of KEYS is the witness. Removing it does nothing but fail on a replica: what a replica
 -- shows may be old, and be shown again once it is a master.
 local function server_epoch()
-  redis.call('DEL', KEYS[#KEYS])
+  local removed = redis.pcall('DEL', KEYS[#KEYS])
+  if type(removed) == 'table' then
+    -- Redis 6 puts the code of an error in a script behind other words.
+    local readonly = string.find(removed.err, 'READONLY') and 'READONLY ' or ''
+    return nil, redis.error_reply(readonly .. removed.err)
+  end
   return ARGV[#ARGV], nil
 end
