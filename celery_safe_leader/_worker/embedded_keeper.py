@@ -258,7 +258,7 @@ def _how_it_ended(code: int | None) -> str:
             return f"was killed by {signal.Signals(-code).name}"
         except ValueError:
             return f"was killed by signal {-code}"
-    return "could not start" if code is None else f"has ended by itself with exit code {code}"
+    return "could not start" if code is None else f"has ended with exit code {code}"
 
 
 def _shuts_down() -> bool:

@@ -119,7 +119,7 @@ def test_the_pause_doubles_up_to_a_limit(
         stage.processes[-1].exitcode = 1
     stage.wait_started(6)
     said = [record.message for record in caplog.records]
-    assert all("has ended by itself with exit code 1" in line for line in said)
+    assert all("has ended with exit code 1" in line for line in said)
     pauses = [line.rsplit(" in ", 1)[1] for line in said]
     assert pauses == ["0.01 s", "0.02 s", "0.04 s", "0.05 s", "0.05 s"]
 
