@@ -14,10 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from tests.e2e.migration import migrate
 from tests.e2e.topology_stage import LEASE, TTL, Outcome, Scene, TopologyStage, perform
-from tests.support.cluster import Node
 from tests.support.servers import installed_kinds
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.quiet
 
@@ -142,36 +141,13 @@ def slot_failover_by_force(stage: TopologyStage) -> float:
 
 
 def slot_migrated(stage: TopologyStage) -> float:
-    _migrate(stage, 0.0)
+    migrate(stage.cluster, LEASE)
     return time.monotonic()
 
 
 def slot_migrated_slowly(stage: TopologyStage) -> float:
-    _migrate(stage, 1.5 * TTL)
+    migrate(stage.cluster, LEASE, 1.5 * TTL)
     return time.monotonic()
-
-
-def _migrate(stage: TopologyStage, pause: float) -> None:
-    """Move the slot, with a pause while nothing, while the record, and while all has moved."""
-    source = stage.cluster.master_of(LEASE)
-    target = stage.cluster.other_master(source)
-    slot = stage.cluster.slot_of(LEASE)
-    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.node_id)
-    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.node_id)
-    time.sleep(pause)
-    _move(source, target, [LEASE])
-    time.sleep(pause)
-    while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
-        _move(source, target, keys)
-    time.sleep(pause)
-    for node in (target, source):
-        node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.node_id)
-    wait_until(lambda: stage.cluster.master_of(LEASE) is target, 10, "the slot's new node")
-
-
-def _move(source: Node, target: Node, keys: list[str]) -> None:
-    login = ("AUTH", target.password) if target.password else ()
-    source.ask("MIGRATE", target.host, target.port, "", 0, 5000, *login, "KEYS", *keys)
 
 
 SHORT = [
