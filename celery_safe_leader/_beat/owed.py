@@ -31,7 +31,9 @@ class Owed:
     """What a leader owes the broker. For one thread.
 
     If the broker fails, everything waits a little. A run that keeps failing waits for itself, and
-    is tried alone: a message that the broker refuses does not hold up those that it takes.
+    is tried alone: a message that the broker refuses does not hold up those that it takes. After
+    such a try what is newly due has its turn, since the broker's rest and the run's own may end
+    at the same moment each time.
     """
 
     def __init__(self) -> None:
@@ -39,6 +41,7 @@ class Owed:
         self._debts: dict[str, _Debt] = {}
         self._failures = 0
         self._not_before = 0.0
+        self._others_first = False
 
     def __len__(self) -> int:
         return len(self._debts)
@@ -56,6 +59,7 @@ class Owed:
     def clear(self) -> None:
         """Owe nothing; what is known of the broker stays."""
         self._debts.clear()
+        self._others_first = False
 
     def broker_pause(self) -> float:
         """Return the seconds for which nothing should be published; 0 or less for none."""
@@ -69,7 +73,14 @@ class Owed:
         return max(0.0, first - time.monotonic())
 
     def ready(self, most: int) -> list[Claim]:
-        """Return those to try now, together: the oldest that did not fail often, else one."""
+        """Return those to try now, together: the oldest that did not fail often, else one.
+
+        None at the first call after one that was tried alone has failed: then it is the turn of
+        what is newly due.
+        """
+        if self._others_first:
+            self._others_first = False
+            return []
         now = time.monotonic()
         debts = [debt for debt in self._debts.values() if debt.not_before <= now]
         together = [debt for debt in debts if debt.failures < _TOGETHER]
@@ -102,6 +113,7 @@ class Owed:
             if reached:
                 debt = self._debts[claim.entry]
                 debt.failures += 1
+                self._others_first |= debt.failures > _TOGETHER  # it was tried alone
                 debt.not_before = now + _back_off(debt.failures)
         self._failures += 1
         self._not_before = now + _back_off(self._failures)

@@ -127,9 +127,18 @@ def test_making_a_scheduler_connects_to_nothing_and_starts_no_thread(key: str) -
     assert set(threading.enumerate()) == threads
 
 
+@pytest.mark.parametrize("batches", [True, False], ids=["together", "one by one"])
 def test_an_entry_whose_queue_refuses_it_does_not_hold_up_the_others(
-    quick_server: Server, inbox: Inbox, key: str, caplog: pytest.LogCaptureFixture
+    quick_server: Server,
+    inbox: Inbox,
+    key: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    batches: bool,
 ) -> None:
+    if not batches:  # as on RabbitMQ, and with kombu before 5.7
+        name = "celery_safe_leader._beat.publisher.supports_batches"
+        monkeypatch.setattr(name, lambda _: False)
     client, stuck = quick_server.client(), f"{key}-stuck"
     client.set(stuck, "not a queue")
     entries = {f"tick-{n}": entry(f"tick-{n}") for n in range(3)}

@@ -79,6 +79,7 @@ def test_the_one_at_fault_waits_while_the_others_go(clock: Clock):
         clock.now += 1
     owed.failed([BAD], ERROR)
     clock.now += 1
+    assert owed.ready(100) == []
     assert owed.ready(100) == [A]
     owed.published()
     owed.discard("a")
@@ -92,12 +93,26 @@ def test_the_one_at_fault_waits_while_the_others_go(clock: Clock):
     assert owed.next_in() == 0.0
 
 
+def test_after_one_at_fault_alone_was_tried_what_is_newly_due_has_its_turn(clock: Clock):
+    """The broker's rest and the run's own end together, or nothing else would ever be tried."""
+    owed, turns = Owed(), 0
+    owed.failed([BAD], ERROR)
+    for _ in range(6):
+        clock.now += max(owed.broker_pause(), 0.0)
+        tried = owed.ready(100)
+        turns += not tried
+        if tried:
+            owed.failed(tried, ERROR)
+    assert turns == 2
+    assert owed.next_in() is not None
+
+
 def test_the_next_run_of_an_entry_begins_without_the_failures_of_the_last(clock: Clock):
     owed = Owed()
     for _ in range(4):
         owed.failed([A], ERROR)
     owed.add(A)
-    assert owed.ready(100) == []
+    assert [owed.ready(100), owed.ready(100)] == [[], []]
     owed.add(claim("a", 9))
     assert owed.ready(100) == [claim("a", 9)]
 
