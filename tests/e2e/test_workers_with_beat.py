@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.beats import write_app
 from tests.support.chaos import MICROSECONDS, problems
-from tests.support.embedded import Crew, alive
-from tests.support.processes import wait_until
+from tests.support.embedded import SCHEDULER, Crew, alive, parent_of
+from tests.support.inbox import Inbox, gaps
+from tests.support.processes import Children, wait_until
 from tests.support.servers import Server
+from tests.support.workers import Worker
 
 TTL = 1.0
 WAIT = 0.2
@@ -26,6 +32,10 @@ STEPS = {"often": 0.25, "seldom": 0.9}
 def crew(tmp_path: Path, valkey_server: Server) -> Iterator[Crew]:
     with Crew(tmp_path, valkey_server.url, STEPS, leader_ttl=TTL, leader_wait=WAIT) as made:
         yield made
+
+
+def gone(pid: int) -> bool:
+    return not alive(pid)
 
 
 def check_runs(crew: Crew) -> int:
@@ -72,7 +82,7 @@ def test_another_workers_beat_goes_on_whatever_becomes_of_the_leading_one(
     token = crew.token()
     beat, killed = third.beats[0], time.time()
     third.child.signal(signal.SIGKILL)
-    wait_until(lambda: not alive(beat), 10, "the end of the beat")
+    wait_until(partial(gone, beat), 10, "the end of the beat")
     orphan = time.time() - killed
     assert orphan < 1.0
     takeover = crew.wait_run(killed, other_than=token).began - killed
@@ -95,7 +105,7 @@ def test_a_beat_that_stands_still_is_replaced(crew: Crew) -> None:
     os.kill(leading.beats[0], signal.SIGSTOP)
     leading.child.wait_for_line("gave no sign of life for 5 s, and is killed", 15)
     assert crew.dispatching(5, other_than=[leading]).child.running
-    wait_until(lambda: not alive(leading.beats[0]), 5, "the end of the beat that stood still")
+    wait_until(partial(gone, leading.beats[0]), 5, "the end of the beat that stood still")
     assert alive(leading.wait_beat(2))
     check_runs(crew)
 
@@ -166,7 +176,85 @@ def test_spawned_beats_follow_their_workers_too(tmp_path: Path, valkey_server: S
         leading = crew.dispatching()
         token, beat, killed = crew.token(), leading.beats[-1], time.time()
         leading.child.signal(signal.SIGKILL)
-        wait_until(lambda: not alive(beat), 5, "the end of the beat")
+        wait_until(partial(gone, beat), 5, "the end of the beat")
         assert time.time() - killed < 1.0
         assert crew.wait_run(killed, other_than=token).token > token
         check_runs(crew)
+
+
+def test_without_install_embedded_beats_elect_among_themselves(
+    children: Children, tmp_path: Path, valkey_server: Server
+) -> None:
+    write_app(
+        tmp_path,
+        valkey_server.url,
+        '{"tick": {"task": "shop.work", "schedule": 0.25}}',
+        beat_scheduler=SCHEDULER,
+        leader_ttl=TTL,
+        leader_wait=WAIT,
+    )
+    with Inbox(valkey_server.url) as inbox:
+        options = ("-B", "-c", "1", "-P", "solo", "-Q", "other")
+        workers = [Worker(children, tmp_path, *options, name=f"w{n}") for n in range(2)]
+        first = inbox.wait_for(3, 30)[-1]
+        leading, other = sorted(workers, key=lambda worker: worker.pid != parent_of(first.pid))
+        other.child.wait_for_line("leads (token")
+        leading.child.kill()
+        wait_until(partial(gone, first.pid), 5, "the end of the beat")
+        wait_until(lambda: inbox.sent()[-1].pid != first.pid, 10, lambda: other.child.output)
+        sent = inbox.wait_for(2, since=time.monotonic())
+        assert parent_of(sent[-1].pid) == other.pid
+        assert gaps(inbox.sent(), 0.25) == []
+        children.close()
+
+
+@pytest.mark.long
+def test_beats_of_both_kinds_do_not_dispatch_at_once(crew: Crew) -> None:
+    alone = crew.start_beat()
+    crew.leader()
+    token = crew.token()
+    crew.start_crew(1)
+    worker = crew.dispatching().child
+    worker.wait_for_line("Stand-alone beats and `worker -B` are mixed", 15)
+    assert crew.token() == token
+    alone.terminate()
+    # It sees that the other's record stands still, and takes the ledger over.
+    assert crew.wait_run(time.time(), other_than=token, timeout=10).token != token
+    check_runs(crew)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_two_minutes_of_faults_of_workers_and_their_beats(
+    crew: Crew, measured: Callable[[str], None]
+) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed={seed}")
+    choice = random.Random(seed)
+    crew.start_crew(3)
+    faults: Counter[str] = Counter()
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        leading = crew.dispatching(30)
+        crew.token()
+        time.sleep(choice.uniform(0.0, 1.0))  # at any point of a dispatch
+        fault = choice.choice(["SIGKILL", "SIGTERM", "SIGSTOP", "SIGKILL of the beat"])
+        faults[fault] += 1
+        if fault == "SIGSTOP":
+            leading.child.pause()
+            time.sleep(3 * TTL)
+            leading.child.resume()
+        elif fault == "SIGKILL of the beat":
+            os.kill(leading.beats[-1], signal.SIGKILL)
+        else:
+            leading.child.signal(signal.Signals[fault])
+            leading.child.wait(30)
+            wait_until(partial(gone, leading.beats[-1]), 5, "the end of the beat")
+            crew.start_crew(1)
+        time.sleep(1.0)
+    crew.dispatching(30)
+    count = check_runs(crew)
+    measured(
+        f"worker -B x 3, two minutes (seed {seed}): {faults.total()} faults {dict(faults)}, "
+        f"{count} runs, none lost or executed twice, {crew.dropped} second publications dropped"
+    )

@@ -17,20 +17,28 @@ from celery import Celery
 from tests.support.chaos import Execution, Fleet
 from tests.support.processes import Child, wait_until
 
-__all__ = ["SCHEDULER", "Crew", "WorkerWithBeat", "alive"]
+__all__ = ["SCHEDULER", "Crew", "WorkerWithBeat", "alive", "parent_of"]
 
 SCHEDULER = "celery_safe_leader.LeaderScheduler"
 _BEAT = re.compile(r"This embedded beat \(pid (\d+)\) follows")
 _STANDING = ("dispatches now", "embedded beat stands by", "Demoted: ")
 
 
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["X", "0"]
+
+
 def alive(pid: int) -> bool:
     """Tell whether a process runs. One that nobody has asked for its end runs no more."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+    return _stat(pid)[0] not in ("Z", "X")
+
+
+def parent_of(pid: int) -> int:
+    """Return the pid of the process that started another."""
+    return int(_stat(pid)[1])
 
 
 class WorkerWithBeat:
