@@ -52,15 +52,16 @@ def status(context: click.Context) -> None:
     """
     try:
         settings = conf.read(context.obj.app)
+        keys = ElectionKeys(settings.key, "beat")
         client = connect(
             settings.url,
             settings.options,
             connect_timeout=settings.election.request_timeout,
             read_timeout=settings.election.request_timeout,
+            key=keys.lease,
             setting=settings.url_setting,
             options_setting=settings.options_setting,
         )
-        keys = ElectionKeys(settings.key, "beat")
         alive, text = _watch(client, keys)
     except (ImproperlyConfigured, StoreError) as exc:
         raise click.ClickException(str(exc)) from exc
