@@ -34,22 +34,30 @@ class Agenda:
         """Forget ``name``."""
         self._moments.pop(name, None)
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._heap.clear()
+        self._moments.clear()
+
     def next_us(self) -> int | None:
         """Return the earliest moment."""
         self._drop_stale()
         return self._heap[0][0] if self._heap else None
 
-    def take(self, until_us: int, most: int) -> list[str]:
-        """Remove and return up to ``most`` names that are due, the longest due first."""
-        names: list[str] = []
-        while len(names) < most:
+    def take(self, until_us: int, most: int) -> list[tuple[int, str]]:
+        """Remove and return up to ``most`` names that are due by then, with their moments.
+
+        The longest due come first.
+        """
+        taken: list[tuple[int, str]] = []
+        while len(taken) < most:
             self._drop_stale()
             if not self._heap or self._heap[0][0] > until_us:
                 break
-            _, name = heapq.heappop(self._heap)
-            del self._moments[name]
-            names.append(name)
-        return names
+            place = heapq.heappop(self._heap)
+            del self._moments[place[1]]
+            taken.append(place)
+        return taken
 
     def _drop_stale(self) -> None:
         heap = self._heap

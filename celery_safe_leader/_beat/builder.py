@@ -88,6 +88,18 @@ class Builder:
         except Exception as exc:
             raise BuildError.because(name, task, exc) from exc
 
+    def is_steady(self, entry: Any) -> bool:
+        """Tell whether a message that is built a little before its moment is the same as then.
+
+        Lazy arguments and receivers of ``before_task_publish`` may look at the clock.
+        """
+        try:
+            self._check_basis()
+        except Exception:
+            return False  # building says what is wrong
+        fields = (entry.task, entry.args, entry.kwargs, entry.options)
+        return self._repeatable and fingerprint_of(*fields) is not None
+
     def forget(self, name: str) -> None:
         """Drop what is remembered of an entry that is gone."""
         self._plans.forget(name)

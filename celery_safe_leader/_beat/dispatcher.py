@@ -25,6 +25,7 @@ from celery_safe_leader._beat.ledger_errors import (
 from celery_safe_leader._beat.publisher import Publisher
 from celery_safe_leader._beat.roster import Roster
 from celery_safe_leader._beat.rounds import Rounds
+from celery_safe_leader._beat.timetable import EARLIEST
 from celery_safe_leader.conf import LeaderSettings
 from celery_safe_leader.errors import SafeLeaderError, StoreError
 
@@ -57,7 +58,14 @@ class Dispatcher:
         """
         self._key = settings.key
         self._roster = roster
-        self._ledger = Ledger(client, settings.key, role, ttl=settings.ttl, clock=time.monotonic)
+        self._ledger = Ledger(
+            client,
+            settings.key,
+            role,
+            ttl=settings.ttl,
+            clock=time.monotonic,
+            early=EARLIEST,
+        )
         self._books = Books(self._ledger, roster)
         self._may_go_on: Gate = lambda: False
         self._publisher = Publisher(app, still_leading=lambda: self._may_go_on())
@@ -65,6 +73,7 @@ class Dispatcher:
         self._holder = ""
         self._token = 0
         self._rounds: Rounds | None = None
+        self._changed: set[str] = set()
         self._lost = False
         self._failures = 0
         self._silent_until = 0.0
@@ -109,7 +118,7 @@ class Dispatcher:
             return
         try:
             try:
-                self._rounds.check()
+                self._rounds.finish()
             except GenerationChangedError:
                 self._books.restore(self._holder, self._token)
         except SafeLeaderError as exc:
@@ -130,18 +139,32 @@ class Dispatcher:
             rounds = self._rounds
         if self._lost:
             self._restore(rounds)
-        changes = self._roster.changes()
-        if changes:
-            for name, before in changes.items():
-                self._books.replace(name, before)
-            self._books.enrol(changes)
-            rounds.include(changes)
+        self._change(rounds)
         return rounds.work(self._may_go_on)
+
+    def _change(self, rounds: Rounds) -> None:
+        """Take up what is new in the schedule, after what was claimed of it is taken back."""
+        changes = self._roster.changes()
+        rounds.withdraw(changes)
+        for name, before in changes.items():
+            self._books.replace(name, before)
+        self._changed |= changes.keys()
+        if not self._changed:
+            return
+        try:
+            rounds.flush()
+            self._books.enrol(self._changed)
+        except StoreError:
+            self._rounds = None  # it is not known what was written: load it
+            raise
+        rounds.include(self._changed)
+        self._changed.clear()
 
     def _begin(self, holder: str, token: int) -> Rounds:
         started = time.monotonic()
         self._rounds, self._lost, self._silent_until = None, False, 0.0
         self._roster.changes()
+        self._changed.clear()
         self._books.load(holder, token)
         rounds = Rounds(
             self._key, token, self._ledger, self._roster, self._builder, self._publisher

@@ -7,7 +7,7 @@ from typing import Any
 from celery.beat import ScheduleEntry
 
 from celery_safe_leader._beat.ledger_codec import Claim, Run
-from celery_safe_leader._beat.missed import DEFAULT_LIMIT, Plan, Policy, plan
+from celery_safe_leader._beat.missed import DEFAULT_LIMIT, DEFAULT_TOLERANCE_US, Plan, Policy, plan
 from celery_safe_leader._beat.occurrences import occurrence_id, rule_for, successor_id
 from celery_safe_leader._beat.rules import Rule, ScheduleError, from_datetime, to_datetime
 from celery_safe_leader.errors import ConfigurationError
@@ -81,6 +81,12 @@ class Item:
             limit=self.limit,
             max_lateness_us=self.max_lateness_us,
         )
+
+    @property
+    def lateness_us(self) -> float:
+        """How late a run may be."""
+        limit = float("inf") if self.max_lateness_us is None else self.max_lateness_us
+        return min(limit, DEFAULT_TOLERANCE_US) if self.policy is Policy.SKIP else limit
 
     def claim_for(self, key: str, owed: Plan, token: int) -> Claim:
         """Return the claim of the oldest run that is owed."""

@@ -25,6 +25,7 @@ from celery_safe_leader._beat.broker import (
 )
 from celery_safe_leader._beat.declarations import Declarations
 from celery_safe_leader._beat.echo import Echo
+from celery_safe_leader._beat.groups import next_group
 from celery_safe_leader._beat.messages import PUBLICATION, BuildError, Built, Call, Message
 from celery_safe_leader._beat.outcomes import (
     Failed,
@@ -40,6 +41,8 @@ from celery_safe_leader._beat.outcomes import (
 __all__ = ["Publisher"]
 
 logger = logging.getLogger(__name__)
+
+Gate = Callable[[], bool]
 
 _IDLE = 20.0
 """Seconds without use after which a connection is not trusted: firewalls forget, brokers close."""
@@ -71,12 +74,13 @@ class Publisher:
         self,
         app: Any,
         *,
-        still_leading: Callable[[], bool],
+        still_leading: Gate,
         timeout: float = 5.0,
-        batch_size: int = 100,
+        batch_size: int = 250,
     ) -> None:
         self._app = app
         self._still_leading = still_leading
+        self._hold: Gate = lambda: True
         self._timeout = timeout
         self._batch_size = batch_size
         self._connection: Any = None
@@ -89,7 +93,9 @@ class Publisher:
         self._declarations = Declarations()
         self._echo = Echo(app)
 
-    def publish(self, batch: Sequence[Built], *, together: bool = True) -> list[Outcome]:
+    def publish(
+        self, batch: Sequence[Built], *, together: bool = True, hold: Gate | None = None
+    ) -> list[Outcome]:
         """Publish messages in order, together where the broker can do that.
 
         After the connection failed, or the gate said no, no later message is tried. An error that
@@ -99,21 +105,24 @@ class Publisher:
             batch: The messages.
             together: ``False`` sends each in a request of its own, so that an error of the
                 broker can be told to belong to one of them.
+            hold: Called when all is ready, right before the gate is asked. It may wait; if it says
+                no, nothing is written.
 
         Returns:
             One outcome for each message, in the same order.
         """
         size = self._batch_size if together else 1
+        self._hold = hold or (lambda: True)
         outcomes: list[Outcome] = []
         while len(outcomes) < len(batch):
-            outcomes += self._publish_group(_next_group(batch, len(outcomes), size))
+            outcomes += self._publish_group(next_group(batch, len(outcomes), size))
             if self._ends_all(outcomes[-1]):
                 outcomes += [of_the_rest(outcomes[-1])] * (len(batch) - len(outcomes))
         return outcomes
 
     def publish_one(self, built: Built) -> Outcome:
         """Publish one message in a request of its own."""
-        return self._publish_group([built])[0]
+        return self.publish([built])[0]
 
     def forget_declarations(self) -> None:
         """Declare queues anew and on a new connection. For a broker that has lost its data."""
@@ -160,7 +169,7 @@ class Publisher:
                     problem = self._collect(producer, message, nonces[index])
                     if problem:
                         outcomes[index] = Refused(problem)
-                if not self._still_leading():
+                if not (self._hold() and self._still_leading()):
                     raise _WithheldError
                 pending.flush()
         except _WithheldError:
@@ -206,7 +215,7 @@ class Publisher:
             return Failed(exc)
         except Exception as exc:
             return Refused(BuildError.because(built.entry, built.task, exc))
-        if not self._still_leading():
+        if not (self._hold() and self._still_leading()):
             return NotSent()
         try:
             self._write(producer, built, nonce)
@@ -289,12 +298,3 @@ class Publisher:
             connection.release() if politely else connection.collect()
         except Exception:
             logger.debug("closing the connection to the broker failed", exc_info=True)
-
-
-def _next_group(batch: Sequence[Built], start: int, size: int) -> Sequence[Built]:
-    """Take what can go out together: some messages, or one call."""
-    end = start + 1
-    if isinstance(batch[start], Message):
-        while end < min(start + size, len(batch)) and isinstance(batch[end], Message):
-            end += 1
-    return batch[start:end]

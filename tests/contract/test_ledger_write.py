@@ -13,6 +13,7 @@ from celery_safe_leader._beat.ledger import BATCH, Ledger
 from celery_safe_leader._beat.ledger_errors import FencedError, GenerationChangedError
 from celery_safe_leader._beat.ledger_results import (
     ClaimOutcome,
+    Commit,
     CommitOutcome,
     Enrolment,
     EnrolmentOutcome,
@@ -264,12 +265,24 @@ def test_a_run_in_the_future_is_reported_and_can_be_brought_back(bench: Bench) -
 
 def test_a_write_has_a_size(bench: Bench) -> None:
     ledger = bench.ledger()
-    names = [f"entry {n}" for n in range(BATCH + 1)]
+    names = [f"entry {n}" for n in range(2 * BATCH + 1)]
     bench.enrol(ledger, *names)
     items = [bench.next(name) for name in names]
-    assert set(ledger.write([], items[:BATCH]).claims) == {CLAIMED}
-    with pytest.raises(LifecycleError, match=f"at most {BATCH} of each"):
+    assert set(ledger.write([], items[:-1]).claims) == {CLAIMED}
+    with pytest.raises(LifecycleError, match=f"at most {2 * BATCH} together"):
         ledger.write([], items)
+
+
+def test_a_claim_is_taken_back_by_recording_the_run_before_it(bench: Bench) -> None:
+    ledger = bench.ledger()
+    bench.enrol(ledger, "e")
+    before = ledger.load()
+    ledger.write([], [bench.next()])
+    for _ in range(2):
+        back = Commit(bench.claim(), bench.run())
+        assert ledger.write([back], []).commits == (COMMITTED,)
+        assert (ledger.load().runs, ledger.load().pending) == (before.runs, {})
+    assert ledger.write([], [bench.next()]).claims == (CLAIMED,)
 
 
 def test_nothing_is_written_before_the_ledger_is_adopted(bench: Bench) -> None:

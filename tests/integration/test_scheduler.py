@@ -124,7 +124,8 @@ def test_making_a_scheduler_connects_to_nothing_and_starts_no_thread(key: str) -
         scheduler.close()
         scheduler.close()
         assert scheduler.tick() == scheduler.max_interval
-    assert set(threading.enumerate()) == threads
+    # Threads of the tests before may end meanwhile.
+    assert set(threading.enumerate()) <= threads
 
 
 @pytest.mark.parametrize("batches", [True, False], ids=["together", "one by one"])
@@ -197,7 +198,7 @@ def test_a_beat_whose_clock_is_ahead_stands_down_and_leads_again_once_it_is_righ
         inbox.wait_for(3)
         with monkeypatch.context() as patch:
             ahead = lambda: time.time_ns() // 1000 + 60_000_000  # noqa: E731
-            patch.setattr("celery_safe_leader._beat.rounds.now_us", ahead)
+            patch.setattr("celery_safe_leader._beat.claims.now_us", ahead)
             wait_until(lambda: "stands down" in caplog.text, 5, "the error")
         assert not beat.leads
         assert "Set the clock of this machine" in caplog.text
