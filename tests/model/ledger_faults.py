@@ -39,6 +39,7 @@ class History:
         periods = {entry: self.dice.randint(1, 3) for entry in entries}
         self.world = World(self.client, periods, batch=self.dice.randint(1, 4))
         self.world.coalesce = self.dice.random() < 0.5
+        self.world.lead = self.dice.randint(0, 3)
         self.names = LedgerKeys(self.world.key)
         self.copies: list[dict[str, Any]] = []
         self.current: Leader | None = None
@@ -46,7 +47,7 @@ class History:
         self.actions = [self.leader_steps] * 12 + [self.worker_takes] * 4 + [self.time_passes] * 3
         self.actions += [self.sleeper_wakes] * 2 + [self.somebody_else_leads, self.leader_dies]
         self.actions += [self.request_fails, self.publication_fails, self.window_passes]
-        self.actions += [self.lease_lost]
+        self.actions += [self.lease_lost, self.claims_taken_back, self.leader_leaves]
         if self.losses:
             self.actions += [self.copy, self.copy, self.data_lost, self.data_lost]
 
@@ -54,6 +55,7 @@ class History:
         """Run it to its end and judge."""
         for _ in range(self.length):
             self.dice.choice(self.actions)()
+        self.world.until = self.world.now + self.world.lead
         if self.current is not None:
             self.current.may_resign = True
             while self.current.at:
@@ -102,6 +104,15 @@ class History:
         if self.current is not None and self.current.at and not self._is_protected:
             self.current.kill()
             self.current = None
+
+    def claims_taken_back(self) -> None:
+        """As for entries that change between claim and moment."""
+        if self.current is not None and self.current.at:
+            self.current.takes_back = True
+
+    def leader_leaves(self) -> None:
+        if self.current is not None and self.current.at and not self._is_protected:
+            self.current.leaves = True
 
     def request_fails(self) -> None:
         if self.current is not None and self.current.at:

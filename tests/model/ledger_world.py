@@ -91,11 +91,17 @@ class World:
     """Entry -> ticks between two of its moments."""
     batch: int = 4
     coalesce: bool = False
+    lead: int = 0
+    """Ticks before its moment at which a run may be claimed; it is published at the moment."""
+    until: int = 2**31
+    """Tick after which nothing is claimed, so that a history ends."""
     key: str = field(default_factory=lambda: f"world-{next(_run_numbers)}-{uuid.uuid4().hex[:8]}")
     now: int = 0
     """Ticks of the virtual clock."""
     queue: list[Message] = field(default_factory=list)
     published: Counter[str] = field(default_factory=Counter)
+    early: list[str] = field(default_factory=list)
+    """What was published before its moment."""
     executed: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))
     leaders: list[Leader] = field(default_factory=list)
     workers: str = "random"
@@ -147,6 +153,8 @@ class World:
         """Take a message, as a broker does."""
         if fault == "request":
             raise BrokerError
+        if claim.moment > self.moment(self.now):
+            self.early.append(f"{claim} was published at tick {self.now}")
         message = Message(claim, f"n{next(self.nonces)}")
         self.published[claim.occurrence] += 1
         self.queue.append(message)
@@ -178,7 +186,7 @@ class World:
         Args:
             doubles_of: 0 forbids doubles; 2 allows them for what was published twice.
         """
-        found = []
+        found = list(self.early)
         for occurrence, messages in self.executed.items():
             twice_allowed = doubles_of and self.published[occurrence] >= doubles_of
             if len(messages) > 1 and not twice_allowed:
@@ -211,6 +219,14 @@ class Leader:
         self.pending: dict[str, Claim] = {}
         self.uncertain: dict[str, Claim] = {}
         """Pending claims of which somebody, perhaps this leader, may have published a message."""
+        self.held: dict[str, Claim] = {}
+        """Pending claims whose moment has not come."""
+        self.fresh: set[str] = set()
+        """Entries whose pending claim this leader made, and has not tried to publish."""
+        self.takes_back = False
+        """Takes back at its next write what is held and fresh."""
+        self.leaves = False
+        """Resigns as soon as nothing is to be written any more."""
         self.commits: dict[str, Commit] = {}
         self.loaded = False
         self.restoring = False
@@ -309,13 +325,18 @@ class Leader:
                     raise GenerationChangedError(self.world.key, f"{claim.entry} is not pending")
                 if settlement.outcome is SettlementOutcome.ACCEPTED:
                     self._done(claim)
+                elif self._is_early(claim):
+                    self.held[claim.entry] = self.uncertain.pop(claim.entry)
                 else:
                     yield from self._publish(claim)
 
     def _dispatch(self) -> Generator[str, None, bool]:
-        """Commit the last batch, and claim and publish the next."""
-        claims = self._due()
-        is_last = not claims and not self.commits and self.may_resign
+        """Commit the last batch, and claim the next; publish that whose moment has come."""
+        if self.takes_back or self.leaves:
+            self._take_back()
+        claims = [] if self.leaves else self._due()
+        nothing_due = not claims and not self.commits and (self.leaves or not self.held)
+        is_last = nothing_due and (self.may_resign or self.leaves)
         commits = dict(itertools.islice(self.commits.items(), self.world.batch))
         nexts = [Next(claim, self.runs[claim.entry]) for claim in claims]
         self.pending.update((claim.entry, claim) for claim in claims)
@@ -326,11 +347,35 @@ class Leader:
             raise GenerationChangedError(self.world.key, f"{refused} {written.commits}")
         for entry in commits:
             del self.commits[entry]
-        for claim in claims:
-            yield from self._publish(claim)
+        self.held.update((claim.entry, claim) for claim in claims)
+        self.fresh.update(claim.entry for claim in claims)
+        if not self.leaves and self.held and not claims and not commits:
+            yield from self._wait()
+        for claim in sorted(self.held.values(), key=lambda claim: claim.moment):
+            if not self.leaves and not self._is_early(claim):
+                del self.held[claim.entry]
+                yield from self._publish(claim)
         return not is_last
 
+    def _is_early(self, claim: Claim) -> bool:
+        return claim.moment > self.world.moment(self.world.now)
+
+    def _wait(self) -> Program:
+        """Let time pass until the first moment comes."""
+        first = min(claim.moment for claim in self.held.values())
+        while first > self.world.moment(self.world.now):
+            yield "wait"
+            self.world.now += first > self.world.moment(self.world.now)
+
+    def _take_back(self) -> None:
+        self.takes_back = False
+        for entry in [entry for entry in self.held if entry in self.fresh]:
+            self.commits[entry] = Commit(self.held.pop(entry), self.runs[entry])
+            self.fresh.discard(entry)
+            del self.pending[entry]
+
     def _publish(self, claim: Claim) -> Program:
+        self.fresh.discard(claim.entry)
         yield f"publish {claim.entry}"
         fault, self.publish_fault = self.publish_fault, ""
         try:
@@ -368,7 +413,7 @@ class Leader:
                     self.pending.pop(item.entry, None)
                     if item.claim is not None:
                         self.pending[item.entry] = item.claim
-                self.commits = {}
+                self.commits, self.held, self.fresh = {}, {}, set()
                 # Nobody knows how far a claim came whose write was refused: ask before publishing.
                 self.uncertain = dict(self.pending)
                 self.restoring = self.must_restore = False
@@ -377,14 +422,16 @@ class Leader:
 
     def _due(self) -> list[Claim]:
         claims: list[Claim] = []
+        # What the next write does not commit is still pending in the ledger.
+        pending = {*self.pending, *itertools.islice(self.commits, self.world.batch, None)}
         for entry, period in self.world.periods.items():
-            if entry in self.pending or len(claims) == self.world.batch:
+            if entry in pending or len(claims) == self.world.batch:
                 continue
             after = (self.runs[entry].moment - self.world.base) // _GRID
             first = (after // period + 1) * period
-            if first > self.world.now:
+            if first > min(self.world.now + self.world.lead, self.world.until):
                 continue
-            tick = self.world.now // period * period if self.world.coalesce else first
+            tick = max(first, self.world.now // period * period if self.world.coalesce else 0)
             claims.append(self._claim(entry, self.world.moment(first), self.world.moment(tick)))
         return claims
 

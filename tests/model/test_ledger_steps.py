@@ -16,6 +16,9 @@ from tests.support.servers import Server
 
 WORKERS = ("eager", "fifo", "lifo", "mixed")
 
+OUTSIDE = ("publish", "wait")
+"""Steps that do not ask the ledger."""
+
 SHAPES_OF_TWO = {"one entry, two moments": (1, 2, 1), "two entries at once": (2, 1, 2)}
 SHAPES_OF_FOUR = {
     "one entry, four moments": (1, 4, 1),
@@ -74,7 +77,7 @@ def run_history(world: World, choices: Choices, *, sleepers: bool) -> None:
     wake_if_refused(first, choices)
     while second.at:
         options = ["second", "second dies"]
-        options += ["first"] * first.at.startswith("publish")
+        options += ["first"] * first.at.startswith(OUTSIDE)
         match choices.take(*options):
             case "second":
                 second.step()
@@ -90,21 +93,38 @@ def run_history(world: World, choices: Choices, *, sleepers: bool) -> None:
 def wake_if_refused(sleeper: Leader, choices: Choices) -> None:
     """Let a sleeper take a step in the ledger at once, or after all others.
 
-    It is refused and changes nothing, so all moments in between are alike. Publications are not.
+    It is refused and changes nothing, so all moments in between are alike. Publications are not,
+    nor is a wait for the moment of one.
     """
-    if sleeper.at and not sleeper.at.startswith("publish"):
+    if sleeper.at and not sleeper.at.startswith(OUTSIDE):
         if choices.take("refused at once", "refused at the end") == "refused at once":
             sleeper.step()
             assert not sleeper.at, f"a sleeper was not refused and goes on with {sleeper.at}"
 
 
-def explore(client: redis.Redis, shape: tuple[int, int, int], workers: str, sleepers: bool) -> int:
-    """Run all histories, and return how many there are."""
+def explore(
+    client: redis.Redis,
+    shape: tuple[int, int, int],
+    workers: str,
+    sleepers: bool,
+    lead: int = 0,
+) -> int:
+    """Run all histories, and return how many there are.
+
+    Args:
+        client: Of the server.
+        shape: How many entries, moments of each, and claims at once.
+        workers: When they take messages.
+        sleepers: Whether the first leader may sleep and wake.
+        lead: Ticks by which claims are made before their moment; time then passes while a leader
+            waits for one. 0: all is due from the beginning.
+    """
     entries, ticks, batch = shape
     choices, count = Choices(), 0
     while True:
         world = World(client, {f"entry {n}": 1 for n in range(entries)}, batch, workers=workers)
-        world.now = ticks
+        world.lead, world.until = lead, ticks
+        world.now = 0 if lead else ticks
         run_history(world, choices, sleepers=sleepers)
         trace = "\n".join(world.trace)
         assert not world.faults(), f"{world.faults()}\nafter: {choices}\n{trace}"
@@ -129,6 +149,35 @@ def test_four_occurrences_run_once_whoever_dies(
     client: redis.Redis, shape: tuple[int, int, int], workers: str
 ) -> None:
     assert explore(client, shape, workers, sleepers=False) > 100
+
+
+@pytest.mark.parametrize("shape", SHAPES_OF_TWO.values(), ids=SHAPES_OF_TWO)
+def test_what_is_claimed_early_runs_once_and_not_before_its_moment(
+    client: redis.Redis, shape: tuple[int, int, int]
+) -> None:
+    assert explore(client, shape, "eager", sleepers=False, lead=1) > 50
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("lead", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("shape", SHAPES_OF_TWO.values(), ids=SHAPES_OF_TWO)
+def test_two_that_are_claimed_early_run_once_whoever_dies_or_sleeps(
+    client: redis.Redis, shape: tuple[int, int, int], workers: str, lead: int
+) -> None:
+    assert explore(client, shape, workers, sleepers=True, lead=lead) > 100
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("lead", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("shape", SHAPES_OF_FOUR.values(), ids=SHAPES_OF_FOUR)
+def test_four_that_are_claimed_early_run_once_whoever_dies(
+    client: redis.Redis, shape: tuple[int, int, int], workers: str, lead: int
+) -> None:
+    assert explore(client, shape, workers, sleepers=False, lead=lead) > 50
 
 
 @pytest.mark.long
