@@ -17,8 +17,10 @@ from celery_safe_leader._store.urls import Address, show_address
 
 __all__ = ["Finder", "Guide", "Question", "told"]
 
-_PARTS = 4
-"""Into how many parts a guide divides its time: one is the limit of a connect or a reply."""
+_PARTS = 5
+"""Into how many parts a guide divides its time: one is the limit of a connect or a reply.
+
+Two of three that are silent leave enough of it to ask the third."""
 
 
 class Question(NamedTuple):

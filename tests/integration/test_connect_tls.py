@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import threading
@@ -21,14 +22,14 @@ LIMITS: dict[str, Any] = {"connect_timeout": 5.0, "read_timeout": 5.0}
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asyncio"])
 
 
-def ping(source: Any, *, asynchronous: bool) -> bool:
+def ping(source: Any, *, asynchronous: bool, options: Any = None) -> bool:
     """Send one command on a client made from ``source``, and close the client."""
     if not asynchronous:
-        with connect(source, **LIMITS) as client:
+        with connect(source, options, **LIMITS) as client:
             return bool(client.ping())
 
     async def run() -> bool:
-        async with connect_async(source, **LIMITS) as client:
+        async with connect_async(source, options, **LIMITS) as client:
             return bool(await client.ping())
 
     return asyncio.run(run())
@@ -131,6 +132,55 @@ def test_tls_refuses_what_it_cannot_verify(
     query = f"?ssl_ca_certs={certificates / 'ca.crt'}" if trusted else ""
     with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
         ping(f"rediss://{host}:{tls_port}{query}", asynchronous=asynchronous)
+
+
+class NamingSentinel:
+    """Answers every question with an address, as a Sentinel does, on a port of its own."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        host, port = address[0], str(address[1])
+        self._reply = f"*2\r\n${len(host)}\r\n{host}\r\n${len(port)}\r\n{port}\r\n".encode()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            with connection:
+                while data := connection.recv(65_536):
+                    connection.sendall(self._reply * data.count(b"SENTINEL"))
+
+    def __enter__(self) -> tuple[str, int]:
+        self._thread.start()
+        host, port = self._listening.getsockname()
+        return str(host), int(port)
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join(10)
+
+
+@both
+def test_tls_to_sentinels_and_to_the_master_are_two_things(
+    asynchronous: bool, tls_port: int, certificates: Path
+) -> None:
+    ca = {"ssl": True, "ssl_ca_certs": str(certificates / "ca.crt")}
+    files = certificates / "server.crt", certificates / "server.key"
+    with (
+        NamingSentinel(("localhost", tls_port)) as sentinel,
+        TlsRelay(sentinel, *files) as sentinel_port,
+    ):
+        url = f"sentinel://localhost:{sentinel_port}"
+        both_ways = {"master_name": "m", "sentinel_kwargs": ca, **ca}
+        assert ping(url, asynchronous=asynchronous, options=both_ways)
+        for untrusting in ({**both_ways, "sentinel_kwargs": {"ssl": True}},
+                           {"master_name": "m", "sentinel_kwargs": ca, "ssl": True}):  # fmt: skip
+            with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+                ping(url, asynchronous=asynchronous, options=untrusting)
 
 
 @both

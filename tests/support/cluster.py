@@ -122,8 +122,9 @@ class Cluster:
 
     def seeds(self, key: str) -> list[Node]:
         """Return the replicas of the masters that do not have a key's slot."""
-        master = self.master_of(key)
-        return [self.replica_of(node) for node in self.nodes[:_MASTERS] if node is not master]
+        port = self.master_of(key).port
+        roles = [(node, node.ask("ROLE")) for node in self.nodes if node.running]
+        return [node for node, role in roles if role[0] == "slave" and role[2] != port]
 
     def url(self, key: str) -> str:
         """``redis+cluster://…`` with those nodes, so that the key's own has to be found."""
