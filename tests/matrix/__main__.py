@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tests.matrix.environments import FOLDER, ROOT, CannotInstallError, prepare, versions
-from tests.matrix.rows import ROWS, TESTS, Row
+from tests.matrix.rows import ROWS, TESTS, Row, left_out
 
 NOT_OURS = [
     # kombu up to 5.5 with redis-py 5.3.
     "ignore:Call to 'get_connection' function:DeprecationWarning",
+    # Sockets that older releases leave to the garbage collection.
+    "ignore::pytest.PytestUnraisableExceptionWarning",
 ]
 """Warnings that older releases cause among themselves."""
 LIMIT = 1800
@@ -65,6 +67,8 @@ def _run(row: Row, processes: int) -> Outcome:
     command = [python, "-m", "pytest", "-q", "-n", str(processes), "--dist", "worksteal"]
     command += ["-p", "celery.contrib.pytest", "-p", "no:cacheprovider"]
     command += ["-m", "not long and not docker and not quiet", *TESTS]
+    for test in left_out(releases := versions(python)):
+        command += ["--deselect", test]
     for warning in NOT_OURS:
         command += ["-W", warning]
     log = FOLDER / f"{row.name}.log"
@@ -81,7 +85,7 @@ def _run(row: Row, processes: int) -> Outcome:
         except subprocess.TimeoutExpired:
             code = -1
     took = time.monotonic() - began
-    return Outcome(row, versions(python), f"{_count(log.read_text())}, {took:.0f} s", code != 0)
+    return Outcome(row, releases, f"{_count(log.read_text())}, {took:.0f} s", code != 0)
 
 
 def _count(output: str) -> str:
