@@ -22,6 +22,8 @@ from tests.support.waiting import wait_until
 
 EXAMPLES = ROOT / "docs" / "examples"
 TTL, WAIT = 1.5, 3.0
+SHOWING = ("README.md", "docs/library.md", "docs/leader-only-tasks.md")
+"""Pages with examples."""
 STARTUP = 10.0
 """Seconds for a process to start on a busy machine."""
 
@@ -110,7 +112,7 @@ def test_pages_show_the_files_word_for_word(name: str, of: list[str]) -> None:
 
 
 def test_every_example_file_is_shown_or_linked() -> None:
-    every = "".join(page(name).text for name in ("README.md", "docs/library.md"))
+    every = "".join(page(name).text for name in SHOWING)
     for path in EXAMPLES.glob("*.py"):
         assert path.read_text() in every
 
