@@ -23,6 +23,7 @@ from tests.support.workers import Worker, leader_of, write_worker_app
 OVER = "the lease is over: no renewal was confirmed in time"
 TASKS = """
 from celery_safe_leader._worker import endings
+from celery_safe_leader.errors import LeadershipLostError
 from celery_safe_leader.tasks import current_leadership, leader_only
 
 endings.GRACE = 0.7
@@ -50,6 +51,26 @@ def again():
 def skipped():
     begin("skipped")
     time.sleep(60)
+
+@app.task(name="retried", autoretry_for=(LeadershipLostError,), retry_kwargs={"countdown": 0.2})
+@leader_only(revoke_on_loss=True)
+def retried():
+    token, runs = begin("retried")
+    if runs == 1:
+        time.sleep(60)
+    return token
+
+@app.task(name="checking", acks_late=True)
+@leader_only(revoke_on_loss=True)
+def checking():
+    token, runs = begin("checking")
+    until = time.monotonic() + 10
+    while runs == 1 and time.monotonic() < until and not current_leadership().lost.is_set():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    store.rpush("checking", "not interrupted")
+    current_leadership().check()
+    return token
 
 @app.task(name="stubborn")
 @leader_only(revoke_on_loss=True)
@@ -156,10 +177,10 @@ def failed(result: Any) -> LeadershipLostError:
 @pytest.mark.timeout(120)
 def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Stage) -> None:
     app = stage.write()
-    worker = stage.start("-c", "5")
+    worker = stage.start("-c", "6")
     leader_of([worker], 25)
-    tasks = (app.once, app.skipped, app.again, app.stubborn, app.stubborn_again)
-    once, skipped, again, stubborn, stubborn_again = (task.delay() for task in tasks)
+    tasks = (app.once, app.skipped, app.again, app.retried, app.stubborn, app.stubborn_again)
+    once, skipped, again, retried, stubborn, stubborn_again = (task.delay() for task in tasks)
     for task in tasks:
         stage.wait_begun(task.name)
     stage.link.black_hole()
@@ -180,9 +201,10 @@ def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Stage)
     assert len(stage.marks("again")) == len(stage.marks("stubborn_again")) == 1
     stage.link.heal()
     assert again.get(timeout=20) == stubborn_again.get(timeout=20) > error.fencing_token
-    runs = [len(stage.marks(name)) for name in ("once", "skipped", "again", "stubborn_again")]
-    assert runs == [1, 1, 2, 2]
-    assert worker.child.output.count("Ended ") == 3
+    assert retried.get(timeout=20) > error.fencing_token
+    runs = [len(stage.marks(task.name)) for task in tasks if task is not app.stubborn]
+    assert runs == [1, 1, 2, 2, 2]
+    assert worker.child.output.count("Ended ") == 4
 
 
 @pytest.mark.timeout(120)
@@ -221,3 +243,20 @@ def test_the_solo_pool_interrupts_its_task_as_well(stage: Stage) -> None:
     stage.wait_begun("once")
     stage.link.black_hole()
     assert failed(once).reason == OVER
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["threads", "gevent"])
+def test_a_pool_that_cannot_interrupt_leaves_it_to_check(stage: Stage, pool: str) -> None:
+    app = stage.write()
+    worker = stage.start("-P", pool, "-c", "2")
+    leader_of([worker], 25)
+    checking = app.checking.delay()
+    stage.wait_begun("checking")
+    stage.link.black_hole()
+    wait_until(lambda: checking.state == "RETRY", 20, "the mark in the result")
+    assert stage.marks("checking")[1:] == ["not interrupted"]
+    stage.link.heal()
+    assert checking.get(timeout=20) > 0
+    assert len(stage.marks("checking")) == 4
+    assert worker.child.output.count("cannot interrupt a task") == 1
