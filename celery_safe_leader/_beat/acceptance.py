@@ -70,4 +70,4 @@ def accept(
     keys = (names.accepted(occurrence), names.again(occurrence))
     args = (publication, max(1, round(window * 1000)), LONG_LIFE_MS)
     letter, recorded = call(client, ledger_script("accept"), keys, args)
-    return Acceptance(AcceptanceOutcome(letter.decode()), recorded.decode())
+    return Acceptance(AcceptanceOutcome(letter.decode()), recorded[:200].decode("utf-8", "replace"))

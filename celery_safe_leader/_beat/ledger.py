@@ -127,7 +127,7 @@ class Ledger:
         reply = self._ask_for(holder, token, generation, restoring)
         if reply[0] == b"OWNED" and not reply[2]:
             # The script can read only a lease that it was given the key of.
-            self._watch.follow(reply[1].decode())
+            self._watch.follow(reply[1].decode("utf-8", "replace"))
             reply = self._ask_for(holder, token, generation, restoring)
         if reply[0] == b"OWNED" and reply[2]:
             self._watch.see(*reply[3:6])
@@ -203,7 +203,7 @@ class Ledger:
             letters, *nonces = self._run("settle", args, *keys)
             outcomes = replies.letters(SettlementOutcome, letters)
             for claim, outcome, nonce in zip(batch, outcomes, nonces, strict=True):
-                settled.append(Settlement(claim, outcome, nonce.decode()))
+                settled.append(Settlement(claim, outcome, nonce.decode("utf-8", "replace")))
         return settled
 
     def enrol(self, enrolments: Sequence[Enrolment]) -> list[EnrolmentOutcome]:

@@ -32,6 +32,7 @@ SENTINEL = b"\xffledger"
 """Field that says in which format and generation a hash is. No UTF-8 text has the byte 255."""
 
 _MOMENT_LIMIT = 2**53  # Lua counts in doubles
+_MOST_DIGITS = 20
 
 
 class UnreadableValueError(ValueError):
@@ -110,9 +111,11 @@ def decode_run(raw: bytes) -> Run:
     """
     try:
         moment, count, seen, fingerprint = raw.decode().split(" ", 3)
-        return Run(int(moment), int(count), int(seen), fingerprint)
+        run = Run(_number(moment), _number(count), _number(seen), fingerprint)
+        _check_moment(run.moment)
     except ValueError as exc:
         raise UnreadableValueError(f"{raw[:200]!r} is not a run") from exc
+    return run
 
 
 def encode_claim(claim: Claim) -> bytes:
@@ -134,9 +137,12 @@ def decode_claim(entry: str, raw: bytes) -> Claim:
     """
     try:
         moment, first, token, occurrence, fingerprint = raw.decode().split(" ", 4)
-        return Claim(entry, occurrence, int(moment), int(first), fingerprint, int(token))
+        numbers = _number(moment), _number(first)
+        claim = Claim(entry, occurrence, *numbers, fingerprint, _number(token))
+        _check_moment(claim.moment)
     except ValueError as exc:
         raise UnreadableValueError(f"{raw[:200]!r} is not a claim") from exc
+    return claim
 
 
 def encode_sentinel(sentinel: Sentinel) -> bytes:
@@ -150,8 +156,20 @@ def decode_sentinel(raw: bytes) -> Sentinel | None:
     """Read a sentinel that a script found well-formed; empty means that there was none."""
     if not raw:
         return None
-    _, generation, step, state, owner = raw.decode().split(" ", 4)
-    return Sentinel(generation, int(step), state == "partial", owner)
+    _, generation, step, state, owner = raw.decode("utf-8", "replace").split(" ", 4)
+    return Sentinel(generation, int(step[:16]), state == "partial", owner)
+
+
+def _number(text: str) -> int:
+    """Read a whole number of a length that any number here has.
+
+    Raises:
+        ValueError: It is none.
+    """
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS:
+        raise ValueError(f"{text[:40]!r} is not a number")
+    return int(text)
 
 
 def _check_moment(moment: int) -> None:

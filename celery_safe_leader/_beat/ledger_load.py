@@ -72,7 +72,7 @@ def load_snapshot(client: redis.Redis, names: LedgerKeys) -> Found:
 
 def _moment(raw: bytes) -> int:
     # A mark that cannot be read is written anew, so it counts as made now: never too early.
-    return int(raw) if raw.isdigit() else 2**53
+    return int(raw) if raw.isdigit() and len(raw) <= 16 else 2**53
 
 
 def _scan(
@@ -90,6 +90,11 @@ def _scan(
                 continue
             try:
                 entry = decode_entry(field_name)
+            except UnicodeDecodeError:
+                # No entry can have this name, so nobody waits for it; but somebody should know.
+                found.unreadable[field_name.decode("utf-8", "backslashreplace")] = raw
+                continue
+            try:
                 into[entry] = decode(entry, raw)
             except UnreadableValueError:
                 found.unreadable[entry] = raw

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from celery_safe_leader._core.options import MAX_TTL
+
 __all__ = ["OwnerWatch"]
 
 _MARGIN = 1.01  # clocks of two machines run at rates that differ by less than 1 %
@@ -41,7 +43,7 @@ class OwnerWatch:
     def see(self, token: bytes, renewal: bytes, ttl_ms: bytes) -> None:
         """Note a record. To be called once it was read."""
         if ttl_ms.isdigit():
-            self._longest = max(self._longest, int(ttl_ms) / 1000)
+            self._longest = max(self._longest, min(int(ttl_ms[:16]) / 1000, MAX_TTL))
         if (token, renewal) != self._version or self._since == math.inf:
             self._version = (token, renewal)
             self._since = self._clock()

@@ -108,7 +108,7 @@ def _torn(runs: bytes, pending: bytes) -> str:
 
 
 def _owned(reply: Sequence[Any], election: ElectionKeys, role: str) -> LedgerOwnedError:
-    owner = ElectionKeys(election.key, reply[1].decode()).election
+    owner = ElectionKeys(election.key, reply[1].decode("utf-8", "replace")).election
     holder = (reply[2] or b"").decode(errors="replace")
     detail = (
         f"it belongs to the election {owner!r}, whose leader is {holder or 'not known'}, and this "

@@ -14,6 +14,8 @@ from celery_safe_leader._core.instant import Instant
 
 __all__ = ["Clock", "SystemClock", "new_candidate_id", "new_seed"]
 
+_LONGEST_HOST = 64
+
 
 class Clock(Protocol):
     """Reads the present moment."""
@@ -64,7 +66,9 @@ def _reader(name: str) -> Callable[[], float]:
 
 def new_candidate_id() -> str:
     """Return an id that people can read and that no other start has: ``host:pid:random``."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    host = socket.gethostname()[:_LONGEST_HOST].encode("ascii", "backslashreplace").decode()
+    plain = "".join(letter if letter.isprintable() else "?" for letter in host)
+    return f"{plain}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def new_seed() -> str:

@@ -59,7 +59,8 @@ class AsyncRedisStore:
             call = encode(request, self.keys)
             raw, confirmations = await self._run(call)
         except (redis.RedisError, OSError) as exc:
-            raise translate(self.keys.lease, exc) from exc
+            key = self.keys.wake if isinstance(request, Await) else self.keys.lease
+            raise translate(key, exc) from exc
         confirmed = confirmations is None or confirmations >= self._wait_replicas
         return decode(raw, self.keys, confirmed=confirmed)
 

@@ -21,9 +21,13 @@ from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.scripts import Script, load
 from celery_safe_leader.errors import StoreRefusedError
 
-__all__ = ["Call", "by_connection", "decode", "encode", "flight"]
+__all__ = ["Call", "by_connection", "decode", "encode", "flight", "shown"]
 
 _PACKAGE = "celery_safe_leader._store"
+_STATUSES = frozenset({"seen", "accepted", "rejected", "vacant", "resigned"})
+_END = 2**53
+_LONGEST = 256
+"""Characters of a holder that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +104,19 @@ def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer
     """
     try:
         status, version, epoch, holder, token, ttl_ms, resigned = _texts(raw)
-        ttl = min(float(ttl_ms) / 1000, MAX_TTL)
         record = Record(
             version,
             epoch,
-            holder,
-            int(token),
-            ttl,
+            shown(holder),
+            _whole(token),
+            min(_whole(ttl_ms) / 1000, MAX_TTL),
             resigned == "1",
             given_up=resigned in ("1", "2"),
         )
+        if status not in _STATUSES:
+            raise ValueError(status)
     except (TypeError, ValueError) as exc:
-        detail = f"the server's reply has an unknown shape ({str(raw)[:80]})"
+        detail = f"the server's reply has an unknown shape ({ascii(raw)[:80]})"
         raise StoreRefusedError(keys.lease, detail) from exc
     return Answer(status, record, confirmed)
 
@@ -128,8 +133,23 @@ def flight(raw: Any, confirmations: Any) -> tuple[Any, int]:
     return raw, int(confirmations)
 
 
+def shown(text: str) -> str:
+    """Make a text of unknown origin fit for one line of a log; what is fit stays as it is."""
+    if text.isprintable() and len(text) <= _LONGEST:
+        return text
+    plain = text[:_LONGEST].encode("unicode_escape", "surrogateescape").decode("ascii", "replace")
+    return f"{plain[:_LONGEST]}…" if len(plain) > _LONGEST else plain
+
+
+def _whole(text: str) -> int:
+    """Read what the scripts write: digits of a number below 2^53."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_END)) and int(text) < _END):
+        raise ValueError(text[:80])
+    return int(text)
+
+
 def _texts(raw: object) -> list[str]:
-    if not isinstance(raw, Sequence):
+    if not isinstance(raw, Sequence) or isinstance(raw, (str, bytes)):
         raise TypeError("not a list")
     # surrogateescape: a version goes back to the server byte for byte, whatever the record holds.
     return [

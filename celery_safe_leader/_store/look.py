@@ -7,6 +7,8 @@ from typing import Any
 
 import redis
 
+from celery_safe_leader._core.options import MAX_TTL
+from celery_safe_leader._store.codec import shown
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
 
@@ -50,5 +52,6 @@ def look(client: redis.Redis, keys: ElectionKeys) -> Sighting | None:
     holder, token, renewal, resigned, ttl = (
         (value or b"").decode("utf-8", "backslashreplace") for value in raw
     )
-    milliseconds = int(ttl) if ttl.isdigit() else 0
-    return Sighting(holder, token, renewal, resigned == "1", milliseconds / 1000)
+    milliseconds = int(ttl[:16]) if ttl.isascii() and ttl.isdigit() else 0
+    seconds = min(milliseconds / 1000, MAX_TTL)
+    return Sighting(shown(holder), shown(token), renewal, resigned == "1", seconds)

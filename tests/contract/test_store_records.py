@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from celery_safe_leader._core.messages import Await
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.errors import StoreRefusedError
 from tests.contract.conftest import StoreUnderTest
-from tests.contract.requests import ask, campaign, observe, renew, resign
+from tests.contract.requests import NOW, ask, campaign, observe, renew, resign, win
 
 MakeStore = Callable[..., StoreUnderTest]
 WEEK = 7 * 24 * 3600
@@ -47,16 +49,66 @@ def test_a_version_goes_back_byte_for_byte(
     assert ask(store, campaign(seen.version)).status == "accepted"
 
 
-def test_a_token_of_2_to_the_53_is_refused_in_words(
+def test_a_token_that_cannot_grow_is_refused_in_words(
     store: StoreUnderTest, client: Any, keys: ElectionKeys
 ) -> None:
-    client.hset(keys.lease, mapping={"holder": "x", "token": "9007199254740991"})
+    client.hset(keys.lease, mapping={"holder": "x", "token": str(2**52 - 1)})
     seen = ask(store, observe()).record
-    assert seen.token == 2**53 - 1
-    with pytest.raises(StoreRefusedError, match=r"2\^53.*delete the key") as caught:
+    assert seen.token == 2**52 - 1
+    with pytest.raises(StoreRefusedError, match=r"2\^52.*delete the key") as caught:
         store.execute(campaign(seen.version))
     assert keys.lease in str(caught.value)
     assert client.hget(keys.lease, "holder") == "x"
+
+
+@pytest.mark.parametrize("token", [2**52, 2**53 - 1, 2**53, 10**400])
+def test_a_token_that_no_election_made_counts_as_none(
+    store: StoreUnderTest, client: Any, keys: ElectionKeys, token: int
+) -> None:
+    client.hset(keys.lease, mapping={"holder": "x", "token": str(token)})
+    seen = ask(store, observe()).record
+    assert seen.token == 0
+    won = ask(store, campaign(seen.version)).record
+    assert abs(won.token / 1000 - time.time()) < 60
+
+
+def test_megabytes_are_not_sent_with_each_look(
+    store: StoreUnderTest, client: Any, keys: ElectionKeys
+) -> None:
+    much = dict.fromkeys(("holder", "renewal", "epoch", "token", "ttl"), "x" * 2**20)
+    client.hset(keys.lease, mapping=much)
+    seen = ask(store, observe()).record
+    assert len(seen.version) < 600
+    assert len(seen.holder) < 600
+    assert ask(store, observe()).record == seen
+    client.hset(keys.lease, "renewal", "x" * 2**20 + "y")
+    assert ask(store, observe()).record.version != seen.version
+    won = win(store)
+    assert client.hlen(keys.lease) == 6
+    assert ask(store, renew(won.token)).status == "accepted"
+
+
+def test_what_is_in_the_way_of_the_history_gives_way(
+    store: StoreUnderTest, client: Any, keys: ElectionKeys
+) -> None:
+    client.set(keys.history, "something else")
+    won = win(store)
+    client.delete(keys.history)
+    client.xadd(keys.history, {"f": "v"}, id="18446744073709551615-18446744073709551615")
+    assert ask(store, resign(won.token)).status == "resigned"
+    events = [fields["event"] for _, fields in client.xrange(keys.history)]
+    assert events == ["resigned"]
+
+
+def test_what_is_in_the_way_of_waking_gives_way_to_the_next_leader(
+    store: StoreUnderTest, client: Any, keys: ElectionKeys
+) -> None:
+    client.set(keys.wake, "something else")
+    with pytest.raises(StoreRefusedError, match="not this package's") as caught:
+        store.execute(Await(NOW, 0.01))
+    assert keys.wake in str(caught.value)
+    win(store)
+    assert not client.exists(keys.wake)
 
 
 def test_a_key_of_another_type_is_refused_in_words(

@@ -11,7 +11,7 @@ if record.version ~= ARGV[1] then
   return answer('rejected', record, epoch)
 end
 local keep = ARGV[7] == '1'
-local token = whole(ARGV[6])
+local token = token_of(ARGV[6])
 if keep then
   if record.holder ~= '' or record.token > token then
     return answer('rejected', record, epoch)
@@ -19,9 +19,10 @@ if keep then
 else
   token = math.max(record.token, token, now_ms()) + 1
 end
-if token >= 9007199254740992 then
-  return redis.error_reply('NOTOKEN the fencing token of this election has reached 2^53 and cannot '
-    .. 'grow: the record holds a token that no election made; delete the key ' .. KEYS[1])
+if token >= 4503599627370496 then
+  return redis.error_reply('NOTOKEN the fencing token of this election has reached 2^52 and cannot '
+    .. 'grow: the record holds a token that no election made; stop all candidates, and delete the '
+    .. 'key ' .. KEYS[1])
 end
 record = write(KEYS[1], epoch, ARGV[2], token, fresh(ARGV[3]), tonumber(ARGV[4]))
 redis.call('DEL', KEYS[3])

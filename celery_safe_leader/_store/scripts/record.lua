@@ -25,6 +25,13 @@ local function whole(text)
   return math.floor(number)
 end
 
+-- Return a fencing token, or 0 for what no election has made: tokens begin at the milliseconds since
+-- 1970 and grow by one, so they are below 2^52 for another 140,000 years.
+local function token_of(text)
+  local number = whole(text)
+  return number < 4503599627370496 and number or 0
+end
+
 local function digits(number)
   return string.format('%.0f', number)
 end
@@ -40,12 +47,16 @@ local function read(key, epoch)
     return nil
   end
   local record = {
-    holder = raw[1] or '', token = whole(raw[2]), resigned = raw[4] == '1',
+    holder = raw[1] or '', token = token_of(raw[2]), resigned = raw[4] == '1',
     ttl = whole(raw[5]), epoch = raw[6] or '',
   }
   record.version = table.concat({
     epoch, record.epoch, raw[2] or '', raw[3] or '', raw[4] or '',
   }, '|')
+  if #record.version > 512 then
+    -- Not ours. Megabytes are not to be sent with each look.
+    record.version = redis.sha1hex(record.version)
+  end
   return record
 end
 
@@ -75,12 +86,23 @@ local function read_or_vacate(key, epoch, nonce, longest_ttl, token)
   if record then
     return record, false
   end
-  return write(key, epoch, '', whole(token), fresh(nonce), tonumber(longest_ttl)), true
+  return write(key, epoch, '', token_of(token), fresh(nonce), tonumber(longest_ttl)), true
 end
 
+-- Add to the history. The record is written by then, so what stands in the way must not fail the
+-- script: a key of another type, or a stream that takes no more, gives way.
 local function tell(key, event, holder, token, reason)
-  redis.call('XADD', key, 'MAXLEN', '~', '1000', '*', 'event', event, 'holder', holder,
-    'token', digits(token), 'reason', reason, 'at', digits(now_ms()))
+  local at = digits(now_ms())
+  local added = redis.pcall('XADD', key, 'MAXLEN', '~', '1000', '*', 'event', event,
+    'holder', holder, 'token', digits(token), 'reason', reason, 'at', at)
+  if type(added) == 'table' then
+    if string.find(added.err, 'WRONGTYPE') or string.find(added.err, 'exhausted')
+      or string.find(added.err, 'equal or smaller') then
+      redis.call('DEL', key)
+    end
+    redis.call('XADD', key, '*', 'event', event, 'holder', holder, 'token', digits(token),
+      'reason', reason, 'at', at)
+  end
   redis.call('PEXPIRE', key, '604800000')
 end
 
@@ -90,6 +112,6 @@ end
 -- followed by another leader elsewhere.
 local function answer(status, record, epoch)
   local resigned = record.resigned and (record.epoch == epoch and 1 or 2) or 0
-  return { status, record.version, epoch, record.holder, digits(record.token),
+  return { status, record.version, epoch, string.sub(record.holder, 1, 512), digits(record.token),
     digits(record.ttl), resigned }
 end

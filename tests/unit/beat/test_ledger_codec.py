@@ -45,7 +45,7 @@ def test_no_entry_has_the_name_of_the_sentinel(name: str) -> None:
     assert raw != SENTINEL
 
 
-@given(MOMENTS, st.integers(0), MOMENTS, PRINTS)
+@given(MOMENTS, st.integers(0, 2**63), MOMENTS, PRINTS)
 def test_a_run_is_read_as_it_was_written(
     moment: int, count: int, seen: int, fingerprint: str
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_run_is_read_as_it_was_written(
     assert raw.split(b" ")[0] == str(moment).encode()
 
 
-@given(MOMENTS, MOMENTS, st.integers(0), PRINTS)
+@given(MOMENTS, MOMENTS, st.integers(0, 2**63), PRINTS)
 def test_a_claim_is_read_as_it_was_written(
     moment: int, first: int, token: int, fingerprint: str
 ) -> None:

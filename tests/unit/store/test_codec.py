@@ -88,7 +88,7 @@ def test_text_that_is_not_utf_8_goes_back_as_it_came() -> None:
     assert call.args[0] == b"\xff|\x80"
 
 
-@pytest.mark.parametrize("ms", [b"1e15", b"99999999999999"])
+@pytest.mark.parametrize("ms", [b"999999999999999", b"99999999999999"])
 def test_no_record_says_that_a_lease_is_longer_than_a_day(ms: bytes) -> None:
     assert decode([b"seen", b"v", b"e", b"", b"0", ms, 0], KEYS).record.ttl == MAX_TTL
 
