@@ -30,8 +30,8 @@ __all__ = ["Rates", "main"]
 _LOADS = (100, 1_000, 10_000, 100_000)
 _QUICK_LOADS = (100, 1_000, 10_000)
 _TURNS = 3
-_ELECTION = 1.6
-"""Seconds until the first leader leads."""
+_ELECTION = 1.0
+"""Seconds until the first leader leads: the ttl."""
 
 
 @dataclass
@@ -56,17 +56,18 @@ class Rates:
     def _measure(self, contender: Contender, entries: int) -> Measured:
         # The entries are due at a moment that has to be chosen before it is known how long a
         # contender needs until it knows them all.
-        least = _ELECTION if contender is LEADER else 0.2
-        lead = least + entries * self._per_entry.get(contender.name, 0)
+        election = _ELECTION if contender is LEADER else 0.0
+        lead = 0.3 + election + entries * self._per_entry.get(contender.name, 0)
         while True:
             self.stage.clear()
+            began = time.monotonic()
             try:
                 measured = contender.measure(self.stage, entries, lead)
-            except TooLateError as exc:
-                lead = 1.3 * exc.needed + 0.5
+            except TooLateError:
+                lead = 1.4 * (time.monotonic() - began) + 0.5
             else:
                 if entries >= 1_000:
-                    needed = max(0.0, measured.getting_ready - least)
+                    needed = max(0.0, measured.getting_ready - election)
                     self._per_entry[contender.name] = 1.3 * needed / entries
                 return measured
 
