@@ -8,16 +8,13 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-import redis as redis_py
-import redis.asyncio
-
 from celery_safe_leader._core.events import DemotionReason
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.aio import AsyncRunner
 from celery_safe_leader._runtime.views import LeaderViews
 from celery_safe_leader._store.aio import AsyncRedisStore
-from celery_safe_leader._store.connect import connect_async
+from celery_safe_leader._store.connect import Source, connect_async
 from celery_safe_leader._store.keys import ElectionKeys, checked_key
 from celery_safe_leader.errors import LifecycleError
 
@@ -116,7 +113,7 @@ class AsyncSafeLeader(LeaderViews):
 
 def create_async_safe_redis_leader(
     *,
-    redis: str | redis_py.Redis | redis_py.asyncio.Redis,
+    redis: Source,
     key: str,
     ttl: float | timedelta,
     wait: float | timedelta | None = None,
@@ -126,8 +123,7 @@ def create_async_safe_redis_leader(
 ) -> AsyncSafeLeader:
     """Make a candidate for asyncio. Does no IO and starts no task: that is ``elect()``.
 
-    Arguments and errors are those of ``create_safe_redis_leader``; ``redis`` may also be a client
-    of ``redis.asyncio``.
+    Arguments and errors are those of ``create_safe_redis_leader``; a client may be of either side.
     """
     checked = Options(ttl, wait, wait_replicas, allow_long_ttl=allow_long_ttl)
     keys = ElectionKeys(checked_key(key))

@@ -7,14 +7,12 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-import redis as redis_py
-
 from celery_safe_leader._core.events import DemotionReason, Event
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.thread import ThreadRunner
 from celery_safe_leader._runtime.views import LeaderViews
-from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.connect import Source, connect
 from celery_safe_leader._store.keys import ElectionKeys, checked_key
 from celery_safe_leader._store.sync import RedisStore
 from celery_safe_leader.errors import LifecycleError
@@ -119,7 +117,7 @@ class SafeLeader(LeaderViews):
 
 def create_safe_redis_leader(
     *,
-    redis: str | redis_py.Redis,
+    redis: Source,
     key: str,
     ttl: float | timedelta,
     wait: float | timedelta | None = None,
@@ -130,15 +128,17 @@ def create_safe_redis_leader(
     """Make a candidate. Does no IO and starts no thread: that is ``elect()``.
 
     Args:
-        redis: URL of a Redis or Valkey, or a client of redis-py. The client's settings are used
-            on connections of our own, with time limits that fit the ttl and without retries.
+        redis: URL of a Redis or Valkey, of Sentinels or of nodes of a cluster; or a client of
+            redis-py or valkey-py. The client's settings are used on connections of our own, with
+            time limits that fit the ttl and without retries.
         key: Name of the election. All who compete use the same; others must not.
         ttl: Length of the lease, in seconds: how long after a crash another may take over.
         wait: Longest pause between two looks of a standby, in seconds; a fifth of the ttl by
             default. May be longer than the ttl.
         wait_replicas: Replicas of Redis that must confirm a lease before it counts.
         allow_long_ttl: Accept a ttl above 300 s.
-        options: More options for redis-py's connection, such as ``password``.
+        options: More options for redis-py's connection, such as ``password``; for Sentinels
+            ``master_name`` and ``sentinel_kwargs``.
 
     Raises:
         ConfigurationError: A value is not allowed.
@@ -148,7 +148,7 @@ def create_safe_redis_leader(
 
 
 def build_leader(
-    server: str | redis_py.Redis,
+    server: Source,
     keys: ElectionKeys,
     options: Options,
     connection: Mapping[str, Any],

@@ -87,6 +87,8 @@ def describe(source: object) -> str:
     Accepts anything, since it serves banners and errors.
     """
     pool = getattr(source, "connection_pool", None)
+    if manager := getattr(source, "nodes_manager", None):
+        return f"redis+cluster://{','.join(manager.startup_nodes)}"
     if pool is None:
         try:
             return str(parse_url(source))

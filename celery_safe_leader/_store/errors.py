@@ -25,6 +25,13 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ("OUTOFMEMORY", "Redis is out of memory and refuses writes"),
     ("-OOM ", "Redis is out of memory and refuses writes"),  # inside a script of Redis 6
     ("MISCONF", "Redis refuses writes because it cannot save to disk"),
+    # Of a cluster: redis-py's names, since it strips the mark.
+    ("MOVEDERROR", "the slot of this election is on another node of the cluster now, which is "
+     "asked from here on"),
+    ("TRYAGAINERROR", "the slot of this election is moving to another node of the cluster"),
+    ("ASKERROR", "the slot of this election is moving to another node of the cluster"),
+    ("CLUSTERDOWNERROR", "the cluster is down, or this node is cut off from most of it"),
+    ("UNBLOCKED", "the server that was asked has become a replica"),
 )  # fmt: skip
 
 

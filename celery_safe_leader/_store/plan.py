@@ -15,20 +15,18 @@ from typing import Any, NamedTuple, TypeAlias
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
-from redis.sentinel import SentinelConnectionPool
 
 from celery_safe_leader._store.arguments import (
     CLASSES,
     DECIDED,
-    copy_arguments,
     kind_of,
     tidy,
     url_arguments,
 )
+from celery_safe_leader._store.clients import ClientOfCaller, read_client
 from celery_safe_leader._store.cluster import SlotMaster, take_nodes
 from celery_safe_leader._store.finder import Finder, Guide
 from celery_safe_leader._store.located import located
@@ -44,7 +42,7 @@ logger = logging.getLogger("celery_safe_leader._store.connect")
 CLIENT_NAME = "celery-safe-leader"
 """How our connections show up in ``CLIENT LIST``, unless the options name another."""
 
-Source: TypeAlias = "str | redis.Redis | redis.asyncio.Redis"
+Source: TypeAlias = "str | ClientOfCaller"
 """What names a server: a URL, or a client of the caller's, which is copied and not used."""
 
 _UNINTRODUCED: dict[str, None] = (
@@ -54,7 +52,6 @@ _UNINTRODUCED: dict[str, None] = (
     else {"lib_name": None, "lib_version": None}
 )
 _UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
-_SENTINEL_POOLS = (SentinelConnectionPool, AsyncSentinelConnectionPool)
 
 
 class Names(NamedTuple):
@@ -122,7 +119,12 @@ def plan(
         place = _place(url, given, names, key)
         connection_class, arguments = CLASSES[limits.asynchronous][url.kind], url_arguments(url)
     else:
-        connection_class, arguments = _of_client(source, limits.asynchronous, names.source)
+        found = read_client(source, asynchronous=limits.asynchronous, setting=names.source)
+        connection_class, arguments = found.connection_class, found.arguments
+        if found.group is not None:
+            place = _Place(Sentinels(found.group), found.group)
+        elif found.nodes:
+            place = _Place(SlotMaster(found.nodes, key), None)
     chosen = tidy(given, setting=names.options)
     arguments = {"client_name": CLIENT_NAME, **tidy(arguments, setting=names.source), **chosen}
     connection_class, arguments = _finish(connection_class, arguments, limits)
@@ -145,9 +147,12 @@ def check_place(url: RedisUrl, options: Mapping[str, Any], options_name: str) ->
 
 
 def address_of(connection_class: type[Any], arguments: Mapping[str, Any]) -> RedisUrl:
-    """Return where connections of such a pool go, without credentials."""
+    """Return where connections of such a pool, also of valkey-py's, go; without credentials."""
+    kind = "unix" if arguments.get("path") else kind_of(connection_class)
+    if connection_class.__name__ == "SSLConnection":
+        kind = "rediss"
     return RedisUrl(
-        kind_of(connection_class),
+        kind,
         host=str(arguments.get("host", "localhost")),
         port=_number(arguments.get("port"), 6379),
         path=str(arguments.get("path", "")),
@@ -201,16 +206,6 @@ def _finish(
     else:
         arguments = {k: v for k, v in arguments.items() if not k.startswith("ssl_")}
     return connection_class, arguments | limits.arguments(kind_of(connection_class))
-
-
-def _of_client(source: object, asynchronous: bool, name: str) -> tuple[type[Any], dict[str, Any]]:
-    allowed = "a URL, a redis.Redis or a redis.asyncio.Redis of one server"
-    if not isinstance(source, (redis.Redis, redis.asyncio.Redis)):
-        raise ConfigurationError(name, f"of type {type(source).__qualname__}", allowed)
-    pool = source.connection_pool
-    if isinstance(pool, _SENTINEL_POOLS):
-        raise ConfigurationError(name, f"a client for sentinel://{pool.service_name}", allowed)
-    return copy_arguments(pool, asynchronous=asynchronous, setting=name)
 
 
 def _chosen(options: Mapping[str, Any], name: str) -> dict[str, Any]:

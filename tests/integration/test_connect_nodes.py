@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio.sentinel
+import redis.sentinel
 
-from celery_safe_leader._store.connect import connect, connect_async
+from celery_safe_leader._store.connect import connect, connect_async, describe
 from tests.support.cluster import Cluster
 from tests.support.sentinels import SentinelGroup
 from tests.support.servers import Server, installed_kinds
@@ -27,7 +29,7 @@ Step = Callable[[], object]
 
 
 def commands(
-    url: str,
+    url: Any,
     options: dict[str, Any],
     *steps: tuple[str, ...] | Step,
     asynchronous: bool,
@@ -90,6 +92,19 @@ def test_spellings_of_redbeat_find_it_too(group: SentinelGroup, asynchronous: bo
     }
     url = "redis-sentinel://nowhere.invalid:1/0"
     assert commands(url, options, ("ROLE",), asynchronous=asynchronous)[0][0] == b"master"
+
+
+@both
+@pytest.mark.parametrize("theirs", ["blocking", "asyncio"])
+def test_a_callers_client_for_the_master_is_copied(
+    group: SentinelGroup, asynchronous: bool, theirs: str
+) -> None:
+    addresses = [("127.0.0.1", sentinel.port) for sentinel in group.sentinels]
+    kind = redis.sentinel.Sentinel if theirs == "blocking" else redis.asyncio.sentinel.Sentinel
+    manager = kind(addresses, sentinel_kwargs={"password": OTHER}, password=PASSWORD)
+    client = manager.master_for("mymaster", socket_timeout=99)
+    assert describe(client) == "sentinel://mymaster"
+    assert commands(client, {}, ("ROLE",), asynchronous=asynchronous)[0][0] == b"master"
 
 
 @both
@@ -218,3 +233,41 @@ def test_other_spellings_find_it_too(
     step: Sequence[str] = ("GET", KEY)
     result = commands(url, options, tuple(step), asynchronous=asynchronous)[0]
     assert not isinstance(result, Exception), result
+
+
+@both
+def test_a_callers_cluster_client_is_copied(cluster: Cluster, asynchronous: bool) -> None:
+    node = cluster.seeds(KEY)[0]
+    with redis.RedisCluster("127.0.0.1", node.port, password=PASSWORD) as client:
+        assert f"127.0.0.1:{node.port}" in describe(client)
+        result = commands(client, {}, ("GET", KEY), asynchronous=asynchronous)[0]
+    assert not isinstance(result, Exception), result
+
+
+@both
+def test_a_callers_asyncio_cluster_client_is_copied(cluster: Cluster, asynchronous: bool) -> None:
+    node = cluster.seeds(KEY)[0]
+
+    async def make() -> Any:
+        return redis.asyncio.RedisCluster("127.0.0.1", node.port, password=PASSWORD)
+
+    client = asyncio.run(make())
+    result = commands(client, {}, ("GET", KEY), asynchronous=asynchronous)[0]
+    assert not isinstance(result, Exception), result
+
+
+@both
+@pytest.mark.parametrize("theirs", ["valkey", "valkey.asyncio"])
+@pytest.mark.parametrize("way", ["tcp", "unix"])
+def test_a_client_of_valkey_py_is_copied(
+    start_server: Callable[..., Server], asynchronous: bool, theirs: str, way: str
+) -> None:
+    module = pytest.importorskip(theirs)
+    server = start_server(password=PASSWORD, unix_socket=True)
+    where: dict[str, Any] = {"host": server.host, "port": server.port}
+    if way == "unix":
+        where = {"unix_socket_path": str(server.socket_path)}
+    client = module.Valkey(**where, password=PASSWORD, db=2, decode_responses=True)
+    told = commands(client, {}, ("CLIENT", "LIST"), asynchronous=asynchronous)[0]
+    assert "db=2" in str(told)
+    assert describe(client).endswith("db=2" if way == "unix" else "/2")

@@ -251,14 +251,13 @@ def test_own_connection_class_is_kept_and_not_carried_over() -> None:
         (
             None,
             {},
-            "leader_url is of type NoneType; it must be a URL, a redis.Redis or a "
-            "redis.asyncio.Redis of one server",
+            "leader_url is of type NoneType; it must be a URL, or a client of redis-py or "
+            "valkey-py",
         ),
         (
-            Sentinel([("h", 1)]).master_for("mymaster", password="secret"),
+            Sentinel([("h", 1)]).slave_for("mymaster", password="secret"),
             {},
-            "leader_url is a client for sentinel://mymaster; it must be a URL, a redis.Redis or a "
-            "redis.asyncio.Redis of one server",
+            "leader_url is a client for replicas; it must be one for the master",
         ),
     ],
 )
