@@ -100,8 +100,8 @@ MUTANTS = (
         (
             Patch(
                 f"{_LUA}/record.lua",
-                "write(key, epoch, '', whole(token), fresh(nonce), tonumber(longest_ttl))",
-                "write(key, epoch, '', whole(token), '', tonumber(longest_ttl))",
+                "write(key, epoch, '', token_of(token), fresh(nonce), tonumber(longest_ttl))",
+                "write(key, epoch, '', token_of(token), '', tonumber(longest_ttl))",
             ),
         ),
         _variant("a_second_loss_of_data_is_told_from_the_first"),
