@@ -18,6 +18,7 @@ from celery_safe_leader._worker.announcements import Announcer
 from celery_safe_leader._worker.arrivals import guard_arrivals
 from celery_safe_leader._worker.calls import LoopCalls
 from celery_safe_leader._worker.embedded_keeper import keep_embedded_beat
+from celery_safe_leader._worker.embedded_precedence import Precedence
 from celery_safe_leader._worker.endings import Endings
 from celery_safe_leader._worker.member import Member
 from celery_safe_leader._worker.queue import LeaderQueue
@@ -60,6 +61,10 @@ class LeaderElection(bootsteps.StartStopStep):
             takes_part = settings.candidate and not no_leader
             self._member = Member(settings, _cold) if takes_part else None
             self._keeper = keep_embedded_beat(consumer.controller, self._member, settings.ttl)
+        self._precedence: Precedence | None = None
+        if self._member is not None:
+            kept = self._keeper if self._keeper and self._keeper.follows else None
+            self._precedence = Precedence(settings, self._member, kept)
         self.queue = LeaderQueue(consumer, settings.queue, spelling(app.conf, "leader_queue"))
         guard_arrivals(app)
         self.leader = None if self._member is None else self._member.leader
@@ -110,6 +115,8 @@ class LeaderElection(bootsteps.StartStopStep):
             self._member.elect()
         if self._keeper is not None:
             self._keeper.watch()
+        if self._precedence is not None:
+            self._precedence.start()
         self._calls.start()
         # In the loop, which has not begun: what is consumed before it would find no handler.
         self._calls.soon(self._follow)
@@ -143,6 +150,8 @@ class LeaderElection(bootsteps.StartStopStep):
             self._drain.join(self._settings.ttl)
         if self._keeper is not None:
             self._keeper.end()
+        if self._precedence is not None:
+            self._precedence.close()
         if self._member is not None:
             self._member.close()
             # The connection for events is closed after this.

@@ -73,6 +73,16 @@ class Keeper:
         self._alive = False
         self._back_at: float | None = None
 
+    @property
+    def follows(self) -> bool:
+        """Whether the beat leads when its worker does."""
+        return self._member is not None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the beat runs, and has said so."""
+        return self._alive and self._running()
+
     # What Celery calls
 
     def start(self) -> None:

@@ -208,6 +208,21 @@ def test_without_install_embedded_beats_elect_among_themselves(
         children.close()
 
 
+def test_workers_without_a_beat_leave_the_election_to_those_with_one(crew: Crew) -> None:
+    without = crew.start_worker("-c", "1", "-P", "solo", "-Q", "other")
+    without.wait_for_line("Elected leader of shop:worker", 30)
+    crew.start_crew(1, "-P", "solo")
+    leading = crew.dispatching()
+    without.wait_for_line("it leaves the election to them")
+    crew.token()
+    # When no beat is left, the leader-only tasks go on.
+    heard = len(without.lines)
+    leading.child.kill()
+    without.wait_for_line("takes part in the election again", 15, after=heard)
+    without.wait_for_line("Elected leader of shop:worker", after=heard)
+    assert crew.complaints() == []
+
+
 @pytest.mark.long
 def test_beats_of_both_kinds_do_not_dispatch_at_once(crew: Crew) -> None:
     alone = crew.start_beat()
