@@ -59,6 +59,8 @@ class Server(NamedTuple):
     url: str
     options: dict[str, Any]
     setting: str
+    prefix: str = ""
+    """Of all keys, as Celery puts it before its own on that server."""
 
 
 def spelling(conf: Any, name: str) -> str:
@@ -131,15 +133,19 @@ def find_server(conf: Any) -> Server:
             raise ImproperlyConfigured(_no_server(setting, broker, backend))
         found = redis_urls[0]
         setting = spelling(conf, _broker_setting(conf) if found in broker else "result_backend")
-    options = {}
+    options, prefix = {}, ""
     if found in broker:
-        options = {**_tls(conf.get("broker_use_ssl")), **_sentinel(conf, "broker", found)}
+        options = {**_tls(conf, "broker_use_ssl"), **_sentinel(conf, "broker", found)}
+        prefix = _prefix(conf, "broker")
     elif found in backend:
-        options = _tls(conf.get("redis_backend_use_ssl"))
+        options = _tls(conf, "redis_backend_use_ssl")
+        prefix = _prefix(conf, "result_backend")
+        if prefix and prefix[-1] not in ":_-.":
+            prefix += "_"  # as Celery does
         options.update(_sentinel(conf, "result_backend", found))
         if provider := conf.get("redis_backend_credential_provider"):
             options["credential_provider"] = provider
-    return Server(found, options, setting)
+    return Server(found, options, setting, prefix)
 
 
 def _broker_setting(conf: Any) -> str:
@@ -165,11 +171,28 @@ def _flat(urls: object) -> Iterator[str]:
             yield from _flat(url)
 
 
-def _tls(value: object) -> dict[str, Any]:
-    """Read ``broker_use_ssl``: a dict of redis-py's ``ssl_…`` arguments, or just True."""
+def _tls(conf: Any, name: str) -> dict[str, Any]:
+    """Read ``broker_use_ssl``: for Redis a dict of redis-py's ``ssl_…`` arguments."""
+    value = conf.get(name)
     if isinstance(value, Mapping):
         return {"ssl": True, **{k: v for k, v in value.items() if str(k).startswith("ssl_")}}
-    return {"ssl": True} if value else {}
+    if value:
+        raise ImproperlyConfigured(
+            f"{spelling(conf, name)} is {value!r}; for Redis it must be a dict, such as "
+            "{'ssl_cert_reqs': 'required'}: with anything else Celery itself uses no TLS, or fails"
+        )
+    return {}
+
+
+def _prefix(conf: Any, side: str) -> str:
+    name = f"{side}_transport_options"
+    given = conf.get(name) or {}
+    prefix = given.get("global_keyprefix") if isinstance(given, Mapping) else None
+    if not isinstance(prefix or "", str):
+        raise ImproperlyConfigured(
+            f"global_keyprefix of {spelling(conf, name)} is {prefix!r}; it must be a text"
+        )
+    return prefix or ""
 
 
 def _sentinel(conf: Any, side: str, url: str) -> dict[str, Any]:

@@ -164,7 +164,7 @@ class LeaderScheduler(Scheduler):
                 settings.options,
                 connect_timeout=limit,
                 read_timeout=limit,
-                key=LedgerKeys(settings.key).runs,
+                key=LedgerKeys(settings.key, settings.prefix).runs,
                 setting=settings.url_setting,
                 options_setting=settings.options_setting,
             )

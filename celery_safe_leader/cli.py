@@ -52,7 +52,7 @@ def status(context: click.Context) -> None:
     """
     try:
         settings = conf.read(context.obj.app)
-        keys = ElectionKeys(settings.key, "beat")
+        keys = ElectionKeys(settings.key, "beat", settings.prefix)
         client = connect(
             settings.url,
             settings.options,
@@ -83,13 +83,13 @@ def acl(context: click.Context, user: str) -> None:
         settings = conf.read(context.obj.app)
     except ImproperlyConfigured as exc:
         raise click.ClickException(str(exc)) from exc
-    for line in rights(settings.key, settings.url, user):
+    for line in rights(settings.key, settings.url, user, settings.prefix):
         click.echo(line)
 
 
-def rights(key: str, url: str, user: str) -> list[str]:
+def rights(key: str, url: str, user: str, prefix: str = "") -> list[str]:
     """Return what ``leader acl`` prints: comments begin with ``#``, all else is for redis-cli."""
-    patterns, user = key_patterns(key), quoted(user)
+    patterns, user = key_patterns(key, prefix), quoted(user)
     viewer = user[:-1] + '-viewer"' if user.endswith('"') else f"{user}-viewer"
     scheme = scheme_of(url)
     extra = CLUSTER if "cluster" in scheme else ()

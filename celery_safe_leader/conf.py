@@ -86,6 +86,8 @@ class LeaderSettings:
     """Where ``url`` was set, as the user spells it."""
     options_setting: str = "leader_options"
     """The same for ``options``."""
+    prefix: str = ""
+    """Of all keys on the server: Celery's ``global_keyprefix``."""
 
     @property
     def election(self) -> Options:
@@ -141,6 +143,7 @@ def read(app: Celery) -> LeaderSettings:
             drain_timeout=_drain_timeout(conf),
             url_setting=server.setting,
             options_setting=spelling(conf, "leader_options"),
+            prefix=server.prefix,
         )
 
 

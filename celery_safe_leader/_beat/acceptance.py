@@ -48,7 +48,13 @@ class Acceptance:
 
 
 def accept(
-    client: Executes, key: str, occurrence: str, publication: str, *, window: float
+    client: Executes,
+    key: str,
+    occurrence: str,
+    publication: str,
+    *,
+    window: float,
+    prefix: str = "",
 ) -> Acceptance:
     """Record a publication of an occurrence as the accepted one, unless another one is.
 
@@ -61,12 +67,13 @@ def accept(
         publication: Nonce of the message's publication.
         window: Seconds for which the record lives; 30 days where the occurrence was attempted
             again.
+        prefix: Of all keys in Redis.
 
     Raises:
         StoreUnavailableError: No answer; the publication may have been recorded.
         StoreRefusedError: Redis answered with an error.
     """
-    names = LedgerKeys(key)
+    names = LedgerKeys(key, prefix)
     keys = (names.accepted(occurrence), names.again(occurrence))
     args = (publication, max(1, round(window * 1000)), LONG_LIFE_MS)
     letter, recorded = call(client, ledger_script("accept"), keys, args)

@@ -64,6 +64,7 @@ class Dispatcher:
             role,
             ttl=settings.ttl,
             clock=time.monotonic,
+            prefix=settings.prefix,
             early=EARLIEST,
         )
         self._books = Books(self._ledger, roster)

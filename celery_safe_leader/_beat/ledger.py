@@ -82,6 +82,7 @@ class Ledger:
         early: Seconds by which it may lie further ahead, since claims are made before their moment.
         clock: Seconds that have passed; never goes back. It times how long another election's
             record stands still, and nothing else.
+        prefix: Of all keys in Redis.
     """
 
     def __init__(
@@ -93,12 +94,13 @@ class Ledger:
         ttl: float,
         clock: Callable[[], float],
         early: float = 0.0,
+        prefix: str = "",
     ) -> None:
         self.key = key
         self.role = role
-        self.names = LedgerKeys(key)
+        self.names = LedgerKeys(key, prefix)
         self._client = client
-        self._election = ElectionKeys(key, role)
+        self._election = ElectionKeys(key, role, prefix)
         self._slack_us = round((max(ttl, _SHORTEST_SLACK) + early) * 1_000_000)
         self._watch = OwnerWatch(ttl, clock)
         self._watch.follow(role)
@@ -270,7 +272,7 @@ class Ledger:
 
     def _ask_for(self, holder: str, token: int, generation: str, restoring: bool) -> Any:
         sentinel = encode_sentinel(Sentinel(generation, 0, restoring, self.role))
-        other = ElectionKeys(self.key, self._watch.role)
+        other = ElectionKeys(self.key, self._watch.role, self.names.prefix)
         keys = (self._election.lease, self.names.runs, self.names.pending, other.lease)
         proof = self._watch.proof()
         args = (holder, token, sentinel, FORMAT, self.role, self._watch.role, *proof)

@@ -36,7 +36,7 @@ class Membership:
     def __init__(self, settings: LeaderSettings) -> None:
         """Remember the settings."""
         self._settings = settings
-        self._keys = ElectionKeys(settings.key, ROLE)
+        self._keys = ElectionKeys(settings.key, ROLE, settings.prefix)
         self._leader: SafeLeader | None = None
         self._rests_until = 0.0
 

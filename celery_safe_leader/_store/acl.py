@@ -49,14 +49,14 @@ class Patterns:
     """By viewers."""
 
 
-def key_patterns(key: str) -> Patterns:
+def key_patterns(key: str, prefix: str = "") -> Patterns:
     """Return the patterns of all keys that belong to a key, and of those that tell who leads.
 
     Blanks in it, which a pattern cannot hold, become ``?``: any one byte.
     """
-    elections = [ElectionKeys(key, role) for role in ("beat", "worker")]
+    elections = [ElectionKeys(key, role, prefix) for role in ("beat", "worker")]
     ours = [_glob(each.lease.removesuffix("lease")) + "*" for each in elections]
-    ledger = LedgerKeys(key)
+    ledger = LedgerKeys(key, prefix)
     hashes = [_glob(name) for name in (ledger.runs, ledger.pending, ledger.unknown)]
     occurrences = [_glob(name("")) + "*" for name in (ledger.accepted, ledger.again)]
     shown = [_glob(name) for each in elections for name in (each.lease, each.history)]

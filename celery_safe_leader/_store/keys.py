@@ -24,6 +24,8 @@ class ElectionKeys:
     """What the user calls it: ``leader_key``, or ``key=`` of the stand-alone library."""
     role: str = ""
     """Which of the key's elections: ``beat``, ``worker``, or empty for a stand-alone one."""
+    prefix: str = ""
+    """Before each name: Celery's ``global_keyprefix``."""
 
     @property
     def election(self) -> str:
@@ -32,7 +34,7 @@ class ElectionKeys:
 
     def _name(self, part: str) -> str:
         role = f"{self.role}:" if self.role else ""
-        return f"{{leader:{self.key}}}:{role}{part}"
+        return f"{self.prefix}{{leader:{self.key}}}:{role}{part}"
 
     @property
     def lease(self) -> str:
@@ -60,29 +62,34 @@ class LedgerKeys:
     """Keys of the ledger of one key: shared by every election of that key."""
 
     key: str
+    prefix: str = ""
+    """As of :class:`ElectionKeys`."""
 
     @property
     def runs(self) -> str:
         """Hash: entry -> last occurrence committed."""
-        return f"{{leader:{self.key}}}:runs"
+        return self._name("runs")
 
     @property
     def pending(self) -> str:
         """Hash: entry -> occurrence claimed and not committed."""
-        return f"{{leader:{self.key}}}:pending"
+        return self._name("pending")
 
     @property
     def unknown(self) -> str:
         """Hash: entry -> since when no leader has known it."""
-        return f"{{leader:{self.key}}}:unknown"
+        return self._name("unknown")
 
     def accepted(self, occurrence: str) -> str:
         """Which publication of an occurrence a worker accepted first: a string."""
-        return f"{{leader:{self.key}}}:accepted:{occurrence}"
+        return self._name(f"accepted:{occurrence}")
 
     def again(self, occurrence: str) -> str:
         """Marks an occurrence that a leader attempted a second time: a string."""
-        return f"{{leader:{self.key}}}:again:{occurrence}"
+        return self._name(f"again:{occurrence}")
+
+    def _name(self, part: str) -> str:
+        return f"{self.prefix}{{leader:{self.key}}}:{part}"
 
 
 def checked_key(key: object, setting: str = "key") -> str:

@@ -74,7 +74,9 @@ class Inquirer:
     Belongs to the process that starts it. ``ask`` may be called from any thread.
     """
 
-    def __init__(self, client: redis.Redis, server: str, key: str, window: float) -> None:
+    def __init__(
+        self, client: redis.Redis, server: str, key: str, window: float, prefix: str = ""
+    ) -> None:
         """Make an inquirer. Does no IO and starts nothing.
 
         Args:
@@ -82,7 +84,9 @@ class Inquirer:
             server: The same server as people may read it.
             key: Under which it is tried whether Redis does what is needed.
             window: Seconds for which an accepted occurrence is remembered.
+            prefix: Of all keys in Redis.
         """
+        self._prefix = prefix
         self.late = 0
         """Runs that were let through unchecked and have been entered since."""
         self.doubled = 0
@@ -137,11 +141,12 @@ class Inquirer:
             return None
 
     def _put(self, question: _Question, line: _Line) -> Acceptance:
-        return accept(line, *question, window=self._window)
+        return accept(line, *question, window=self._window, prefix=self._prefix)
 
     def _try(self, line: _Line) -> None:
         """Find out whether Redis does what is needed: writes, hence a new record each time."""
-        accept(line, self._key, f"trial-{uuid.uuid4().hex}", "trial", window=1)
+        occurrence = f"trial-{uuid.uuid4().hex}"
+        accept(line, self._key, occurrence, "trial", window=1, prefix=self._prefix)
 
     # With the lock
 

@@ -37,7 +37,7 @@ class Member:
                 inside of its signal handler before it tells anybody.
         """
         self._ends = ends
-        self.keys = ElectionKeys(settings.key, ROLE)
+        self.keys = ElectionKeys(settings.key, ROLE, settings.prefix)
         self.leader: SafeLeader = build_leader(
             settings.url,
             self.keys,

@@ -41,11 +41,13 @@ class FirstPublicationWins(bootsteps.StartStopStep):
                 settings.options,
                 connect_timeout=_CONNECT_LIMIT,
                 read_timeout=LIMIT,
-                key=LedgerKeys(settings.key).runs,
+                key=LedgerKeys(settings.key, settings.prefix).runs,
                 setting=settings.url_setting,
                 options_setting=settings.options_setting,
             )
-        self._inquirer = Inquirer(client, settings.server, settings.key, settings.dedup_window)
+        self._inquirer = Inquirer(
+            client, settings.server, settings.key, settings.dedup_window, settings.prefix
+        )
         self._gate = Gate(consumer, self._inquirer)
         self._strategies = GuardedStrategies(self._gate)
         consumer.strategies = self._strategies

@@ -305,7 +305,11 @@ def test_app_without_a_name_must_name_its_election(main: str | None) -> None:
             "redis://h:6379/1",
             "broker_write_url",
         ),
-        ({"broker_url": "redis://a", "broker_use_ssl": True}, "rediss://a:6379/0", "broker_url"),
+        (
+            {"broker_url": "redis://a", "broker_use_ssl": {"ssl_cert_reqs": "required"}},
+            "rediss://a:6379/0",
+            "broker_url",
+        ),
     ],
 )
 def test_server_is_the_first_redis_that_is_configured(
@@ -373,6 +377,39 @@ def test_backends_tls_and_provider_go_with_the_backends_url_only() -> None:
         "credential_provider": "my.Provider",
     }
     assert conf.read(make_app({**values, "leader_url": "redis://o"})).options == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"broker_use_ssl": True}, "broker_use_ssl"),
+        ({"broker_url": "amqp://h", "result_backend": BROKER, "redis_backend_use_ssl": 1}, ""),
+    ],
+)
+def test_tls_that_celery_itself_would_not_use_is_refused(values: dict[str, Any], name: str) -> None:
+    name = name or "redis_backend_use_ssl"
+    text = refusal(make_app({"broker_url": BROKER, **values}))
+    assert text.startswith(f"{name} is {values[name]!r}; for Redis it must be a dict, such as")
+
+
+def test_brokers_key_prefix_goes_with_the_brokers_url_only() -> None:
+    given = {"broker_transport_options": {"global_keyprefix": "shop"}}
+    assert read(given).prefix == "shop"
+    assert read({**given, "leader_url": BROKER}).prefix == "shop"
+    assert read({**given, "leader_url": "redis://other"}).prefix == ""
+    assert read({"broker_transport_options": {"global_keyprefix": None}}).prefix == ""
+
+
+@pytest.mark.parametrize(("prefix", "all_keys"), [("shop", "shop_"), ("shop:", "shop:"), ("", "")])
+def test_backends_key_prefix_is_written_as_celery_writes_it(prefix: str, all_keys: str) -> None:
+    values = {"broker_url": "amqp://h", "result_backend": BROKER}
+    values["result_backend_transport_options"] = {"global_keyprefix": prefix}
+    assert conf.read(make_app(values)).prefix == all_keys
+
+
+def test_key_prefix_that_is_no_text_is_refused() -> None:
+    app = make_app({"broker_url": BROKER, "broker_transport_options": {"global_keyprefix": 7}})
+    assert refusal(app) == ("global_keyprefix of broker_transport_options is 7; it must be a text")
 
 
 @pytest.mark.parametrize(
