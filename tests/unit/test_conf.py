@@ -402,9 +402,9 @@ def test_brokers_key_prefix_goes_with_the_brokers_url_only() -> None:
 
 @pytest.mark.parametrize(("prefix", "all_keys"), [("shop", "shop_"), ("shop:", "shop:"), ("", "")])
 def test_backends_key_prefix_is_written_as_celery_writes_it(prefix: str, all_keys: str) -> None:
-    values = {"broker_url": "amqp://h", "result_backend": BROKER}
-    values["result_backend_transport_options"] = {"global_keyprefix": prefix}
-    assert conf.read(make_app(values)).prefix == all_keys
+    options = {"global_keyprefix": prefix}
+    values = {"result_backend": BROKER, "result_backend_transport_options": options}
+    assert conf.read(make_app({"broker_url": "amqp://h", **values})).prefix == all_keys
 
 
 def test_key_prefix_that_is_no_text_is_refused() -> None:
