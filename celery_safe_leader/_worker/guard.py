@@ -11,7 +11,7 @@ from celery._state import get_current_task
 from celery.exceptions import Ignore
 
 from celery_safe_leader._worker.leadership import CURRENT, Leadership, Place, place_of
-from celery_safe_leader._worker.queue import declaration
+from celery_safe_leader._worker.queue import brought, declaration
 from celery_safe_leader._worker.revoke import run_revocably
 from celery_safe_leader._worker.rules import MARK, Rules, rules_of
 from celery_safe_leader.errors import NotLeaderError
@@ -62,7 +62,7 @@ def _elsewhere(task: Any, place: Place, rules: Rules) -> None:
     """Do with a run what its rules say of a worker that does not lead."""
     request = task.request
     # By name alone it reached this worker by chance: then nobody who leads has seen it.
-    came_by_queue = (request.delivery_info or {}).get("routing_key") == place.queue
+    came_by_queue = brought(declaration(task.app, place.queue), request.delivery_info)
     if came_by_queue and rules.otherwise == "skip":
         logger.info("Skipped %s (%s): this worker does not lead", task.name, request.id)
         return
@@ -77,6 +77,25 @@ def _forward(task: Any, place: Place) -> None:
     headers = dict(request.headers or {})
     count = int(headers.get(FORWARDS) or 0) + 1
     headers[FORWARDS] = count
+    # The first time at once: there may be a leader. From then on it is likelier that there is
+    # none, or that a worker consumes the queue that should not.
+    pause = min(2 ** (count - 2), _LONGEST_PAUSE) if count > 1 else None
+    signature = task.signature_from_request(
+        request, queue=declaration(task.app, place.queue), headers=headers, countdown=pause
+    )
+    try:
+        signature.apply_async()
+    except Exception:
+        # Acknowledged already, perhaps: this line and the task's failure are all that is left.
+        logger.error(
+            "Could not forward %s (%s), which fails: this worker does not lead, and the broker "
+            "cannot be reached. Arguments: %s %s",
+            task.name,
+            request.id,
+            request.argsrepr,
+            request.kwargsrepr,
+        )
+        raise
     logger.log(
         logging.ERROR if count >= _ALARMING else logging.INFO,
         "Forwarded %s (%s) to the leader queue %s, for the %d. time: this worker does not lead",
@@ -85,10 +104,3 @@ def _forward(task: Any, place: Place) -> None:
         place.queue,
         count,
     )
-    # The first time at once: there may be a leader. From then on it is likelier that there is
-    # none, or that a worker consumes the queue that should not.
-    pause = min(2 ** (count - 2), _LONGEST_PAUSE) if count > 1 else None
-    signature = task.signature_from_request(
-        request, queue=declaration(task.app, place.queue), headers=headers, countdown=pause
-    )
-    signature.apply_async()

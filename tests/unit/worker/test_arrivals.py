@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from celery import Celery
 from kombu.entity import Exchange, Queue
+from kombu.exceptions import OperationalError
 from kombu.transport import memory
 
 import celery_safe_leader
+from celery_safe_leader._worker import guard
 from celery_safe_leader._worker.queue import brought
 from celery_safe_leader.tasks import leader_only
 from tests.unit.worker.consumers import make_consumer
@@ -146,6 +148,25 @@ def test_which_messages_came_through_the_leader_queue(
     made = queue("leader.shop", exchange("e", type=kind), routing_key="leader.shop.calls")
     assert brought(made, {"routing_key": key}) is expected
     assert not brought(made, None)
+
+
+def test_a_pool_process_that_cannot_forward_tells_the_arguments(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task: Any = stage.app.tasks["alone"]
+    stage.app.conf.broker_url = "redis://127.0.0.1:1/0"
+    stage.app.conf.broker_transport_options = {"max_retries": 1, "interval_start": 0}
+    stage.app.conf.task_publish_retry = False
+    request = {"id": "1", "argsrepr": "(7,)", "kwargsrepr": "{}", "args": (7,), "kwargs": {}}
+    task.push_request(called_directly=False, is_eager=False, delivery_info={}, **request)
+    monkeypatch.setattr(guard, "get_current_task", lambda: task)
+    try:
+        with pytest.raises(OperationalError):
+            task.run(7)
+    finally:
+        task.pop_request()
+    assert "Could not forward alone (1), which fails" in caplog.text
+    assert "Arguments: (7,) {}" in caplog.text
 
 
 def test_calls_without_a_worker_need_no_server_at_all() -> None:
