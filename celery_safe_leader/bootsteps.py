@@ -5,23 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.bin.base import CeleryOption
 
 from celery_safe_leader import conf
 from celery_safe_leader._worker import inspection
 from celery_safe_leader._worker.election import LeaderElection
+from celery_safe_leader._worker.options import offer_for
 from celery_safe_leader._worker.step import FirstPublicationWins
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = ["inspection", "install"]
-
-# One object: an app keeps its options in a set.
-_NO_LEADER = CeleryOption(
-    ["--no-leader"],
-    is_flag=True,
-    help="Stand aside: never lead, and never run leader-only tasks.",
-    help_group="Leader Election",
-)
 
 
 def install(app: Celery) -> None:
@@ -49,4 +41,4 @@ def install(app: Celery) -> None:
         raise ConfigurationError("app", f"of type {type(given).__name__}", "a Celery app")
     conf.register_settings()
     app.steps["consumer"].update((FirstPublicationWins, LeaderElection))
-    app.user_options["worker"].add(_NO_LEADER)
+    offer_for(app)

@@ -27,11 +27,13 @@ from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.look import Sighting, look
 from celery_safe_leader._store.urls import scheme_of
 from celery_safe_leader._worker import inspection
+from celery_safe_leader._worker.options import offer
 from celery_safe_leader.errors import StoreError
 
 __all__ = ["inspection", "leader"]
 
 conf.register_settings()
+offer()
 
 _POLL = 0.05
 """Seconds between two looks."""

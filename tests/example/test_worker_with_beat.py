@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.example.project import EXAMPLE, environment, manage
+from tests.example.project import EXAMPLE, environment, manage, run
 from tests.support.embedded import WorkerWithBeat
 from tests.support.processes import Children, wait_until
 from tests.support.servers import Server
@@ -51,3 +51,11 @@ def test_no_run_is_lost_when_the_leading_worker_is_killed(
     done = manage("audit", env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in runs.output + other.child.output
+
+
+@pytest.mark.parametrize("app", ["shop", "celery"])
+def test_a_worker_can_be_told_to_stand_aside_before_django_is_loaded(app: str) -> None:
+    # The command line is read first. Of an app without this package it means nothing.
+    done = run("-W", "error", "-m", "celery", "-A", app, "worker", "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("--no-leader") == 1
