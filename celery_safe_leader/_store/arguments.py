@@ -147,8 +147,16 @@ def tidy(arguments: Mapping[str, Any], *, setting: str) -> dict[str, Any]:
     tidied = dict(arguments)
     if "ssl_cert_reqs" in tidied:
         tidied["ssl_cert_reqs"] = _cert_reqs(tidied["ssl_cert_reqs"], setting)
-    if isinstance(provider := tidied.get("credential_provider"), str):
-        tidied["credential_provider"] = _provider(provider, setting)
+    provider = tidied.get("credential_provider")
+    if isinstance(provider, str):
+        tidied["credential_provider"] = provider = _provider(provider, setting)
+    # Not the class: valkey-py has one of its own, which redis-py can use as well.
+    if provider is not None and not callable(getattr(provider, "get_credentials", None)):
+        raise ConfigurationError(
+            f"credential_provider of {setting}",
+            f"of type {type(provider).__qualname__}",
+            "an object with get_credentials(), such as a redis.CredentialProvider",
+        )
     return tidied
 
 

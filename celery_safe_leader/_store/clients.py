@@ -116,8 +116,10 @@ def _carried(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in arguments.items()
-        if name == "ssl_cert_reqs"
-        or (value is not None and (name in _CARRIED or name.startswith("ssl_")))
+        if name in {"ssl_cert_reqs", "ssl_check_hostname"}
+        or (name in _CARRIED and value is not None)
+        # A switch that is off may be unknown to the other side's class.
+        or (name.startswith("ssl_") and value)
     }
 
 

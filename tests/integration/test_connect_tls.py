@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import logging
 import socket
 import ssl
 import subprocess
@@ -10,11 +12,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import redis
 import redis.asyncio
+from celery import Celery
 
+from celery_safe_leader import conf
 from celery_safe_leader._store.connect import connect, connect_async
 from tests.support.servers import Server
 
@@ -36,12 +41,20 @@ def ping(source: Any, *, asynchronous: bool, options: Any = None) -> bool:
 
 
 class TlsRelay:
-    """Speaks TLS on ``port``, and plain text to a server, in a thread of its own."""
+    """Speaks TLS on ``port``, and plain text to a server, in a thread of its own.
 
-    def __init__(self, target: tuple[str, int], certificate: Path, key: Path) -> None:
+    With ``clients`` it demands a certificate by that CA.
+    """
+
+    def __init__(
+        self, target: tuple[str, int], certificate: Path, key: Path, clients: Path | None = None
+    ) -> None:
         self._target = target
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate, key)
+        if clients is not None:
+            self._context.load_verify_locations(clients)
+            self._context.verify_mode = ssl.CERT_REQUIRED
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
 
@@ -82,7 +95,10 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a CA (``ca.crt``) and a certificate by it, for ``localhost`` only."""
+    """A folder with a CA (``ca.crt``) and certificates by it, for ``localhost`` only and a client.
+
+    The client's key has the password ``hush-hush``.
+    """
     folder = tmp_path_factory.mktemp("tls")
     (folder / "names").write_text("subjectAltName=DNS:localhost")
     new_key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
@@ -91,6 +107,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"req {new_key} -subj /CN=localhost -keyout server.key -out server.csr",
         "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 "
         "-extfile names -out server.crt",
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:prime256v1 -aes256 "
+        "-pass pass:hush-hush -out client.key",
+        "pkey -in client.key -passin pass:hush-hush -out open.key",
+        "req -new -key client.key -passin pass:hush-hush -subj /CN=client -out client.csr",
+        "x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out client.crt",
     ):
         subprocess.run(
             ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=30
@@ -190,3 +211,78 @@ def test_tls_unverified_only_when_told(
     url = f"rediss://127.0.0.1:{tls_port}?ssl_cert_reqs=none"
     assert ping(url, asynchronous=asynchronous)
     assert "does not verify anything" in caplog.text
+
+
+@pytest.fixture
+def mutual_port(certificates: Path, valkey_server: Server) -> Iterator[int]:
+    """The port at which a server speaks TLS with clients that show a certificate."""
+    target = (valkey_server.host, valkey_server.port)
+    files = [certificates / name for name in ("server.crt", "server.key", "ca.crt")]
+    with TlsRelay(target, *files) as port:
+        yield port
+
+
+def tls_arguments(certificates: Path) -> dict[str, str]:
+    return {
+        "ssl_cert_reqs": "required",
+        "ssl_ca_certs": str(certificates / "ca.crt"),
+        "ssl_certfile": str(certificates / "client.crt"),
+        "ssl_keyfile": str(certificates / "client.key"),
+        "ssl_password": "hush-hush",
+    }
+
+
+@both
+@pytest.mark.parametrize("way", ["url", "redis", "redis.asyncio", "valkey", "valkey.asyncio"])
+def test_client_certificates(
+    asynchronous: bool, way: str, mutual_port: int, certificates: Path
+) -> None:
+    given: Any = tls_arguments(certificates)
+    source: Any = f"rediss://localhost:{mutual_port}?{urlencode(given)}"
+    if way != "url":
+        module = importlib.import_module(way)
+        make = module.Valkey if way.startswith("valkey") else module.Redis
+        if way == "valkey.asyncio":  # which knows no passwords of keys
+            del given["ssl_password"]
+            given["ssl_keyfile"] = str(certificates / "open.key")
+        source = make(host="localhost", port=mutual_port, ssl=True, **given)
+    assert ping(source, asynchronous=asynchronous)
+
+
+@both
+@pytest.mark.parametrize("side", ["broker", "result_backend"])
+def test_client_certificates_that_celery_is_told_of(
+    asynchronous: bool, side: str, mutual_port: int, certificates: Path
+) -> None:
+    url, given = f"rediss://localhost:{mutual_port}", tls_arguments(certificates)
+    app = Celery("shop", set_as_current=False)
+    if side == "broker":
+        app.conf.update(broker_url=url.replace("rediss", "redis"), broker_use_ssl=given)
+    else:
+        app.conf.update(broker_url="amqp://h", result_backend=url, redis_backend_use_ssl=given)
+    settings = conf.read(app)
+    assert settings.server == f"rediss://localhost:{mutual_port}/0"
+    assert ping(settings.url, options=settings.options, asynchronous=asynchronous)
+
+
+@both
+def test_a_client_without_certificate_is_told_so_and_no_secret(
+    asynchronous: bool, mutual_port: int, certificates: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    given = tls_arguments(certificates)
+    del given["ssl_certfile"], given["ssl_keyfile"]
+    with pytest.raises((redis.ConnectionError, OSError)) as refused:
+        ping(f"rediss://localhost:{mutual_port}?{urlencode(given)}", asynchronous=asynchronous)
+    assert "hush-hush" not in f"{refused.value!r} {refused.value} {caplog.text}"
+
+
+@both
+def test_a_wrong_password_of_a_key_is_not_shown(
+    asynchronous: bool, mutual_port: int, certificates: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    given = {**tls_arguments(certificates), "ssl_password": "wrong-hush"}
+    with pytest.raises(Exception) as refused:  # noqa: PT011 - which one depends on the release
+        ping(f"rediss://localhost:{mutual_port}?{urlencode(given)}", asynchronous=asynchronous)
+    assert "wrong-hush" not in f"{refused.value!r} {refused.value} {caplog.text}"

@@ -236,6 +236,12 @@ def test_own_connection_class_is_kept_and_not_carried_over() -> None:
         ),
         (
             "redis://:secret@h",
+            {"credential_provider": "decimal.Decimal"},
+            "credential_provider of leader_options is of type Decimal; it must be an object with "
+            "get_credentials(), such as a redis.CredentialProvider",
+        ),
+        (
+            "redis://:secret@h",
             {"credential_provider": "no.such.Provider"},
             "credential_provider of leader_options is 'no.such.Provider'; it must be the dotted "
             "path of a class without arguments (ModuleNotFoundError now)",
