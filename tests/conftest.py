@@ -53,10 +53,16 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _outside_of_tasks() -> None:
-    """Undo what a worker that an earlier test ran here leaves behind: result.get() is refused."""
+    """Undo what a worker that an earlier test ran here leaves behind: result.get() is refused.
+
+    And results of an earlier test, whose server is gone, are soon given up: before 5.7 Celery tries
+    20 times to reconnect when it forgets one.
+    """
+    from celery.backends.base import Backend
     from celery.result import _set_task_join_will_block  # as celery.contrib.testing does
 
     _set_task_join_will_block(False)
+    Backend.retry_policy = {**Backend.retry_policy, "max_retries": 1}
 
 
 @pytest.fixture(autouse=True)

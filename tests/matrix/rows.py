@@ -62,6 +62,9 @@ ROWS: list[Row] = [
     _pair("5.7", "8", python="3.13"),
 ]
 
+_ACCEPTANCE = "tests/integration/test_acceptance.py::test_"
+_ELECTION = "tests/e2e/test_workers_election.py::test_"
+_LEADER_ONLY = "tests/e2e/test_workers_leader_only.py::test_"
 TESTS: list[str] = [
     "tests/unit/test_connect.py",  # clients, also of the caller's
     "tests/unit/beat/test_messages_like_stock.py",
@@ -71,19 +74,30 @@ TESTS: list[str] = [
     "tests/integration/test_connect.py",
     "tests/integration/test_connect_tls.py",
     "tests/integration/test_leader_lifecycle.py",  # the election
+    "tests/integration/test_key_prefix.py",
     "tests/integration/test_scheduler.py",  # beat with its ledger
     "tests/integration/test_publisher_brokers.py",
-    "tests/integration/test_acceptance.py",  # a worker drops a second publication
+    # A worker drops a second publication.
+    f"{_ACCEPTANCE}a_second_publication_is_dropped_and_the_first_comes_through_as_often_as_it_comes",
+    f"{_ACCEPTANCE}a_redelivery_after_a_crash_runs_and_a_second_publication_does_not",
+    f"{_ACCEPTANCE}a_worker_that_reconnects_is_still_guarded",
+    f"{_ACCEPTANCE}chains_and_chords_go_on_once",
+    f"{_ACCEPTANCE}messages_of_protocol_1_and_strategies_of_a_task_s_own_are_guarded_too",
     "tests/e2e/test_dedup.py",
-    "tests/e2e/test_workers_election.py",
-    "tests/e2e/test_workers_leader_only.py",
+    # Workers elect a leader, which alone runs leader-only tasks.
+    f"{_ELECTION}one_worker_leads_and_hands_over_when_it_is_told_to_end",
+    f"{_ELECTION}consumption_outlives_a_lost_connection",
+    f"{_ELECTION}the_leader_queue_is_not_among_those_that_a_worker_consumes_by_itself",
+    f"{_LEADER_ONLY}every_form_of_the_decorator_runs_on_the_leader_only",
+    f"{_LEADER_ONLY}pool_children_that_were_spawned_see_the_leadership",
+    f"{_LEADER_ONLY}calls_by_name_alone_are_forwarded",
+    f"{_LEADER_ONLY}chords_and_chains_end_whatever_becomes_of_their_members",
 ]
 """What must hold with each release: the rest of the tests is about our code alone."""
 
 
 _SLOW_RESTORE = (
-    "tests/integration/test_acceptance.py::"
-    "test_a_redelivery_after_a_crash_runs_and_a_second_publication_does_not[redis]"
+    f"{_ACCEPTANCE}a_redelivery_after_a_crash_runs_and_a_second_publication_does_not[redis]"
 )
 
 
