@@ -39,7 +39,7 @@ class Reporter:
         if isinstance(event, StoreFailed):
             self._failed(event)
             return
-        if self._failing:
+        if self._failing and isinstance(event, (Elected, HolderSeen)):
             self._failing, self._silent_until = False, 0.0
             logger.info("Redis at %s answers again", self._server)
         if isinstance(event, Elected):
