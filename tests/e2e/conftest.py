@@ -22,17 +22,20 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return request.config.stash.setdefault(_MEASURED, []).append
 
 
+@pytest.fixture(autouse=True)
+def _for_the_apps_of_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tasks of one test out of the apps of the next: Celery shares them for ever."""
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+
+
 @pytest.fixture(params=BROKERS)
 def fleet(
     request: pytest.FixtureRequest,
     children: Children,
     tmp_path: Path,
     valkey_server: Server,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[WorkerFleet]:
     """Workers with leader-only tasks, by each kind of broker."""
-    # Keep the tasks of one test out of the apps of the next: Celery shares them for ever.
-    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
     broker = rabbitmq_urls()[0] if request.param == "amqp" else valkey_server.url
     made = WorkerFleet(children, tmp_path, valkey_server, broker)
     yield made

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from tests.support.processes import wait_until
+from tests.support.processes import Child, wait_until
 from tests.support.proxy import Proxy
 from tests.support.worker_fleet import ONE_BROKER, TASKS, WorkerFleet
 from tests.support.workers import Worker, elected_at, leader_of
@@ -22,10 +22,8 @@ def limited():
 """
 
 EVENTS = """
-import sys
 import app
 
-seen = []
 with app.app.connection_for_read() as connection:
     receiver = app.app.events.Receiver(connection, handlers={
         name: lambda event: print(event["type"], event["hostname"], event["fencing_token"],
@@ -39,6 +37,14 @@ with app.app.connection_for_read() as connection:
 
 def running(fleet: WorkerFleet) -> bool:
     return fleet.store.lindex("busy", 0) == b"began"
+
+
+def listen(fleet: WorkerFleet) -> Child:
+    """Start a process that prints the Celery events of elections."""
+    folder = str(fleet.folder)
+    listener = fleet.children.python(EVENTS, env={"PYTHONPATH": folder}, cwd=fleet.folder)
+    listener.wait_for_line("listening", 20)
+    return listener
 
 
 def signalled(worker: Worker, *numbers: signal.Signals) -> float:
@@ -58,6 +64,7 @@ def signalled(worker: Worker, *numbers: signal.Signals) -> float:
 def test_a_warm_shutdown_waits_for_leader_only_tasks(fleet: WorkerFleet, by: str) -> None:
     app = fleet.write()
     leader, standby = fleet.start_two("-c", "1")
+    listener = listen(fleet)
     if by == "name":
         # It reaches the leader, since the other consumes no other queue.
         app.app.control.cancel_consumer(fleet.plain, destination=[f"{standby.name}@test"])
@@ -71,6 +78,8 @@ def test_a_warm_shutdown_waits_for_leader_only_tasks(fleet: WorkerFleet, by: str
     assert leader_of(fleet.workers, other_than=leader) is standby
     assert fleet.store.lrange("busy", 0, -1) == [b"began", b"ended True"]
     assert leader.child.wait(10) == 0
+    demoted = listener.wait_for_line(f"leader-demoted {leader.name}@test", 5).text
+    assert demoted.endswith("shutdown")
 
 
 @pytest.mark.long
@@ -104,10 +113,7 @@ def test_a_cold_shutdown_does_not_wait_for_leader_only_tasks(
 ) -> None:
     app = fleet.write()
     leader, standby = fleet.start_two("-c", "1")
-    listener = fleet.children.python(
-        EVENTS, env={"PYTHONPATH": str(fleet.folder)}, cwd=fleet.folder
-    )
-    listener.wait_for_line("listening", 20)
+    listener = listen(fleet)
     app.busy.delay(30)
     wait_until(lambda: running(fleet), 10, "the task's beginning")
     told = signalled(leader, *how)

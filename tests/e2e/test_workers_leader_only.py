@@ -14,7 +14,7 @@ from kombu.entity import Queue
 from tests.support.processes import Children, wait_until
 from tests.support.servers import Server
 from tests.support.worker_fleet import WorkerFleet, blind
-from tests.support.workers import leader_of
+from tests.support.workers import elected_at, leader_of
 
 POOLS = ["prefork", "threads", "solo", "gevent"]
 
@@ -24,6 +24,9 @@ POOLS = ["prefork", "threads", "solo", "gevent"]
 def test_every_form_of_the_decorator_runs_on_the_leader_only(fleet: WorkerFleet, pool: str) -> None:
     app = fleet.write(pool)
     leader, _ = fleet.start_two("-P", pool)
+    # Without an event loop, as with gevent, nothing wakes a worker: it looks now and then.
+    consumes = leader.child.wait_for_line(f"Started consuming from {fleet.queue}").at
+    assert consumes - elected_at(leader) < 1
     results = [
         task.delay(number) for number in range(5) for task in (app.above, app.shared, app.counted)
     ]
