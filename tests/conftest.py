@@ -39,7 +39,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not rabbitmq_urls():
         terminalreporter.write_line(
             f"NOT RUN on RabbitMQ: nothing answers at {maybe_sanitize_url(RABBITMQ_URL)}; "
-            "publishing to it, its confirmations and its returned messages were not tested",
+            "publishing to it, its confirmations and returned messages, and workers with it "
+            "were not tested",
             yellow=True,
         )
 
