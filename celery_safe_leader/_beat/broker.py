@@ -14,7 +14,13 @@ from urllib.parse import parse_qsl, urlencode
 from amqp.exceptions import MessageNacked
 from kombu.exceptions import OperationalError
 
-__all__ = ["BatchPublishError", "broker_errors", "connect", "supports_batches"]
+__all__ = [
+    "BatchPublishError",
+    "broker_errors",
+    "connect",
+    "join_writes",
+    "supports_batches",
+]
 
 try:
     from kombu.exceptions import BatchPublishError
@@ -84,6 +90,39 @@ def _without_repetition(url: Any) -> Any:
 def supports_batches(producer: Any) -> bool:
     """Tell whether messages of this producer can go out together (Redis, kombu 5.7 and later)."""
     return hasattr(producer, "batch") and bool(producer.supports_batch_publish)
+
+
+def join_writes(pending: Any) -> None:
+    """Make one command of neighbours in a batch that go to the same queue.
+
+    ``LPUSH queue a b`` does what ``LPUSH queue a`` and ``LPUSH queue b`` do. For a hundred
+    messages it takes client and server a fraction of the time, and either all arrive or none.
+
+    The attributes are those of kombu 5.7.0 and redis-py 8.1.0. Where they are others, the batch
+    stays as it is.
+
+    Args:
+        pending: What the context of ``Producer.batch`` gave.
+    """
+    session = getattr(getattr(pending, "state", None), "session", None)
+    pipeline = getattr(session, "pipeline", None)
+    commands = getattr(pipeline, "command_stack", None)
+    if not isinstance(commands, list):
+        return
+    joined: list[list[Any]] = []
+    for command in commands:
+        try:
+            (name, *values), options = command
+        except (TypeError, ValueError):
+            return
+        is_push = name == "LPUSH" and len(values) == 2 and not options
+        if is_push and joined and joined[-1][:2] == [name, values[0]]:
+            joined[-1].append(values[1])
+        elif is_push:
+            joined.append([name, *values])
+        else:
+            return
+    commands[:] = [(tuple(args), {}) for args in joined]
 
 
 def broker_errors(connection: Any) -> tuple[type[BaseException], ...]:

@@ -46,6 +46,9 @@ COVERS = "leader_covers"
 
 _LONGEST_DETAIL = 500
 
+_LONGEST_TTL = (2**32 - 1) / 1000
+"""Seconds that RabbitMQ accepts; it closes the channel upon more."""
+
 
 class BuildError(SafeLeaderError):
     """The message of an entry cannot be built. Trying again will not help.
@@ -112,6 +115,18 @@ class Message(NamedTuple):
     """When it expires, for the time to live that AMQP brokers look at."""
     event: Mapping[str, Any] | None
     """Fields of the event task-sent, if it is to be sent."""
+
+    def time_to_live(self, now: float) -> float | None:
+        """Return the seconds for which a broker should keep it, if it expires.
+
+        Args:
+            now: Seconds since 1970.
+        """
+        if self.expires_us is None:
+            return None
+        left = max(0.0, self.expires_us / 1e6 - now)
+        # For longer ones there is the header, at which workers look.
+        return left if left < _LONGEST_TTL else None
 
 
 class Call(NamedTuple):

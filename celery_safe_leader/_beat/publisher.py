@@ -21,6 +21,7 @@ from celery_safe_leader._beat.broker import (
     BatchPublishError,
     broker_errors,
     connect,
+    join_writes,
     supports_batches,
 )
 from celery_safe_leader._beat.declarations import Declarations
@@ -42,13 +43,8 @@ __all__ = ["Publisher"]
 
 logger = logging.getLogger(__name__)
 
-Gate = Callable[[], bool]
-
 _IDLE = 20.0
 """Seconds without use after which a connection is not trusted: firewalls forget, brokers close."""
-
-_LONGEST_TTL = (2**32 - 1) / 1000
-"""Seconds that RabbitMQ accepts; it closes the channel upon more."""
 
 _ALL = 2**31
 """More commands than any batch has: kombu must not flush before the gate was asked."""
@@ -74,13 +70,13 @@ class Publisher:
         self,
         app: Any,
         *,
-        still_leading: Gate,
+        still_leading: Callable[[], bool],
         timeout: float = 5.0,
         batch_size: int = 250,
     ) -> None:
         self._app = app
         self._still_leading = still_leading
-        self._hold: Gate = lambda: True
+        self._hold: Callable[[], bool] = lambda: True
         self._timeout = timeout
         self._batch_size = batch_size
         self._connection: Any = None
@@ -94,7 +90,11 @@ class Publisher:
         self._echo = Echo(app)
 
     def publish(
-        self, batch: Sequence[Built], *, together: bool = True, hold: Gate | None = None
+        self,
+        batch: Sequence[Built],
+        *,
+        together: bool = True,
+        hold: Callable[[], bool] | None = None,
     ) -> list[Outcome]:
         """Publish messages in order, together where the broker can do that.
 
@@ -169,6 +169,7 @@ class Publisher:
                     problem = self._collect(producer, message, nonces[index])
                     if problem:
                         outcomes[index] = Refused(problem)
+                join_writes(pending)
                 if not (self._hold() and self._still_leading()):
                     raise _WithheldError
                 pending.flush()
@@ -237,9 +238,7 @@ class Publisher:
             return
         properties = {**built.properties}
         if built.expires_us is not None:
-            left = max(0.0, built.expires_us / 1e6 - time.time())
-            # For longer ones there is the header, at which workers look.
-            properties["expiration"] = left if left < _LONGEST_TTL else None
+            properties["expiration"] = built.time_to_live(time.time())
         if built.declare:
             # The queue exists: if the message cannot be routed to it, that is an error. Without
             # a queue of ours (Broadcast, an exchange by name) it may be that nobody listens.
