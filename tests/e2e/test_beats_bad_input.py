@@ -46,7 +46,7 @@ def open_inbox() -> Iterator[Callable[[str], Inbox]]:
         (
             {"leader_url": f"memcached://:{SECRET}@127.0.0.1:11211"},
             "leader_url is a URL with the scheme 'memcached'; it must be the URL of one Redis or "
-            "Valkey server, starting with redis, valkey,",
+            "Valkey server, of Sentinels or of nodes of a cluster, starting with redis, valkey,",
         ),
         ({"leader_ttl": 0}, "leader_ttl is 0"),
         ({"leader_ttl": -1}, "leader_ttl is -1"),

@@ -37,7 +37,7 @@ import json, os
 names = set()
 class Recording(type(os.environ)):
     def __getitem__(self, name):
-        names.add(name)
+        names.add(os.fsdecode(name))  # some ask in bytes
         return super().__getitem__(name)
 os.environ.__class__ = Recording
 {script}
