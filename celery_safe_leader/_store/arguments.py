@@ -12,6 +12,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis.credentials import CredentialProvider
 
 from celery_safe_leader._store.urls import RedisUrl
 from celery_safe_leader.errors import ConfigurationError
@@ -157,7 +158,22 @@ def tidy(arguments: Mapping[str, Any], *, setting: str) -> dict[str, Any]:
             f"of type {type(provider).__qualname__}",
             "an object with get_credentials(), such as a redis.CredentialProvider",
         )
+    if provider is not None and not hasattr(provider, "get_credentials_async"):
+        tidied["credential_provider"] = _OnBothSides(provider)
     return tidied
+
+
+class _OnBothSides(CredentialProvider):
+    """A provider of valkey-py, which has no coroutine of it. Its repr shows no secret."""
+
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+
+    def get_credentials(self) -> Any:
+        return self._provider.get_credentials()
+
+    async def get_credentials_async(self) -> Any:
+        return self._provider.get_credentials()
 
 
 def _cert_reqs(value: object, setting: str) -> str:
