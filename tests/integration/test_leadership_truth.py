@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -55,8 +56,17 @@ def office(quick_server: Server, key: str) -> Iterator[Office]:
     made.close()
 
 
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Let threads take turns at about each line, so that no moment is passed over."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 @pytest.mark.parametrize("end", ["link lost", "resigned", "closed"])
-def test_what_remains_is_never_above_the_truth(office: Office, end: str) -> None:
+def test_what_remains_is_never_above_the_truth(office: Office, end: str, switching: None) -> None:
     leadership, leader = office.lead(), office.leader
     ends = {
         "link lost": office.link.black_hole,
@@ -86,6 +96,23 @@ def test_what_remains_is_never_above_the_truth(office: Office, end: str) -> None
     assert samples > 100
     assert len(renewed) >= 2
     assert ended
+
+
+@pytest.mark.parametrize("verb", ["stop", "shutdown"])
+def test_no_task_believes_any_longer_when_the_resignation_is_sent(
+    office: Office, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.lead()
+    seen: list[object] = []
+    send = getattr(office.leader, verb)
+
+    def spied() -> None:
+        seen.append(office.place.read())
+        send()
+
+    monkeypatch.setattr(office.leader, verb, spied)
+    (office.member.resign if verb == "stop" else office.member.close)()
+    assert seen == [None]
 
 
 def test_a_tenure_that_is_over_stays_over_when_the_worker_is_elected_again(office: Office) -> None:
