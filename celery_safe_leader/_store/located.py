@@ -33,7 +33,8 @@ class _Left:
         """Notice an error that says: I am not the server that you want. Raises it."""
         try:
             yield
-        except redis.ResponseError as error:
+        except redis.ResponseError as said:
+            error = _named(said)
             if isinstance(error, redis.exceptions.AskError) and not error.host:
                 error.host = self.host  # it knows no name of its neighbour but its own
             if _says_wrong_server(error):
@@ -41,6 +42,8 @@ class _Left:
                 self._left = True
                 if self.guide is not None:
                     self._learn(error, self.guide.finder)
+            if error is not said:
+                raise error from said
             raise
 
     def _learn(self, error: Exception, finder: Finder) -> None:
@@ -48,6 +51,23 @@ class _Left:
             finder.redirect((error.host, error.port))
         else:
             finder.distrust()
+
+
+_CLUSTER_ERRORS: dict[str, type[redis.ResponseError]] = {
+    "ASK": redis.exceptions.AskError,
+    "CLUSTERDOWN": redis.exceptions.ClusterDownError,
+    "MASTERDOWN": redis.exceptions.MasterDownError,
+    "MOVED": redis.exceptions.MovedError,
+    "TRYAGAIN": redis.exceptions.TryAgainError,
+}
+
+
+def _named(error: redis.ResponseError) -> redis.ResponseError:
+    """Give an error the class that redis-py has for it: before 6 only its cluster client does."""
+    mark, _, rest = str(error).partition(" ")
+    if type(error) is not redis.ResponseError or mark not in _CLUSTER_ERRORS:
+        return error
+    return _CLUSTER_ERRORS[mark](rest)
 
 
 def _says_wrong_server(error: Exception) -> bool:

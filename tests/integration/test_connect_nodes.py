@@ -267,6 +267,8 @@ def test_a_client_of_valkey_py_is_copied(
     where: dict[str, Any] = {"host": server.host, "port": server.port}
     if way == "unix":
         where = {"unix_socket_path": str(server.socket_path)}
+    if way == "unix" and redis.__version__.startswith("5.0."):
+        pytest.skip("unix sockets of redis-py 5.0 have no time limit, and are refused")
     client = module.Valkey(**where, password=PASSWORD, db=2, decode_responses=True)
     told = commands(client, {}, ("CLIENT", "LIST"), asynchronous=asynchronous)[0]
     assert "db=2" in str(told)
