@@ -109,7 +109,7 @@ def test_ticks_are_seen_on_a_leader_with_nothing_to_do_and_on_a_standby(
         with BeatService(apps[1]) as standby:
             for service in (leader, standby):
                 ticks = count_ticks(service)
-                wait_until(lambda t=ticks: len(t) > 1, 3)  # type: ignore[misc]
+                wait_until(lambda t=ticks: len(t) > 1, 10)  # type: ignore[misc]
             assert leader.leads
             assert not standby.leads
 
