@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,15 +74,19 @@ class Crew(Fleet):
         server: str,
         steps: dict[str, float],
         *,
+        broker: str = "",
         more: str = "",
         **settings: Any,
     ) -> None:
+        self.queue = f"test-{uuid.uuid4().hex[:8]}"
         super().__init__(
             folder,
-            server,
+            broker or server,
             server,
             steps,
             more=more,
+            leader_queue=f"{self.queue}.leader",
+            task_default_queue=self.queue,
             beat_scheduler=SCHEDULER,
             broker_connection_retry_on_startup=True,
             **settings,
@@ -92,7 +97,7 @@ class Crew(Fleet):
     def start_crew(self, count: int, *arguments: str) -> None:
         """Start workers with beats, and wait until all are ready."""
         for _ in range(count):
-            child = self.start_worker("-B", "-c", "1", "-Q", "other", *arguments)
+            child = self.start_worker("-B", "-c", "1", "-Q", f"{self.queue}.other", *arguments)
             self.crew.append(WorkerWithBeat(child))
         self.wait_working()
         for worker in self.crew:
@@ -124,14 +129,23 @@ class Crew(Fleet):
         assert found is not None
         return found
 
-    def call(self, name: str, queue: str) -> None:
-        """Call a task."""
+    def call(self, name: str) -> None:
+        """Call a leader-only task."""
         with Celery(broker=self.broker, set_as_current=False) as app:
-            app.send_task(name, queue=queue)
+            app.send_task(name, queue=f"{self.queue}.leader")
 
     def token(self) -> int:
         """Wait for a run that is sent from now on, and return its token."""
         return self.wait_run(time.time()).token
+
+    def close(self) -> None:
+        """End all, and leave nothing at the broker."""
+        super().close()
+        with Celery(broker=self.broker).connection_for_write() as connection:
+            channel = connection.default_channel
+            for name in (self.queue, f"{self.queue}.other", f"{self.queue}.leader"):
+                channel.queue_delete(name)
+                channel.exchange_delete(name)
 
     def __enter__(self) -> Crew:
         return self
