@@ -59,7 +59,7 @@ class LeaderElection(bootsteps.StartStopStep):
         self._settings = settings = conf.read(app)
         with conf.as_improperly_configured(app):
             takes_part = settings.candidate and not no_leader
-            self._member = Member(settings, _cold) if takes_part else None
+            self._member = Member(settings, self._ends) if takes_part else None
             self._keeper = keep_embedded_beat(consumer.controller, self._member, settings.ttl)
         self._precedence: Precedence | None = None
         if self._member is not None:
@@ -174,6 +174,13 @@ class LeaderElection(bootsteps.StartStopStep):
         }
 
     # The parts
+
+    def _ends(self) -> bool:
+        """Tell whether this process ends at once; asked often."""
+        if state.should_stop is not None and state.should_stop is not False:
+            # The loop looks for it when it comes round: without this, after seconds.
+            self._calls.soon(lambda: None)
+        return _cold()
 
     def _greet(self, consumer: Any) -> None:
         self._endings.greet()
