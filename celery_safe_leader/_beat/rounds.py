@@ -140,6 +140,10 @@ class Rounds:
         if owed:
             self._publish(self._settle(owed))
             return True
+        first = self._claims.held.next_us()
+        if first is not None and first <= now_us():
+            # Before the next claims: the ledger may be slow, or away.
+            return self._publish_held()
         claimed = self._claims.claim()
         return self._publish_held() or claimed
 
@@ -237,7 +241,8 @@ class Rounds:
     def _published(self, job: Job, outcome: Outcome) -> None:
         """Take in what became of a message with which the broker had no trouble."""
         if isinstance(outcome, NotSent):
-            self._owed.add(job.claim)
+            if job.is_fresh:
+                self._claims.held.add([job])
             return
         if isinstance(outcome, Refused):
             self._claims.give_up(outcome.error)
