@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' ')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-docker lint format bench mutants clean
+.PHONY: help demo test test-long test-docker test-matrix lint format bench mutants clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -16,7 +16,7 @@ demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover
 	$(BIN)/python example_project/demo.py
 
 # Most tests wait for processes, so three share the cores; what measures time runs alone, after.
-ORDINARY = not long and not docker and not matrix
+ORDINARY = not long and not docker
 test: $(STAMP) ## The tests, except the long ones and those that need Docker
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
@@ -30,6 +30,9 @@ test-long: $(STAMP) ## The tests that take minutes
 
 test-docker: $(STAMP) ## The tests that need a Docker engine
 	$(BIN)/python -m pytest -m docker $(ARGS)
+
+test-matrix: $(STAMP) ## A choice of the tests on other releases of Celery, redis-py and Python
+	$(BIN)/python -m tests.matrix $(ARGS)
 
 lint: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
