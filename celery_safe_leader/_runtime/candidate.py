@@ -20,12 +20,14 @@ from celery_safe_leader._core.events import (
     Lease,
     StoreFailed,
 )
+from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import Await, Reply, Request
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.standing import Role, Standing
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.clock import Clock, SystemClock, new_candidate_id, new_seed
 from celery_safe_leader._runtime.listeners import Listener, Listeners
+from celery_safe_leader._runtime.watch import Watch
 from celery_safe_leader.errors import LifecycleError
 
 __all__ = ["Candidate"]
@@ -71,6 +73,7 @@ class Candidate:
         self._awaiting: Await | None = None
         self.candidate_id = new_candidate_id()
         self._election = Election(self.options, self.candidate_id, new_seed())
+        self._watch = Watch(self.name, self.options.ttl)
         self._holder: tuple[str, int] = ("", 0)
         self._holder_seen_at = 0.0
         self._last_error: tuple[str, float] = ("", 0.0)
@@ -163,7 +166,9 @@ class Candidate:
     def poll(self) -> Request | None:
         """Return what to send now."""
         with self._lock:
-            request = self._election.poll(self.clock.now())
+            now = self.clock.now()
+            self._watch.moment(now)
+            request = self._election.poll(now)
             self._awaiting = request if isinstance(request, Await) else None
             self._publish()
             return request
@@ -177,15 +182,22 @@ class Candidate:
         """Take in a reply."""
         with self._lock:
             self._awaiting = None
-            self._election.receive(request, reply, self.clock.now())
+            self._election.receive(request, reply, self._after(request))
             self._publish()
 
     def failed(self, request: Request, error: Exception) -> None:
         """Take in a failure."""
         with self._lock:
             self._awaiting = None
-            self._election.failed(request, error, self.clock.now())
+            self._election.failed(request, error, self._after(request))
             self._publish()
+
+    def _after(self, request: Request) -> Instant:
+        now = self.clock.now()
+        self._watch.moment(now)
+        if not isinstance(request, Await):
+            self._watch.round_trip(now.shortest_since(request.sent_at))
+        return now
 
     def _publish(self) -> None:
         events = self._election.events()

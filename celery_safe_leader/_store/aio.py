@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from typing import Any
 
@@ -10,6 +11,7 @@ import redis
 import redis.asyncio
 
 from celery_safe_leader._core.messages import Await, Reply, Request, Woken
+from celery_safe_leader._store.checkup import Checkup
 from celery_safe_leader._store.codec import Call, decode, encode, flight
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
@@ -40,6 +42,7 @@ class AsyncRedisStore:
         self._client: Any = client
         self._waiting_client: Any = waiting_client
         self._lineage = Lineage(keys)
+        self._checkup = Checkup(keys)
         settings = client.connection_pool.connection_kwargs
         self._greet = settings.get("redis_connect_func") or (lambda each: each.on_connect())
         settings["redis_connect_func"] = self._connected
@@ -58,6 +61,7 @@ class AsyncRedisStore:
                 return Woken(await self._await(request.timeout))
             call = encode(request, self.keys)
             raw, confirmations = await self._run(call)
+            await self._look_around()
         except (redis.RedisError, OSError) as exc:
             key = self.keys.wake if isinstance(request, Await) else self.keys.lease
             raise translate(key, exc) from exc
@@ -126,6 +130,13 @@ class AsyncRedisStore:
         except redis.exceptions.NoScriptError:
             # The server said that it ran nothing, so this is no second execution.
             return await self._send("EVAL", *call.full_command, confirm=confirm)
+
+    async def _look_around(self) -> None:
+        """Check the server, once: whatever comes of it, the election goes on."""
+        if self._checkup.due and not self._lineage.by_connection:
+            self._checkup.due = False
+            with contextlib.suppress(redis.RedisError, OSError):
+                self._checkup.take(await self._client.execute_command("INFO"))
 
     async def _send(self, *command: str | bytes | int, confirm: bool) -> tuple[Any, int | None]:
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
 import redis
 
 from celery_safe_leader._core.messages import Await, Reply, Request, Woken
+from celery_safe_leader._store.checkup import Checkup
 from celery_safe_leader._store.codec import Call, decode, encode, flight
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
@@ -49,6 +51,7 @@ class RedisStore:
         self._interrupted: Await | None = None
         self._broken_off = threading.Event()
         self._lineage = Lineage(keys)
+        self._checkup = Checkup(keys)
         settings = client.connection_pool.connection_kwargs
         self._greet_first = settings.get("redis_connect_func") or (lambda each: each.on_connect())
         settings["redis_connect_func"] = self._first_connected
@@ -71,6 +74,7 @@ class RedisStore:
                 return Woken(self._await(request.timeout))
             call = encode(request, self.keys)
             raw, confirmations = self._run(call)
+            self._look_around()
         except (redis.RedisError, OSError) as exc:
             key = self.keys.wake if isinstance(request, Await) else self.keys.lease
             raise translate(key, exc) from exc
@@ -147,6 +151,13 @@ class RedisStore:
         except redis.exceptions.NoScriptError:
             # The server said that it ran nothing, so this is no second execution.
             return self._send("EVAL", *call.full_command, confirm=confirm)
+
+    def _look_around(self) -> None:
+        """Check the server, once: whatever comes of it, the election goes on."""
+        if self._checkup.due and not self._lineage.by_connection:
+            self._checkup.due = False
+            with contextlib.suppress(redis.RedisError, OSError):
+                self._checkup.take(self._client.execute_command("INFO"))
 
     def _send(self, *command: str | bytes | int, confirm: bool) -> tuple[Any, int | None]:
         try:

@@ -49,7 +49,7 @@ class HostileWorld(Simulation):
     def __init__(self, sites: Sites, seed: int) -> None:
         super().__init__(sites, seed)
         self.errors: list[str] = []
-        self._stood: set[tuple[bytes | None, ...]] = set()
+        self._stood: set[tuple[bytes, ...]] = set()
 
     def deliver(self, node: Node, request: Request, outcome: Outcome) -> None:
         if isinstance(outcome, StoreError):
@@ -76,10 +76,10 @@ class HostileWorld(Simulation):
         # Who brings back to the last byte what a standby saw long ago, between two of its looks,
         # lets it believe that nothing happened. Only a copy of the key can do that.
         names = (b"epoch", b"token", b"renewal", b"resigned")
-        version = tuple(stands.get(name) for name in names)
+        version = tuple(stands.get(name, b"") for name in names)
         if stands != before and version in self._stood:
             client.hset(self.keys.lease, "renewal", f"again {len(self._stood)}")
-            version = tuple(self._before().get(name) for name in names)
+            version = tuple(self._before().get(name, b"") for name in names)
         self._stood.add(version)
         self._hostile(f"a record with {sorted(written)}, overlay {overlay}")
 

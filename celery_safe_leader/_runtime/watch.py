@@ -1,0 +1,72 @@
+"""Notices what makes an election end again and again: a jumping clock, a ttl that is too short."""
+
+from __future__ import annotations
+
+import logging
+
+from celery_safe_leader._core.instant import Instant
+
+__all__ = ["Watch"]
+
+logger = logging.getLogger("celery_safe_leader")
+
+_JUMP = 0.5
+"""Seconds between the wall clock and the others that are a jump, and no slewing."""
+_SLEWING = 0.002
+"""Of the time that has passed; NTP slews by a quarter of it at most."""
+_IN_A_ROW = 3
+
+
+class Watch:
+    """Looks at one candidate's moments, and warns once of each kind. Not thread-safe."""
+
+    def __init__(self, election: str, ttl: float) -> None:
+        """Begin with nothing seen."""
+        self._election = election
+        self._ttl = ttl
+        self._last: Instant | None = None
+        self._jumped = False
+        self._slow = 0
+        self._shortest = 0.0
+        self._told_slow = False
+
+    def moment(self, now: Instant) -> None:
+        """Take in a moment, later than the one before."""
+        last, self._last = self._last, now
+        if last is None or self._jumped:
+            return
+        passed = now.boottime - last.boottime
+        jump = (now.wall - last.wall) - passed
+        if abs(jump) > _JUMP + _SLEWING * passed:
+            self._jumped = True
+            logger.warning(
+                "Election %s: this machine's wall clock jumped by %+.1f s. A jump forward ends a "
+                "leadership early, and periodic tasks are due by this clock. Let NTP slew it "
+                "instead of setting it; more jumps are not told",
+                self._election,
+                jump,
+            )
+
+    def round_trip(self, seconds: float) -> None:
+        """Take in how long a request took, answered or given up."""
+        if self._told_slow:
+            return
+        # A request is given up after a third of the ttl, more or less: the clocks of the limits
+        # are not ours.
+        if seconds < 0.3 * self._ttl:
+            self._slow, self._shortest = 0, 0.0
+            return
+        self._slow += 1
+        self._shortest = min(self._shortest or seconds, seconds)
+        if self._slow >= _IN_A_ROW:
+            self._told_slow = True
+            logger.warning(
+                "Election %s: the last %d requests took %.2f s and longer, answered or not, which "
+                "is a third of the ttl of %g s. Where Redis is up, the ttl is too short for the "
+                "way to it: set at least %.2g s",
+                self._election,
+                self._slow,
+                self._shortest,
+                self._ttl,
+                10 * self._shortest,
+            )
