@@ -8,6 +8,7 @@ The lines are played a few at a time, since most of their time is waiting.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -150,6 +151,63 @@ def slot_migrated_slowly(stage: TopologyStage) -> float:
     return time.monotonic()
 
 
+# On both
+
+
+def leader_killed(stage: TopologyStage) -> float:
+    leader = stage.fleet.leader()
+    killed = leader.kill()
+    successor = stage.fleet.leader(other_than=leader)
+    stage.measured["takeover"] = successor.tenures[-1].start - killed
+    stage.join()
+    return killed
+
+
+def leader_told_to_stop(stage: TopologyStage) -> float:
+    leader = stage.fleet.leader()
+    time.sleep(1.0)  # the others have looked once
+    told = leader.terminate()
+    successor = stage.fleet.leader(other_than=leader)
+    stage.measured["handover"] = successor.tenures[-1].start - told
+    stage.join()
+    return told
+
+
+def leader_stopped(stage: TopologyStage) -> float:
+    leader = stage.fleet.leader()
+    leader.pause()
+    time.sleep(3 * TTL)
+    leader.resume()
+    return time.monotonic()
+
+
+def emptied(stage: TopologyStage) -> float:
+    for _ in range(5):
+        stage.master.client().flushall()
+        time.sleep(random.uniform(0, 0.5 * TTL))
+    return time.monotonic()
+
+
+def emptied_and_failed_over(stage: TopologyStage) -> float:
+    stage.master.client().flushall()
+    return master_killed(stage) if stage.topology == "sentinel" else slot_master_killed(stage)
+
+
+def failed_over_and_leader_killed(stage: TopologyStage) -> float:
+    over = failover_by_order(stage) if stage.topology == "sentinel" else slot_failover(stage)
+    return max(over, leader_killed(stage))
+
+
+ON_BOTH: dict[str, tuple[Callable[[TopologyStage], float], bool]] = {
+    "leader killed": (leader_killed, False),
+    "leader told to stop": (leader_told_to_stop, False),
+    "leader stopped for 3 ttl": (leader_stopped, False),
+    "5 FLUSHALLs": (emptied, True),
+    "FLUSHALL, then the master killed": (emptied_and_failed_over, False),
+    "leader killed right after an ordered failover": (failed_over_and_leader_killed, False),
+}
+"""Name -> what happens, and whether the leader stays."""
+
 SHORT = [
     Scene("master killed", "sentinel", master_killed),
     Scene("SENTINEL FAILOVER", "sentinel", failover_by_order, wait_replicas=1),
@@ -172,6 +230,11 @@ LONG = [
     Scene("seeds killed", "cluster", seeds_killed),
     Scene("CLUSTER FAILOVER TAKEOVER", "cluster", slot_failover_by_force),
     Scene("slot migrated over 4.5 ttl", "cluster", slot_migrated_slowly, keeps_leader=True),
+    *(
+        Scene(name, topology, play, 1 if topology == "sentinel" else 0, stays)
+        for name, (play, stays) in ON_BOTH.items()
+        for topology in ("sentinel", "cluster")
+    ),
 ]
 
 

@@ -14,6 +14,7 @@ from tests.support.candidates import Candidate, Fleet
 from tests.support.cluster import Cluster
 from tests.support.processes import Children
 from tests.support.sentinels import SentinelGroup
+from tests.support.servers import Server
 
 __all__ = ["LEASE", "TAKEOVER", "TTL", "WAIT", "Outcome", "Scene", "TopologyStage", "perform"]
 
@@ -96,6 +97,13 @@ class TopologyStage:
             name=f"{shell} {self._started}",
             more=self._more,
         )
+
+    @property
+    def master(self) -> Server:
+        """The server that has the record."""
+        if self.topology == "sentinel":
+            return self.group.master
+        return self.cluster.master_of(LEASE)
 
     def join(self) -> Candidate:
         """Start another candidate."""

@@ -19,7 +19,9 @@ from tests.support.sentinels import SentinelGroup
 from tests.support.servers import Server, installed_kinds
 from tests.support.waiting import wait_until
 
-LIMITS: dict[str, Any] = {"connect_timeout": 1.0, "read_timeout": 2.0}
+LIMITS: dict[str, Any] = {"connect_timeout": 10.0, "read_timeout": 10.0}
+BRIEF = 1.0
+"""Seconds for connecting, where it matters."""
 PASSWORD, OTHER = "Zq9-servers", "Zq9-sentinels"
 KEY = "{leader:shop}:lease"
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asyncio"])
@@ -151,10 +153,13 @@ def all_paused(group: SentinelGroup) -> Iterator[None]:
 
 
 @both
+@pytest.mark.quiet
 @pytest.mark.usefixtures("two_paused")
 def test_silent_sentinels_cost_little(group: SentinelGroup, asynchronous: bool) -> None:
     # At the most two of those that are silent are asked within the time for one connect.
-    found = commands(group.url, group.options, ("ROLE",), asynchronous=asynchronous)
+    found = commands(
+        group.url, group.options, ("ROLE",), asynchronous=asynchronous, connect_timeout=BRIEF
+    )
     assert found[0][0] == b"master"
 
 
@@ -163,9 +168,11 @@ def test_silent_sentinels_cost_little(group: SentinelGroup, asynchronous: bool) 
 @pytest.mark.usefixtures("all_paused")
 def test_asking_takes_no_longer_than_its_limit(group: SentinelGroup, asynchronous: bool) -> None:
     began = time.monotonic()
-    found = commands(group.url, group.options, ("PING",), asynchronous=asynchronous)
+    found = commands(
+        group.url, group.options, ("PING",), asynchronous=asynchronous, connect_timeout=BRIEF
+    )
     assert isinstance(found[0], (redis.TimeoutError, redis.ConnectionError)), found
-    assert time.monotonic() - began < LIMITS["connect_timeout"] + 0.5
+    assert time.monotonic() - began < BRIEF + 0.5
 
 
 @both
