@@ -19,6 +19,7 @@ from celery_safe_leader._beat.ledger_results import (
     Snapshot,
 )
 from celery_safe_leader._beat.roster import Roster
+from celery_safe_leader._beat.strangers import Strangers
 
 __all__ = ["GRACE", "Books", "now_us"]
 
@@ -47,6 +48,7 @@ class Books:
         self._foreign_runs: dict[str, Run] = {}
         self._foreign_pending: dict[str, Claim] = {}
         self._unreadable: set[str] = set()
+        self._strangers = Strangers(ledger.key)
 
     def load(self, holder: str, token: int) -> None:
         """Take the ledger over at the beginning of a tenure.
@@ -64,6 +66,7 @@ class Books:
         snapshot = self.ledger.load()
         self._note_unreadable(snapshot)
         known = self._roster.items
+        self._strangers.look(snapshot.runs, known)
         self._foreign_runs = {n: run for n, run in snapshot.runs.items() if n not in known}
         self._foreign_pending = {n: c for n, c in snapshot.pending.items() if n not in known}
         self._finish(snapshot)
