@@ -151,7 +151,17 @@ class Stage:
             self.module.app.close()
 
 
-@pytest.fixture(params=["redis", *["amqp"] * bool(rabbitmq_urls())])
+BROKERS = ("redis", *["amqp"] * bool(rabbitmq_urls()))
+
+
+def on(short: str) -> Any:
+    """Run a test with each broker that is there, but with others than one in the long run only."""
+    short = short if short in BROKERS else "redis"
+    long = [pytest.param(name, marks=pytest.mark.long) for name in BROKERS if name != short]
+    return pytest.mark.parametrize("stage", [short, *long], indirect=True)
+
+
+@pytest.fixture(params=BROKERS)
 def stage(
     request: pytest.FixtureRequest,
     children: Children,
@@ -175,6 +185,7 @@ def failed(result: Any) -> LeadershipLostError:
 
 
 @pytest.mark.timeout(120)
+@on("amqp")
 def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Stage) -> None:
     app = stage.write()
     worker = stage.start("-c", "6")
@@ -208,6 +219,7 @@ def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Stage)
 
 
 @pytest.mark.timeout(120)
+@on("redis")
 def test_a_planned_handover_ends_what_outlasts_the_patience(stage: Stage) -> None:
     app = stage.write(leader_drain_timeout=0.5)
     for _ in range(2):
@@ -260,3 +272,19 @@ def test_a_pool_that_cannot_interrupt_leaves_it_to_check(stage: Stage, pool: str
     assert checking.get(timeout=20) > 0
     assert len(stage.marks("checking")) == 4
     assert worker.child.output.count("cannot interrupt a task") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["redis"], indirect=True)
+def test_children_that_were_spawned_are_interrupted_and_ended_as_well(stage: Stage) -> None:
+    app = stage.write(worker_pool_start_method="spawn")
+    worker = stage.start("-c", "2")
+    leader_of([worker], 25)
+    again, stubborn = app.again.delay(), app.stubborn.delay()
+    stage.wait_begun("again")
+    stage.wait_begun("stubborn")
+    stage.link.black_hole()
+    assert failed(stubborn).reason == OVER
+    wait_until(lambda: again.state == "RETRY", 10, "the mark in the result")
+    stage.link.heal()
+    assert again.get(timeout=30) > 0

@@ -65,13 +65,12 @@ def switching() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-@pytest.mark.parametrize("end", ["link lost", "resigned", "closed"])
+@pytest.mark.parametrize("end", ["link lost", "resigned"])
 def test_what_remains_is_never_above_the_truth(office: Office, end: str, switching: None) -> None:
     leadership, leader = office.lead(), office.leader
     ends = {
         "link lost": office.link.black_hole,
         "resigned": office.member.resign,
-        "closed": office.member.close,
     }
     # After two renewals.
     threading.Timer(TTL, ends[end]).start()
