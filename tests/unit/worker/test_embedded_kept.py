@@ -1,4 +1,4 @@
-"""Which embedded beats a worker keeps running, which it leaves alone, and which it does not start."""
+"""Which embedded beats a worker keeps, which it leaves alone, and which it does not start."""
 
 from __future__ import annotations
 
