@@ -17,7 +17,9 @@ import pytest
 
 from tests.e2e.migration import migrate
 from tests.e2e.topology_stage import LEASE, TTL, Outcome, Scene, TopologyStage, perform
+from tests.support.sentinels import is_master
 from tests.support.servers import installed_kinds
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.quiet
 
@@ -88,6 +90,15 @@ def newcomer_after_an_ordered_failover(stage: TopologyStage) -> float:
     over = failover_by_order(stage)
     stage.join()  # it never knew the old master, which may still be one
     return over
+
+
+def two_masters(stage: TopologyStage) -> float:
+    former = stage.group.master
+    over = failover_by_order(stage)
+    stage.join()
+    wait_until(lambda: not is_master(former), 30, "the old master's demotion")
+    stage.measured["demotion of the old master"] = time.monotonic() - over
+    return time.monotonic()
 
 
 def no_sentinels(stage: TopologyStage) -> float:
@@ -224,6 +235,8 @@ LONG = [
     Scene("SENTINEL FAILOVER twice", "sentinel", failover_by_order_twice, 1),
     Scene("leader paused over a failover", "sentinel", leader_paused_over_a_failover, 1),
     Scene("a newcomer", "sentinel", newcomer_after_an_ordered_failover, 1),
+    Scene("two masters after SENTINEL FAILOVER", "slow sentinel", two_masters, 0, True),
+    Scene("two masters after SENTINEL FAILOVER, replicas asked", "slow sentinel", two_masters, 1),
     Scene("all Sentinels paused for 3 ttl", "sentinel", no_sentinels, keeps_leader=True),
     Scene("master killed, and back", "cluster", slot_master_killed_and_back),
     Scene("master killed, and back, replica asked", "cluster", slot_master_killed_and_back, 1),

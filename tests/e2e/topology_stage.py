@@ -33,7 +33,7 @@ class Scene:
 
     name: str
     topology: str
-    """``sentinel`` or ``cluster``."""
+    """``sentinel``, ``slow sentinel`` (at its own pace) or ``cluster``."""
     play: Callable[[TopologyStage], float]
     """Makes the fault, and returns the moment since which a master serves the election again."""
     wait_replicas: int = 0
@@ -68,9 +68,14 @@ class TopologyStage:
         self._cleanup = ExitStack()
         with ExitStack() as cleanup:
             password = "a-password"  # always: it goes another way to each of them
-            if self.topology == "sentinel":
+            if self.topology != "cluster":
                 self.group = cleanup.enter_context(
-                    SentinelGroup(self.kind, password=password, sentinel_password="another")
+                    SentinelGroup(
+                        self.kind,
+                        password=password,
+                        sentinel_password="another",
+                        hasty=self.topology == "sentinel",
+                    )
                 )
                 self._url, options = self.group.url, self.group.options
             else:
@@ -101,9 +106,7 @@ class TopologyStage:
     @property
     def master(self) -> Server:
         """The server that has the record."""
-        if self.topology == "sentinel":
-            return self.group.master
-        return self.cluster.master_of(LEASE)
+        return self.cluster.master_of(LEASE) if self.topology == "cluster" else self.group.master
 
     def join(self) -> Candidate:
         """Start another candidate."""

@@ -18,12 +18,21 @@ from tests.support.ports import free_port
 from tests.support.servers import Server, find_binary
 from tests.support.waiting import wait_until
 
-__all__ = ["MASTER_NAME", "Sentinel", "SentinelGroup"]
+__all__ = ["MASTER_NAME", "Sentinel", "SentinelGroup", "is_master"]
 
 MASTER_NAME = "mymaster"
 _DOWN_AFTER = 500
 """Milliseconds until a Sentinel takes a silent server for down."""
-_DEBUG = ("info-period", "300", "ask-period", "200", "publish-period", "300", "ping-period", "200")
+_SHORT_PAUSES = (
+    "info-period",
+    "300",
+    "ask-period",
+    "200",
+    "publish-period",
+    "300",
+    "ping-period",
+    "200",
+)
 """Milliseconds: Sentinels hear of each other, and of changes, in less than a second."""
 
 
@@ -70,13 +79,13 @@ class Sentinel:
             retry=Retry(NoBackoff(), 0),
         )
 
-    def hasten(self) -> None:
-        """Shorten its pauses, once it answers."""
+    def hasten(self, *pauses: str) -> None:
+        """Shorten its pauses, once it answers: names and milliseconds."""
 
         def told() -> bool:
             try:
                 with self.client() as client:
-                    return bool(client.execute_command("SENTINEL", "DEBUG", *_DEBUG))
+                    return bool(client.execute_command("SENTINEL", "DEBUG", *pauses))
             except redis.ConnectionError:
                 return False
 
@@ -106,9 +115,14 @@ class SentinelGroup:
         kind: Of all programs.
         password: Of the servers.
         sentinel_password: Of the Sentinels.
+        hasty: Whether all goes faster than the Sentinels would have it. If not, it takes ten
+            seconds after an ordered failover until the old master is none.
     """
 
-    def __init__(self, kind: str, *, password: str = "", sentinel_password: str = "") -> None:
+    def __init__(
+        self, kind: str, *, password: str = "", sentinel_password: str = "", hasty: bool = True
+    ) -> None:
+        self._pauses = _SHORT_PAUSES if hasty else ("info-period", "10000")
         self.kind = kind
         self.password = password
         self.sentinel_password = sentinel_password
@@ -132,7 +146,7 @@ class SentinelGroup:
                 cleanup.callback(sentinel.close)
                 self.sentinels.append(sentinel)
             for sentinel in self.sentinels:
-                sentinel.hasten()
+                sentinel.hasten(*self._pauses)
             self.wait_whole(replicas=2)
             self._cleanup = cleanup.pop_all()
         return self
@@ -184,7 +198,7 @@ class SentinelGroup:
         """Wait until another server is the master, and so many follow it; return the moment."""
 
         def promoted() -> bool:
-            return any(s is not former and _is_master(s) for s in self.servers if s.running)
+            return any(s is not former and is_master(s) for s in self.servers if s.running)
 
         def names() -> bool:
             return all(s.state().get("now at") != str(former.port) for s in self.sentinels)
@@ -227,7 +241,8 @@ def _followers(client: redis.Redis) -> int:
     return sum("online" in str(value) for name, value in info.items() if name.startswith("slave"))
 
 
-def _is_master(server: Server) -> bool:
+def is_master(server: Server) -> bool:
+    """Whether it says so; one that does not answer says nothing."""
     try:
         with server.client(socket_timeout=0.5) as client:
             info: dict[str, str] = client.info("replication")
