@@ -28,15 +28,20 @@ def _interval(number: int) -> int:
 
 
 def _read(url: str, until: float) -> None:
-    """Take messages off the queue as a worker would; print when each arrived and what it covers."""
+    """Take messages off the queue; print when each was in it and what it covers."""
     arrived: list[tuple[float, bytes]] = []
     with redis.Redis.from_url(url) as client:
         while time.time() < until:
-            # All that is there: one at a time, the reader would be slower than the scheduler.
-            taken = client.blmpop(0.5, 1, "celery", direction="RIGHT", count=1_000)
-            if taken:
-                at = time.time()
-                arrived += [(at, raw) for raw in taken[1]]
+            taken = client.blmpop(0.5, 1, "celery", direction="RIGHT", count=1)
+            if not taken:
+                continue
+            # What is in the queue now has arrived, however long it takes to read it out.
+            there = client.llen("celery")
+            at = time.time()
+            arrived.append((at, taken[1][0]))
+            if there:
+                rest = client.lmpop(1, "celery", direction="RIGHT", count=there)
+                arrived += [(at, raw) for raw in rest[1]]
     for at, raw in arrived:
         headers = json.loads(raw)["headers"]
         first, last = map(int, headers["leader_covers"].split(","))

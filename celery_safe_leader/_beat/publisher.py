@@ -72,7 +72,7 @@ class Publisher:
         *,
         still_leading: Callable[[], bool],
         timeout: float = 5.0,
-        batch_size: int = 250,
+        batch_size: int = 500,
     ) -> None:
         self._app = app
         self._still_leading = still_leading

@@ -33,8 +33,8 @@ Gate = Callable[[], bool]
 
 _LONGEST_WORK = 1.0
 _NOTHING_DUE = 3600.0
-_LEAD_IN = 0.01
-_LEAD_IN_EACH = 0.000_15
+_LEAD_IN = 0.02
+_LEAD_IN_EACH = 0.000_25
 _LONGEST_LEAD_IN = 0.1
 """A group of messages is handed to the producer this long before its moment: so much, and for each
 of them so much more, up to the longest; that is how long the broker's client takes for them."""
