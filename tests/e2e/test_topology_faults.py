@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.quiet
 
-AT_ONCE = 3
+AT_ONCE = 5
 
 
 # By Sentinels
