@@ -18,6 +18,7 @@ from tests.support.processes import Child, Children
 __all__ = ["EFFECTS", "Log", "Producer", "Run"]
 
 EFFECTS = """
+# Above: WORK, the seconds that each takes.
 from celery_safe_leader.errors import LeadershipLostError
 from celery_safe_leader.tasks import current_leadership, leader_only
 
@@ -51,6 +52,7 @@ def effect(call):
     leadership = current_leadership()
     left = leadership.remaining()
     who = f"{os.getppid()} {left:.6f}"
+    time.sleep(WORK)
     if write(["newest", "effects", "log"], [call, leadership.token, who]) == b"refused":
         raise Refused(call)
 """
