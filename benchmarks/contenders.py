@@ -15,6 +15,7 @@ from celery.beat import PersistentScheduler, Scheduler
 
 from benchmarks.stage import TASK, Stage
 from celery_safe_leader import LeaderScheduler
+from celery_safe_leader._beat.timetable import EARLIEST
 
 __all__ = [
     "CONTENDERS",
@@ -63,6 +64,9 @@ class Contender:
     session: Session
     """Called with the stage, how many entries, and when they are due. The context is ready to
     send at that moment; its value sends, and returns how many it sent."""
+    early: float = 0.0
+    """Seconds before the moment at which it begins with its work, if it is called then. It must be
+    ready before: all the work is to be measured."""
 
     def measure(self, stage: Stage, entries: int, lead: float) -> Measured:
         """Send once.
@@ -78,7 +82,7 @@ class Contender:
         began = time.time()
         with self.session(stage, entries, began + lead) as send:
             needed = time.time() - began
-            if needed > lead:
+            if needed > lead - self.early:
                 raise TooLateError
             gc.collect()
             time.sleep(max(0.0, began + lead - time.time()) + 0.02)
@@ -204,7 +208,7 @@ def _multibeat(app: Celery, stage: Stage) -> Any:
 
 
 LOOP = Contender("loop of send_task", 100_000, _loop)
-LEADER = Contender("LeaderScheduler", 100_000, _leader)
+LEADER = Contender("LeaderScheduler", 100_000, _leader, early=EARLIEST)
 PEERS = (
     Contender("Scheduler", 100_000, _one_by_one(_stock)),
     Contender("PersistentScheduler", 3_000, _one_by_one(_persistent)),

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -57,7 +57,7 @@ class Rates:
         # The entries are due at a moment that has to be chosen before it is known how long a
         # contender needs until it knows them all.
         election = _ELECTION if contender is LEADER else 0.0
-        lead = 0.3 + election + entries * self._per_entry.get(contender.name, 0)
+        lead = 0.3 + contender.early + election + entries * self._per_entry.get(contender.name, 0)
         while True:
             self.stage.clear()
             began = time.monotonic()
@@ -190,9 +190,7 @@ def _everyone(report: Report, stage: Stage) -> None:
     """Measure the largest load also with those that need minutes for it, once."""
     rates, entries = Rates(stage), _LOADS[-1]
     willing = [
-        Contender(each.name, entries, each.session)
-        for each in CONTENDERS
-        if each.name != "PersistentScheduler"
+        replace(each, most=entries) for each in CONTENDERS if each.name != "PersistentScheduler"
     ]
     rates.turn((entries,), willing)
     rates.table(report, (entries,), [each.name for each in willing])
