@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import signal
+import statistics
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -84,10 +85,10 @@ def judge(found: list[Tenure], measured: Callable[[str], None]) -> None:
     gaps = [after.first - before.last for before, after in itertools.pairwise(found)]
     measured(
         f"{len(gaps)} planned handovers between workers: without a leader for "
-        f"{sorted(gaps)[len(gaps) // 2] * 1000:.1f} ms (median), {max(gaps) * 1000:.1f} ms (most), "
-        f"never two"
+        f"{statistics.median(gaps) * 1000:.1f} ms (median), {max(gaps) * 1000:.1f} ms (most), "
+        f"{min(gaps) * 1000:.1f} ms (least)"
     )
-    assert all(gap > 0 for gap in gaps)
+    assert min(gaps) > 0, "two led"
     assert max(gaps) <= LIMIT
 
 

@@ -36,7 +36,7 @@ def test_the_election_starts_after_pool_and_connection_for_every_hash_seed(
         return found
 
     with ThreadPoolExecutor(2) as two:
-        orders = list(two.map(order, range(8)))
+        orders = list(two.map(order, range(4)))
     for found in orders:
         worker, consumer = found["worker"], found["consumer"]
         # No thread of the election runs when the pool forks, and both have ended before it ends.
