@@ -105,7 +105,7 @@ class Record:
     resigned: bool
     """Resigned *on this server in its present epoch*: only then it may be taken at once."""
     given_up: bool = False
-    """Resigned, here or elsewhere."""
+    """Resigned, and by this answer alone nobody can say where."""
 
 
 @dataclass(frozen=True, slots=True)

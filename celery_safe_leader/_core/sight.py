@@ -70,7 +70,8 @@ class Sight:
         if before.version == record.version:
             return replace(record, resigned=before.resigned)
         same = (before.epoch, before.holder, before.token)
-        witnessed = not before.given_up and same == (record.epoch, record.holder, record.token)
+        taken = bool(record.holder)
+        witnessed = taken and not before.given_up and same == (record.epoch, record.holder, record.token)
         return replace(record, resigned=witnessed)
 
     def own(self, record: Record, answered_at: Instant) -> None:

@@ -111,7 +111,7 @@ def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer
             _whole(token),
             min(_whole(ttl_ms) / 1000, MAX_TTL),
             resigned == "1",
-            given_up=resigned in ("1", "2"),
+            given_up=resigned == "2",
         )
         if status not in _STATUSES:
             raise ValueError(status)

@@ -187,7 +187,7 @@ MUTANTS = (
             Patch(f"{_LUA}/resign.lua", " or record.epoch ~= epoch then", " then"),
             Patch(
                 f"{_LUA}/record.lua",
-                "record.resigned and (record.epoch == epoch and 1 or 2) or 0",
+                "record.resigned and (record.epoch == epoch and 1 or ELSEWHERE) or 0",
                 "record.resigned and 1 or 0",
             ),
         ),

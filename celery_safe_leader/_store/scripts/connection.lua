@@ -1,3 +1,7 @@
+-- What answers say of a resignation over another connection: a standby that saw the record before it
+-- over its own knows that it was on this server.
+local ELSEWHERE = 2
+
 -- The epoch of a server as one connection knows it: put before the scripts where INFO is denied.
 --
 -- The last of ARGV is the connection's label, which no other connection ever has. The server of a

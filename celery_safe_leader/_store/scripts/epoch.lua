@@ -1,3 +1,5 @@
+local ELSEWHERE = 0 -- what answers say of a resignation that this server did not take
+
 -- The epoch of a server: its run_id, which changes with the process, and its master_replid, which
 -- changes with each promotion. Put before the scripts where the user may ask INFO.
 --

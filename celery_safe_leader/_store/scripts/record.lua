@@ -107,11 +107,11 @@ local function tell(key, event, holder, token, reason)
 end
 
 -- RETURNS of every script: status, version, server's epoch, holder, token, ttl in ms, and 1 if it
--- was resigned on this server in its present epoch, 2 if it was resigned and nothing says here.
+-- was resigned on this server in its present epoch.
 -- A resignation that came here with a copy does not count: whoever resigned it may have been
 -- followed by another leader elsewhere.
 local function answer(status, record, epoch)
-  local resigned = record.resigned and (record.epoch == epoch and 1 or 2) or 0
+  local resigned = record.resigned and (record.epoch == epoch and 1 or ELSEWHERE) or 0
   return { status, record.version, epoch, string.sub(record.holder, 1, 512), digits(record.token),
     digits(record.ttl), resigned }
 end
