@@ -31,6 +31,7 @@ def _start(fleet: Fleet) -> None:
     for _ in range(2):
         fleet.start_beat()
     fleet.leader()
+    fleet.workers[0].wait_for_line("Elected leader of shop:worker", 20)
     fleet.wait_served(_now())
 
 
