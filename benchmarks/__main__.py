@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import traceback
 from typing import Protocol
 
 from benchmarks import confirms, dispatch, election, idle, lateness, older
@@ -37,16 +38,23 @@ def main() -> None:
     unknown = sorted(set(named) - set(PARTS))
     if unknown:
         parser.error(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
-    report, start = Report(), time.monotonic()
+    report, start, failed = Report(), time.monotonic(), 0
     for name in named:
         began = time.monotonic()
         report.say(f"\n== {name}\n")
-        PARTS[name](report, quick=given.quick, full=given.full)
+        try:
+            PARTS[name](report, quick=given.quick, full=given.full)
+        except Exception as exc:  # the other parts have their figures all the same
+            traceback.print_exc()
+            report.left_out(name, f"failed: {exc!r}")
+            failed += 1
         report.say(f"({name}: {time.monotonic() - began:.0f} s)")
     report.say("\n== goals\n")
     report.goals()
     report.machine()
     report.say(f"{time.monotonic() - start:.0f} s in all")
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
