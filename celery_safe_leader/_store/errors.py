@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 from redis import exceptions as redis_errors
 
 from celery_safe_leader.errors import StoreError, StoreRefusedError, StoreUnavailableError
@@ -42,7 +44,11 @@ def translate(key: str, error: Exception) -> StoreError:
         key: The Redis key or the election that was asked for.
         error: What was raised; the caller chains it with ``raise … from``.
     """
-    said = " ".join(str(error).split()) or type(error).__name__
+    # Of a command that it does not know a server repeats all words, a password among them.
+    said = str(error).partition(", with args beginning with")[0]
+    said = " ".join(said.split()) or type(error).__name__
+    if (reason := _of_tls(error)) and reason not in said:
+        said += f": {reason}"
     if isinstance(error, redis_errors.ReadOnlyError):
         return StoreRefusedError(key, f"this Redis is a read-only replica ({said})")
     refused = redis_errors.AuthenticationError | redis_errors.AuthorizationError
@@ -54,3 +60,13 @@ def translate(key: str, error: Exception) -> StoreError:
         if mark in said or mark in type(error).__name__.upper():
             return StoreRefusedError(key, f"{meaning} ({said})")
     return StoreRefusedError(key, f"Redis refuses ({said})")
+
+
+def _of_tls(error: BaseException) -> str:
+    """Return what is wrong with TLS. Releases of redis-py before 5.1 leave it out of the text."""
+    beneath = error.__cause__ or error.__context__
+    while beneath is not None:
+        if isinstance(beneath, ssl.SSLError):
+            return " ".join(str(beneath).split())
+        beneath = beneath.__cause__ or beneath.__context__
+    return ""

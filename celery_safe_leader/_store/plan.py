@@ -30,6 +30,7 @@ from celery_safe_leader._store.clients import ClientOfCaller, read_client
 from celery_safe_leader._store.cluster import SlotMaster, take_nodes
 from celery_safe_leader._store.finder import Finder, Guide
 from celery_safe_leader._store.located import located
+from celery_safe_leader._store.providers import greeting
 from celery_safe_leader._store.sentinel import Group, Sentinels, take_group
 from celery_safe_leader._store.urls import RedisUrl, parse_url
 from celery_safe_leader.errors import ConfigurationError
@@ -201,6 +202,8 @@ def _finish(
     if arguments.get("credential_provider"):
         # redis-py refuses both, and Celery lets the provider win.
         arguments |= {"username": None, "password": None}
+        own = arguments.get("redis_connect_func")
+        arguments["redis_connect_func"] = greeting(own, asynchronous=limits.asynchronous)
     if kind_of(connection_class) == "rediss":
         _secure(arguments, address_of(connection_class, arguments))
     else:
