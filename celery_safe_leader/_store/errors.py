@@ -45,7 +45,9 @@ def translate(key: str, error: Exception) -> StoreError:
         error: What was raised; the caller chains it with ``raise … from``.
     """
     # Of a command that it does not know a server repeats all words, a password among them.
-    said = str(error).partition(", with args beginning with")[0]
+    said, repeats, _ = str(error).partition(", with args beginning with")
+    if repeats:
+        error.args = (said,)  # it goes into tracebacks as the cause of ours
     said = " ".join(said.split()) or type(error).__name__
     if (reason := _of_tls(error)) and reason not in said:
         said += f": {reason}"
