@@ -10,6 +10,7 @@ import pytest
 from celery.beat import BeatLazyFunc
 from celery.schedules import schedule
 
+from celery_safe_leader.errors import StoreUnavailableError
 from tests.integration.early_stage import Queue, Stage
 from tests.support.servers import Server
 from tests.support.services import shop
@@ -219,3 +220,28 @@ def test_after_an_outage_of_the_broker_what_was_held_goes_out_in_order(
     order = [text.split("'entry': '")[1].split("'")[0] for text in reversed(raw)]
     assert order == sorted(order, key=lambda name: int(name[1:]))
     assert stage.pending() == set()
+
+
+@pytest.mark.parametrize("trouble", ["no answer", "ledger lost"])
+def test_an_entry_that_is_added_while_redis_has_trouble_is_taken_up_after_it(
+    stage: Stage, queue: Queue, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    leader = stage.leader(stage.app(rare=stage.entry("rare", 60)))
+    leader.run()
+    leader.app.conf.beat_schedule["new"] = stage.entry("new", SOON)
+    leader.app.conf.beat_schedule["rare"] = stage.entry("changed", SOON)
+    if trouble == "ledger lost":
+        stage.client.delete(stage.names.runs, stage.names.pending)
+        leader.run()
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr("celery_safe_leader._beat.books.Ledger.enrol", _no_answer)
+            assert leader.run() > 0
+    leader.run_for(SOON + 0.3)
+    assert len(queue.wait_for(1)) == 1
+    assert len(queue.sent("new")) == 1
+    assert stage.pending() == set()
+
+
+def _no_answer(*args: object) -> None:
+    raise StoreUnavailableError("election", "timed out")
