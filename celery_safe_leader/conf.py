@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, cast, get_args
 
+import celery.app.utils
 from celery import Celery
 from celery.app.defaults import NAMESPACES
 from celery.exceptions import ImproperlyConfigured
@@ -27,6 +29,7 @@ from celery_safe_leader._settings import (
     spelling,
     visibility_timeout,
 )
+from celery_safe_leader._store.keys import checked_key
 from celery_safe_leader._store.plan import check_place
 from celery_safe_leader._store.urls import parse_url
 from celery_safe_leader.errors import ConfigurationError
@@ -102,6 +105,19 @@ def register_settings() -> None:
     so that what the user has set can still be told from what is not set.
     """
     NAMESPACES.setdefault("leader", {}).update(KNOWN)
+    _hide_url()
+
+
+def _hide_url() -> None:
+    """Let ``celery report`` and ``celery inspect conf`` show no password of ``leader_url``.
+
+    Celery masks settings by their names, and leaves URLs of others alone. The pattern is private
+    to it, as read in 5.4 to 5.7; where it is none any more, nothing is done.
+    """
+    hidden = getattr(celery.app.utils, "HIDDEN_SETTINGS", None)
+    if isinstance(hidden, re.Pattern) and not hidden.search("leader_url"):
+        pattern = re.compile(f"{hidden.pattern}|LEADER_URL", hidden.flags)
+        celery.app.utils.HIDDEN_SETTINGS = pattern
 
 
 def read(app: Celery) -> LeaderSettings:
@@ -194,7 +210,7 @@ def _key(app: Celery) -> str:
             )
     if not isinstance(key, str) or not key.strip():
         raise ConfigurationError("key", repr(key), "a text that is not empty")
-    return key
+    return checked_key(key)
 
 
 def _client_options(conf: Any) -> dict[str, Any]:

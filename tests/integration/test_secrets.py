@@ -20,7 +20,9 @@ from celery_safe_leader import conf, create_async_safe_redis_leader, create_safe
 from celery_safe_leader._beat.membership import Membership
 from celery_safe_leader.beat import LeaderScheduler
 from celery_safe_leader.cli import rights
+from tests.support.beats import write_app
 from tests.support.ports import free_port
+from tests.support.processes import Child, Children
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -227,3 +229,35 @@ def test_nothing_in_redis_shows_a_secret(
     assert "elected" in said
     assert leader.candidate_id in said
     nothing_shows(said)
+
+
+@pytest.mark.timeout(120)
+def test_no_command_shows_a_secret(
+    children: Children, tmp_path: Path, start_server: Callable[..., Server]
+) -> None:
+    server = start_server(password=OTHER)
+    wrong = server.url.replace(OTHER, quote(PASSWORD, safe=""))
+    schedule = '{"tick": {"task": "shop.work", "schedule": 0.5}}'
+    more = "\nimport celery_safe_leader\ncelery_safe_leader.install(app)\n"
+    write_app(tmp_path, server.url, schedule, more=more, leader_url=wrong)
+
+    def run(*arguments: str) -> Child:
+        program = ("celery", "-A", "app", *arguments)
+        return children.module(*program, env={"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+
+    beat = run("beat", "-S", "leader", "-l", "DEBUG")
+    worker = run("worker", "-c", "1", "-l", "DEBUG", "--without-mingle", "--without-gossip")
+    asked = [run("leader", "status"), run("leader", "acl"), run("report")]
+    for child in (beat, worker):
+        child.wait_for_line("refuses the user name or password", 60)
+    for child in asked:
+        child.wait(60)
+    for child in (beat, worker):
+        child.stop()
+    assert "refuses the user name or password" in asked[0].output
+    assert "ACL SETUSER" in asked[1].output
+    for child in (beat, worker, *asked[:2]):
+        nothing_shows(child.output)
+    # Celery hides what its own settings hold, by their names.
+    assert "leader_url" in asked[2].output
+    nothing_shows(asked[2].output)
