@@ -77,6 +77,9 @@ _OF_A_POOL = frozenset(
 _OF_ONE_SIDE = frozenset({"command_packer", "encoder_class", "parser_class"})
 """Differs between sync and asyncio."""
 
+_ASKS_ASYNC = hasattr(CredentialProvider, "get_credentials_async")
+"""Whether this redis-py asks providers in a coroutine on the asyncio side; from 5.1 on."""
+
 _BOOLEANS = {"ssl_check_hostname", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled"}
 
 
@@ -158,7 +161,7 @@ def tidy(arguments: Mapping[str, Any], *, setting: str) -> dict[str, Any]:
             f"of type {type(provider).__qualname__}",
             "an object with get_credentials(), such as a redis.CredentialProvider",
         )
-    if provider is not None and not hasattr(provider, "get_credentials_async"):
+    if provider is not None and not hasattr(provider, "get_credentials_async") and _ASKS_ASYNC:
         tidied["credential_provider"] = _OnBothSides(provider)
     return tidied
 

@@ -85,6 +85,9 @@ class _Blocking(_Left):
     def __init__(self, *args: Any, guide: Guide | None = None, **kwargs: Any) -> None:
         self.guide = guide
         super().__init__(*args, **kwargs)
+        if "socket_timeout" in kwargs:
+            # Unix sockets of redis-py 5.0 forget it: a call would wait for good.
+            self.socket_timeout = kwargs["socket_timeout"]
 
     def connect(self, *args: Any, **kwargs: Any) -> Any:
         guide = self.guide

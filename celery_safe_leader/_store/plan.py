@@ -129,13 +129,14 @@ def plan(
     chosen = tidy(given, setting=names.options)
     arguments = {"client_name": CLIENT_NAME, **tidy(arguments, setting=names.source), **chosen}
     connection_class, arguments = _finish(connection_class, arguments, limits)
-    _check(connection_class, arguments, names, chosen)
+    ours = located(connection_class, asynchronous=limits.asynchronous)
+    _check(ours, arguments, names, chosen)
     if place is not None:
         asking = (connection_class, {**arguments, "db": 0})
         if place.group is not None:
             asking = _to_sentinels(place.group, limits, names)
         arguments["guide"] = Guide(place.finder, *asking, limits.connect_timeout)
-    return located(connection_class, asynchronous=limits.asynchronous), arguments
+    return ours, arguments
 
 
 def check_place(url: RedisUrl, options: Mapping[str, Any], options_name: str) -> None:
@@ -247,7 +248,7 @@ def _check(
 ) -> None:
     """Build one connection and drop it: that is where redis-py says what it cannot take."""
     try:
-        connection = connection_class(**arguments)
+        connection_class(**arguments)
     except (TypeError, ValueError, redis.RedisError) as error:
         unknown = _UNKNOWN_ARGUMENT.search(str(error))
         argument = unknown[1] if unknown else ""
@@ -257,10 +258,3 @@ def _check(
             f"given with {argument!r}" if unknown else f"refused by redis-py ({error})",
             f"made of arguments of redis-py's {connection_class.__name__}",
         ) from error
-    if connection.socket_timeout != arguments["socket_timeout"]:
-        # The unix sockets of redis-py 5.0.0: a call would wait for good.
-        raise ConfigurationError(
-            names.source,
-            f"of {connection_class.__name__}, without time limit in redis-py {redis.__version__}",
-            "used with a later redis-py or over TCP",
-        )

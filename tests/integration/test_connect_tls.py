@@ -21,6 +21,7 @@ from celery import Celery
 
 from celery_safe_leader import conf
 from celery_safe_leader._store.connect import connect, connect_async
+from celery_safe_leader._store.errors import translate
 from celery_safe_leader.errors import ConfigurationError
 from tests.support.servers import Server
 
@@ -152,8 +153,9 @@ def test_tls_refuses_what_it_cannot_verify(
     asynchronous: bool, host: str, trusted: bool, tls_port: int, certificates: Path
 ) -> None:
     query = f"?ssl_ca_certs={certificates / 'ca.crt'}" if trusted else ""
-    with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(redis.ConnectionError) as refused:
         ping(f"rediss://{host}:{tls_port}{query}", asynchronous=asynchronous)
+    assert "CERTIFICATE_VERIFY_FAILED" in str(translate("the key", refused.value))
 
 
 class NamingSentinel:
@@ -201,8 +203,10 @@ def test_tls_to_sentinels_and_to_the_master_are_two_things(
         assert ping(url, asynchronous=asynchronous, options=both_ways)
         for untrusting in ({**both_ways, "sentinel_kwargs": {"ssl": True}},
                            {"master_name": "m", "sentinel_kwargs": ca, "ssl": True}):  # fmt: skip
-            with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+            with pytest.raises(redis.ConnectionError) as refused:
                 ping(url, asynchronous=asynchronous, options=untrusting)
+            if redis.VERSION >= (5, 1):  # which say so in the text
+                assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value)
 
 
 @both

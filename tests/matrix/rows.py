@@ -52,7 +52,7 @@ ROWS: list[Row] = [
     _pair("5.5", "7", extra=False),
     _pair("5.7", "5", extra=False),
     # The lowest of everything that pyproject.toml and Celery 5.4 allow.
-    Row("lowest", "5.4.0", "5.3.4", "5.0.0", extra=False),
+    Row("lowest", "5.4.0", "5.3.4", "5.0.1", extra=False),
     # What pip chooses today for those who hold Celery back.
     Row("celery5.4-kombu-newest", "5.4.*", "5.*", "5.*"),
     # Other Pythons: the newest releases on each, the oldest on the oldest.
