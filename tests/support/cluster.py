@@ -10,6 +10,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
+from tests.support.kinds import OLDEST
 from tests.support.ports import free_port
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -24,16 +25,14 @@ class Node(Server):
     """A node of a cluster."""
 
     def __init__(self, kind: str, *, password: str = "") -> None:
-        super().__init__(
-            kind,
-            password=password,
-            config={
-                "cluster-enabled": "yes",
-                "cluster-port": str(free_port()),
-                "cluster-node-timeout": "1000",
-                "cluster-config-file": "nodes.conf",
-            },
-        )
+        config = {
+            "cluster-enabled": "yes",
+            "cluster-node-timeout": "1000",
+            "cluster-config-file": "nodes.conf",
+        }
+        if kind != OLDEST:  # which takes its port and 10,000
+            config["cluster-port"] = str(free_port())
+        super().__init__(kind, password=password, config=config)
 
     def ask(self, *command: str | int, timeout: float = 5.0) -> Any:
         """Send one command."""
@@ -43,7 +42,7 @@ class Node(Server):
     @property
     def bus_port(self) -> str:
         """Where nodes talk to each other."""
-        return self._config["cluster-port"]
+        return self._config.get("cluster-port", str(self.port + 10_000))
 
     @property
     def node_id(self) -> str:
@@ -97,7 +96,7 @@ class Cluster:
         masters, replicas = self.nodes[:_MASTERS], self.nodes[_MASTERS:]
         for place, master in enumerate(masters):
             first, last = (_SLOTS * place // _MASTERS, _SLOTS * (place + 1) // _MASTERS - 1)
-            master.ask("CLUSTER", "ADDSLOTSRANGE", first, last)
+            master.ask("CLUSTER", "ADDSLOTS", *range(first, last + 1))
             master.ask("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
         for node in self.nodes[1:]:
             node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].bus_port)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import redis
 
+from celery_safe_leader._store.arguments import CLASSES
 from celery_safe_leader._store.cluster import SlotMaster, take_nodes
+from celery_safe_leader._store.connect import connect, connect_async
 from celery_safe_leader._store.finder import Finder
 from celery_safe_leader._store.sentinel import Group, Sentinels, take_group
 from celery_safe_leader._store.urls import Address, parse_url
@@ -181,3 +183,28 @@ def test_bad_options_for_sentinels_are_refused(options: dict[str, Any], message:
 def test_bad_nodes_are_refused(nodes: Any) -> None:
     with pytest.raises(ConfigurationError, match="a list of pairs of a host and a port"):
         take_nodes(parse_url("redis-cluster://a"), {"startup_nodes": nodes}, "o")
+
+
+@pytest.mark.parametrize("make", [connect, connect_async])
+def test_those_who_are_asked_are_logged_in_to_as_the_url_says(make: Any) -> None:
+    limits = {"connect_timeout": 1.0, "read_timeout": 9.0, "key": KEY}
+    tls = {"ssl_ca_certs": "/ca"}
+    client = make("rediss+cluster://u:p@a:1", tls, **limits)
+    pool = client.connection_pool
+    assert issubclass(pool.connection_class, CLASSES[make is connect_async]["rediss"])
+    node = pool.connection_kwargs["guide"]._connection(B)
+    assert isinstance(node, CLASSES[make is connect_async]["rediss"])
+    assert (node.host, node.port, node.username, node.password) == ("b", 2, "u", "p")
+    client = make("sentinel://u:p@a:1/3", {"master_name": "m", "sentinel_kwargs": tls}, **limits)
+    sentinel = client.connection_pool.connection_kwargs["guide"]._connection(B)
+    assert (sentinel.username, sentinel.password, sentinel.db) == (None, None, 0)
+    for asked in (node, sentinel):
+        assert asked.retry._retries == 0
+        # Whoever is asked last still answers, or not, within the limit.
+        assert asked.socket_connect_timeout == asked.socket_timeout == 0.2
+
+
+def test_limits_of_the_user_for_sentinels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    options = {"master_name": "m", "sentinel_kwargs": {"socket_timeout": 99}}
+    connect("sentinel://a", options, connect_timeout=1.0, read_timeout=9.0, key=KEY)
+    assert "sentinel_kwargs of options: socket_timeout not used" in caplog.text
