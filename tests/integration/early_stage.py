@@ -121,3 +121,4 @@ class Leader:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             time.sleep(max(0.0, min(self.run(), left)))
+        self.run()  # if the machine slept through the last one
