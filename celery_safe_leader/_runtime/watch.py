@@ -40,7 +40,7 @@ class Watch:
         if abs(jump) > _JUMP + _SLEWING * passed:
             self._jumped = True
             logger.warning(
-                "Election %s: this machine's wall clock jumped by %+.1f s. A jump forward ends a "
+                "Election %s: this machine's wall clock jumped by %.1f s. A jump forward ends a "
                 "leadership early, and periodic tasks are due by this clock. Let NTP slew it "
                 "instead of setting it; more jumps are not told",
                 self._election,
