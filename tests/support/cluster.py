@@ -19,6 +19,8 @@ __all__ = ["Cluster", "Node"]
 
 _SLOTS = 16384
 _MASTERS = 3
+_HIGHEST = 22_000
+"""Port whose second one, 10,000 above, is below those of outgoing connections."""
 
 
 class Node(Server):
@@ -33,6 +35,8 @@ class Node(Server):
         if kind != OLDEST:  # which takes its port and 10,000
             config["cluster-port"] = str(free_port())
         super().__init__(kind, password=password, config=config)
+        while kind == OLDEST and self.port > _HIGHEST:
+            self.port = free_port()
 
     def ask(self, *command: str | int, timeout: float = 5.0) -> Any:
         """Send one command."""
