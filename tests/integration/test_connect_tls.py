@@ -6,8 +6,6 @@ import asyncio
 import importlib
 import logging
 import socket
-import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from celery_safe_leader._store.connect import connect, connect_async
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader.errors import ConfigurationError
 from tests.support.servers import Server
+from tests.support.tls import TlsRelay, make_certificates
 
 LIMITS: dict[str, Any] = {"connect_timeout": 5.0, "read_timeout": 5.0}
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asyncio"])
@@ -42,59 +41,6 @@ def ping(source: Any, *, asynchronous: bool, options: Any = None) -> bool:
     return asyncio.run(run())
 
 
-class TlsRelay:
-    """Speaks TLS on ``port``, and plain text to a server, in a thread of its own.
-
-    With ``clients`` it demands a certificate by that CA.
-    """
-
-    def __init__(
-        self, target: tuple[str, int], certificate: Path, key: Path, clients: Path | None = None
-    ) -> None:
-        self._target = target
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate, key)
-        if clients is not None:
-            self._context.load_verify_locations(clients)
-            self._context.verify_mode = ssl.CERT_REQUIRED
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-
-    def __enter__(self) -> int:
-        self._thread.start()
-        listening = asyncio.start_server(self._relay, "localhost", 0, ssl=self._context, family=2)
-        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _end(self) -> None:
-        self._server.close()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back_reader, back_writer = await asyncio.open_connection(*self._target)
-        try:
-            await asyncio.gather(_pump(reader, back_writer), _pump(back_reader, writer))
-        finally:
-            back_writer.close()
-            writer.close()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a CA (``ca.crt``) and certificates by it, for ``localhost`` only and a client.
@@ -102,22 +48,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The client's key has the password ``hush-hush``.
     """
     folder = tmp_path_factory.mktemp("tls")
-    (folder / "names").write_text("subjectAltName=DNS:localhost")
-    new_key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-    for command in (
-        f"req -x509 {new_key} -subj /CN=ca -days 2 -keyout ca.key -out ca.crt",
-        f"req {new_key} -subj /CN=localhost -keyout server.key -out server.csr",
-        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 "
-        "-extfile names -out server.crt",
-        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:prime256v1 -aes256 "
-        "-pass pass:hush-hush -out client.key",
-        "pkey -in client.key -passin pass:hush-hush -out open.key",
-        "req -new -key client.key -passin pass:hush-hush -subj /CN=client -out client.csr",
-        "x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out client.crt",
-    ):
-        subprocess.run(
-            ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=30
-        )
+    make_certificates(folder)
     return folder
 
 
