@@ -96,7 +96,8 @@ def checked_key(key: object, setting: str = "key") -> str:
     """Return the name of an election if it can be one.
 
     Raises:
-        ConfigurationError: It is no text, empty, too long or not encodable.
+        ConfigurationError: It is no text, empty or too long, or it holds what would break a line
+            of the log: line ends, tabs and other characters that cannot be seen.
     """
     allowed = f"the name of the election: a text of 1 to {LONGEST_KEY} bytes"
     if not isinstance(key, str):
@@ -105,8 +106,7 @@ def checked_key(key: object, setting: str = "key") -> str:
     if not 1 <= size <= LONGEST_KEY:
         shown = repr(key) if size < 80 else f"{key[:40]!r}… ({size} bytes)"
         raise ConfigurationError(setting, shown, allowed)
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigurationError(setting, ascii(key), allowed + " of valid Unicode") from None
+    if not key.isprintable():
+        shown = ascii(key) if size < 80 else f"{key[:40]!a}…"
+        raise ConfigurationError(setting, shown, f"{allowed} that can all be seen (or are blanks)")
     return key
