@@ -120,7 +120,7 @@ def _owned(reply: Sequence[Any], election: ElectionKeys, role: str) -> LedgerOwn
 
 def _format(raw: bytes, key: str) -> LedgerFormatError:
     number = raw.split(b" ", 1)[0]
-    if number.isdigit() and int(number) > FORMAT:
+    if number.isdigit() and len(number) < 10 and int(number) > FORMAT:
         detail = (
             f"it has format {number.decode()}, and this release reads formats up to {FORMAT}: a "
             "newer release of celery-safe-leader has led. Install that one here too"
