@@ -111,6 +111,7 @@ def _loop(stage: Stage, entries: int, due: float) -> Iterator[Send]:
 
 @contextlib.contextmanager
 def _leader(stage: Stage, entries: int, due: float) -> Iterator[Send]:
+    stage.hold_election()
     scheduler = LeaderScheduler(app=stage.app(entries, due), lazy=False, max_interval=1e-4)
     with contextlib.closing(scheduler), _all_at_once(scheduler, stage, entries, due) as send:
         yield send

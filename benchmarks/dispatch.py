@@ -30,8 +30,8 @@ __all__ = ["Rates", "main"]
 _LOADS = (100, 1_000, 10_000, 100_000)
 _QUICK_LOADS = (100, 1_000, 10_000)
 _TURNS = 3
-_ELECTION = 1.0
-"""Seconds until the first leader leads: the ttl."""
+_ELECTION = 0.3
+"""Seconds for the elections before."""
 
 
 @dataclass

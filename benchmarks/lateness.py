@@ -54,6 +54,7 @@ def _lead(stage: Stage, start: float, end: float) -> None:
     for number, entry in enumerate(app.conf.beat_schedule.values()):
         entry["schedule"] = float(_interval(number))
         entry["last_run_at"] = datetime.fromtimestamp(start, timezone.utc)
+    stage.hold_election()
     scheduler = LeaderScheduler(app=app, lazy=False)
     try:
         while time.time() < end + 0.5:
