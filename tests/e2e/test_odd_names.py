@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -50,7 +51,7 @@ def test_beats_and_workers_of_any_name_run_what_is_due(
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=[*NAMES])
 def test_an_election_of_any_name_elects_and_hands_over(valkey_server: Server, name: str) -> None:
-    terms = {"redis": valkey_server.url, "key": name, "ttl": 0.5, "wait": 0.1}
+    terms: dict[str, Any] = {"redis": valkey_server.url, "key": name, "ttl": 0.5, "wait": 0.1}
     with create_safe_redis_leader(**terms) as one:
         first = one.wait_until_leader(10)
         with create_safe_redis_leader(**terms) as two:
