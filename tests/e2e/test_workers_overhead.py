@@ -15,7 +15,7 @@ from tests.support.worker_fleet import WorkerFleet
 from tests.support.workers import leader_of
 
 LIMIT = 5e-6
-"""Seconds per run."""
+"""Seconds of the processor per run."""
 
 TASKS = """
 from celery._state import _task_stack
@@ -39,10 +39,11 @@ def measured(rounds, calls):
         for _ in range(rounds):
             times = []
             for run in (bare, guarded):
-                begin = time.perf_counter()
+                # Of the processor, which others may need at the same time.
+                begin = time.thread_time()
                 for _ in range(calls):
                     run()
-                times.append(time.perf_counter() - begin)
+                times.append(time.thread_time() - begin)
             found.append((times[1] - times[0]) / calls)
     finally:
         task.pop_request()
@@ -65,7 +66,7 @@ def test_the_guard_costs_a_task_less_than_5_microseconds(
 ) -> None:
     app = fleet.write(tasks=TASKS)
     leader_of([fleet.start("-c", "1")], 25)
-    found = app.measured.delay(100, 500).get(timeout=30)
+    found = app.measured.delay(200, 250).get(timeout=30)
     median = statistics.median(found)
     measured(f"the guard of a leader-only task: {median * 1e6:.2f} µs per run in a pool's process")
     assert 0 < median < LIMIT
