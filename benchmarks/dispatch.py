@@ -30,7 +30,7 @@ __all__ = ["Rates", "main"]
 _LOADS = (100, 1_000, 10_000, 100_000)
 _QUICK_LOADS = (100, 1_000, 10_000)
 _TURNS = 3
-_ELECTION = 0.3
+_ELECTION = 0.6
 """Seconds for the elections before."""
 
 

@@ -104,7 +104,7 @@ class Stage:
     def hold_election(self) -> None:
         """Leave a record of which the leader has resigned: the next one need not wait for a ttl."""
         keys = ElectionKeys(_KEY, ROLE)
-        with build_leader(self.state, keys, Options(0.2), {}) as leader:
+        with build_leader(self.state, keys, Options(0.4), {}) as leader:
             leader.wait_until_leader(20)
 
     def clear(self) -> None:
