@@ -33,6 +33,7 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ("TRYAGAINERROR", "the slot of this election is moving to another node of the cluster"),
     ("ASKERROR", "the slot of this election is moving to another node of the cluster"),
     ("CLUSTERDOWNERROR", "the cluster is down, or this node is cut off from most of it"),
+    ("MASTERDOWNERROR", "this Redis is a replica that has lost its master"),
     ("UNBLOCKED", "the server that was asked has become a replica"),
 )  # fmt: skip
 
