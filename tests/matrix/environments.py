@@ -67,7 +67,7 @@ def prepare(row: Row) -> Path:
     if stamp.exists() and stamp.read_text() == mark:
         return own
     _run([python, "-m", "venv", "--clear", str(home)])
-    install = [str(own), "-m", "pip", "install", "--disable-pip-version-check"]
+    install = [str(own), "-m", "pip", "install", "--disable-pip-version-check", "--prefer-binary"]
     _run([*install, "--editable", str(ROOT), *wanted])
     stamp.write_text(mark)
     return own

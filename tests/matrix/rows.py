@@ -6,8 +6,14 @@ from dataclasses import dataclass
 
 __all__ = ["CELERY", "REDIS", "ROWS", "TESTS", "Row", "grid", "left_out"]
 
-CELERY = ("5.4", "5.5", "5.6", "5.7")
-"""Minor releases. Each meets kombu's release of the same number, as in a lock file of its time."""
+CELERY = {
+    "5.4": ("5.4.0", "5.4.2"),
+    "5.5": ("5.5.3", "5.5.4"),
+    "5.6": ("5.6.3", "5.6.2"),
+    "5.7": ("5.7.0", "5.7.0"),
+}
+"""Minor release -> Celery and kombu, as in a lock file of that time. Exact, so that pip does not
+search through all others before it refuses."""
 REDIS = ("5", "6", "7", "8")
 """Major releases of redis-py."""
 
@@ -36,7 +42,7 @@ class Row:
 def _pair(celery: str, redis: str, *, extra: bool = True, python: str = "") -> Row:
     name = f"celery{celery}-redis{redis}"
     name += ("" if extra else "-no-extra") + (f"-py{python}" if python else "")
-    return Row(name, f"{celery}.*", f"{celery}.*", f"{redis}.*", python, extra)
+    return Row(name, *CELERY[celery], f"{redis}.*", python, extra)
 
 
 def grid() -> list[Row]:
