@@ -71,7 +71,9 @@ class Sight:
             return replace(record, resigned=before.resigned)
         same = (before.epoch, before.holder, before.token)
         taken = bool(record.holder)
-        witnessed = taken and not before.given_up and same == (record.epoch, record.holder, record.token)
+        witnessed = (
+            taken and not before.given_up and same == (record.epoch, record.holder, record.token)
+        )
         return replace(record, resigned=witnessed)
 
     def own(self, record: Record, answered_at: Instant) -> None:
