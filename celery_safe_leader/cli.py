@@ -45,16 +45,20 @@ def leader() -> None:
 
 
 @leader.command()
+@click.option(
+    "--workers", is_flag=True, help="Which worker, as for worker -B, instead of which beat."
+)
 @click.pass_context
-def status(context: click.Context) -> None:
+def status(context: click.Context, workers: bool) -> None:
     """Say which beat leads, and whether it is alive.
 
-    Watches the record for up to its ttl, until it is renewed. Reads only. Ends with 0 if a beat
+    Watches the record for up to its ttl, until it is renewed. Reads only. Ends with 0 if one
     leads, with 1 if none does, or if Redis does not answer.
     """
+    role = "worker" if workers else "beat"
     try:
         settings = conf.read(context.obj.app)
-        keys = ElectionKeys(settings.key, "beat", settings.prefix)
+        keys = ElectionKeys(settings.key, role, settings.prefix)
         client = connect(
             settings.url,
             settings.options,
@@ -64,7 +68,7 @@ def status(context: click.Context) -> None:
             setting=settings.url_setting,
             options_setting=settings.options_setting,
         )
-        alive, text = _watch(client, keys)
+        alive, text = _watch(client, keys, role)
     except (ImproperlyConfigured, StoreError) as exc:
         raise click.ClickException(str(exc)) from exc
     click.echo(f"{keys.election} at {settings.server}: {text}")
@@ -112,12 +116,13 @@ def rights(key: str, url: str, user: str, prefix: str = "") -> list[str]:
     ]
 
 
-def _watch(client: redis.Redis, keys: ElectionKeys) -> tuple[bool, str]:
+def _watch(client: redis.Redis, keys: ElectionKeys, role: str) -> tuple[bool, str]:
     first = look(client, keys)
     if first is None:
-        return False, "no record; no beat has taken part since Redis was emptied"
+        hint = "" if role == "worker" else " (for worker -B, add --workers)"
+        return False, f"no record; no {role} has taken part since Redis was emptied{hint}"
     if not first.holder:
-        return False, "nobody leads yet; the beats wait in case that a leader is still out there"
+        return False, f"nobody leads yet; the {role}s wait in case that a leader is still out there"
     if first.resigned:
         return False, f"nobody leads; {first.holder} resigned (token {first.token})"
     started = time.monotonic()
@@ -128,7 +133,7 @@ def _watch(client: redis.Redis, keys: ElectionKeys) -> tuple[bool, str]:
             return _changed(now)
     return False, (
         f"nobody leads; {first.holder} (token {first.token}) was not heard of for its ttl of "
-        f"{first.ttl:g} s. If beats stand by, one takes over now; if not, start one"
+        f"{first.ttl:g} s. If {role}s stand by, one takes over now; if not, start one"
     )
 
 

@@ -19,8 +19,8 @@ def folder(tmp_path: Path, valkey_server: Server) -> Path:
     return tmp_path
 
 
-def status(children: Children, folder: Path) -> Child:
-    program = ["celery", "-A", "app", "leader", "status"]
+def status(children: Children, folder: Path, *options: str) -> Child:
+    program = ["celery", "-A", "app", "leader", "status", *options]
     child = children.module(*program, env={"PYTHONPATH": str(folder)}, cwd=folder, name="status")
     child.wait(30)
     return child
@@ -32,7 +32,12 @@ def test_status_tells_who_leads_and_that_a_killed_one_does_not(
     before = status(children, folder)
     assert before.returncode == 1
     assert "shop:beat at redis://127.0.0.1" in before.output
-    assert "no record; no beat has taken part since Redis was emptied" in before.output
+    assert "no record; no beat has taken part since Redis was emptied (for" in before.output
+    workers = status(children, folder, "--workers")
+    assert workers.returncode == 1
+    assert "shop:worker at redis://127.0.0.1" in workers.output
+    assert "no record; no worker has taken part since Redis was emptied" in workers.output
+    assert "--workers" not in workers.output
 
     beat = Beat(children, folder)
     beat.child.wait_for_line("Elected leader", 30)
