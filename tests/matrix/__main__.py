@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tests.matrix.environments import FOLDER, ROOT, CannotInstallError, prepare, versions
-from tests.matrix.rows import ROWS, TESTS, Row, left_out
+from tests.matrix.rows import LIBRARY, ROWS, TESTS, Row, left_out
 
 NOT_OURS = [
     # kombu up to 5.5 with redis-py 5.3.
@@ -66,7 +66,7 @@ def _run(row: Row, processes: int) -> Outcome:
         return Outcome(row, {}, f"not run: {error}", failed=not (row.extra or missing))
     command = [python, "-m", "pytest", "-q", "-n", str(processes), "--dist", "worksteal"]
     command += ["-p", "celery.contrib.pytest", "-p", "no:cacheprovider"]
-    command += ["-m", "not long and not docker and not quiet", *TESTS]
+    command += ["-m", "not long and not docker and not quiet", *(LIBRARY if row.library else TESTS)]
     for test in left_out(releases := versions(python)):
         command += ["--deselect", test]
     for warning in NOT_OURS:
