@@ -12,7 +12,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from tests.support.processes import Child, wait_until
 from tests.support.proxy import Proxy
 from tests.support.worker_fleet import ONE_BROKER, TASKS, WorkerFleet
-from tests.support.workers import Worker, elected_at, leader_of
+from tests.support.workers import Worker, elected_at, leader_of, wait_listening
 
 LIMITED = """
 @app.task(name="limited", soft_time_limit=0.5)
@@ -184,6 +184,7 @@ def test_nothing_that_a_worker_is_told_makes_it_consume_the_queue_of_another(
     leader, standby = fleet.start_two("--autoscale=2,1")
     assert fleet.queue in queues_of(app, leader)
     control = app.app.control
+    wait_listening(app.app, (leader, standby))
     control.add_consumer(fleet.queue)
     control.add_consumer(f"other-{fleet.suffix}")
     control.autoscale(3, 1)

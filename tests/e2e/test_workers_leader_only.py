@@ -14,7 +14,7 @@ from kombu.entity import Queue
 from tests.support.processes import Children, wait_until
 from tests.support.servers import Server
 from tests.support.worker_fleet import WorkerFleet, blind
-from tests.support.workers import elected_at, leader_of
+from tests.support.workers import elected_at, leader_of, wait_listening
 
 POOLS = ["prefork", "threads", "solo", "gevent"]
 
@@ -90,6 +90,7 @@ def test_a_worker_that_must_not_consume_the_queue_does_so_for_a_moment_only(
     for worker in aside:
         worker.wait_ready()
     control = app.app.control
+    wait_listening(app.app, aside)
     control.add_consumer(fleet.queue)
     control.broadcast("sneak", arguments={"queue": fleet.queue})
     for worker in aside:

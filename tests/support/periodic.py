@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 DUE = datetime.now(timezone.utc).replace(microsecond=123456)
-"""The due moment of all entries: a moment ago, so that nothing has expired."""
+"""The due moment of all entries. What expires does so hours later, whenever its test runs."""
 DUE_US = (DUE - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
 
 
@@ -114,12 +114,12 @@ CASES = [
     Case("header of the protocol", options={"headers": {"root_id": "given"}}, repeated=False),
     Case("retry", options={"retry": True, "retry_policy": {"max_retries": 9}}),
     Case("mandatory", options={"mandatory": True}),
-    Case("expires in seconds", options={"expires": 300}),
-    Case("expires in parts of seconds", options={"expires": 300.25}),
-    Case("expires at", options={"expires": DUE + timedelta(hours=1)}, repeated=False),
+    Case("expires in seconds", options={"expires": 30_000}),
+    Case("expires in parts of seconds", options={"expires": 30_000.25}),
+    Case("expires at", options={"expires": DUE + timedelta(hours=9)}, repeated=False),
     Case("countdown", options={"countdown": 90.5}),
     Case("countdown of nothing", options={"countdown": 0}),
-    Case("eta", options={"eta": DUE + timedelta(hours=1)}, repeated=False),
+    Case("eta", options={"eta": DUE + timedelta(hours=9)}, repeated=False),
     Case("zone", options={"countdown": 5, "expires": 60}, conf={"timezone": "Australia/Lord_Howe"}),
     Case(
         "links",
@@ -127,7 +127,9 @@ CASES = [
     ),
     Case("not registered", task="elsewhere.unknown"),
     Case(
-        "not registered, times", task="elsewhere.unknown", options={"expires": 900, "countdown": 1}
+        "not registered, times",
+        task="elsewhere.unknown",
+        options={"expires": 90_000, "countdown": 1},
     ),
     Case("options of the task", task="tests.loaded"),
     Case("options of the task overridden", task="tests.loaded", options={"priority": 1}),
@@ -145,7 +147,7 @@ CASES = [
     ),
     Case("overridden shadow_name", task="tests.shadowing", call=True),
     Case("reply_to", options={"reply_to": "somebody"}, call=True),
-    Case("expires as text", options={"expires": (DUE + timedelta(hours=1)).isoformat()}, call=True),
+    Case("expires as text", options={"expires": (DUE + timedelta(hours=9)).isoformat()}, call=True),
     Case("stamped", options={"stamped_headers": ["tenant"], "tenant": "a"}, call=True),
     Case("root id", options={"root_id": "given"}, call=True),
 ]
@@ -173,7 +175,7 @@ def make_app(broker: str, queue: str, **conf: Any) -> Celery:
     def bound(self: Any, x: Any, y: Any) -> None: ...
 
     @task(
-        name="tests.loaded", priority=7, expires=120, time_limit=50, soft_time_limit=40,
+        name="tests.loaded", priority=7, expires=12_000, time_limit=50, soft_time_limit=40,
         ignore_result=True, serializer="pickle", compression="zlib", delivery_mode=1,
     )  # fmt: skip
     def loaded(x: Any, y: Any) -> None: ...

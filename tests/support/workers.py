@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.processes import Children, wait_until
 
-__all__ = ["Worker", "elected_at", "leader_of", "write_worker_app"]
+__all__ = ["Worker", "elected_at", "leader_of", "wait_listening", "write_worker_app"]
 
 _APP = """\
 import os
@@ -100,6 +100,17 @@ class Worker:
     def wait_ready(self) -> None:
         """Wait until it takes messages."""
         self.child.wait_for_line(" ready.", 30)
+
+
+def wait_listening(app: Any, workers: Sequence[Worker]) -> None:
+    """Wait until all hear remote control: on Redis they do a moment after they say ready."""
+    names = {f"{worker.name}@test" for worker in workers}
+
+    def heard() -> bool:
+        answers = app.control.ping(sorted(names), timeout=2, limit=len(names))
+        return names == {name for answer in answers for name in answer}
+
+    wait_until(heard, 20, "answers of all workers")
 
 
 def leader_of(
