@@ -65,7 +65,8 @@ def test_a_candidate_alone_is_elected_and_hands_over(
 
 
 def test_stop_and_elect_again_gives_a_higher_token(start_candidate: Start, terms: dict[str, Any]):
-    one = start_candidate(**terms)
+    # Long enough that no lease runs out on a busy machine, which would be a tenure more.
+    one = start_candidate(**{**terms, "ttl": 2.0})
     one.elect()
     tokens = [one.wait_until_leader(5)]
     for _ in range(3):
