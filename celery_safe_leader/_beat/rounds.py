@@ -214,7 +214,8 @@ class Rounds:
         if not rest:
             return
         if not self._wait(moment) or self._owed.broker_pause() > 0:
-            self._claims.held.add(rest)
+            for job in rest:
+                self._put_back(job)
             return
         for job in rest:
             if not job.given_up:
@@ -241,14 +242,20 @@ class Rounds:
     def _published(self, job: Job, outcome: Outcome) -> None:
         """Take in what became of a message with which the broker had no trouble."""
         if isinstance(outcome, NotSent):
-            if job.is_fresh:
-                self._claims.held.add([job])
+            self._put_back(job)
             return
         if isinstance(outcome, Refused):
             self._claims.give_up(outcome.error)
         else:
             self._owed.published()
         self._done(job.item, job.claim)
+
+    def _put_back(self, job: Job) -> None:
+        """Keep a run that did not get its turn: held, or owed if others may know of it."""
+        if job.is_fresh:
+            self._claims.held.add([job])
+        else:
+            self._owed.add(job.claim)
 
     def _done(self, item: Item, claim: Claim) -> None:
         self._owed.discard(item.name)

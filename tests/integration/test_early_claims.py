@@ -148,6 +148,41 @@ def test_waiting_for_a_moment_ends_with_the_leadership(
     assert stage.pending() == {"e"}
 
 
+@pytest.mark.parametrize("heir", [False, True], ids=["its own", "inherited"])
+def test_a_clock_that_is_set_back_while_a_run_waits_loses_nothing(
+    stage: Stage, queue: Queue, monkeypatch: pytest.MonkeyPatch, heir: bool
+) -> None:
+    monkeypatch.setattr("celery_safe_leader._beat.rounds._LEAD_IN", 0.3)
+    monkeypatch.setattr("celery_safe_leader._beat.rounds._LONGEST_LEAD_IN", 0.3)
+    app, behind, waits_from = stage.app(e=stage.entry("e", 0.7)), 0, time.time() + 0.45
+    leader = stage.leader(app)
+    leader.run()
+    if heir:
+        leader = stage.leader(app)
+        leader.run()
+
+    def shifted() -> int:
+        return time.time_ns() // 1000 - behind
+
+    for module in ("rounds", "claims"):
+        monkeypatch.setattr(f"celery_safe_leader._beat.{module}.now_us", shifted)
+
+    def may_go_on() -> bool:
+        nonlocal behind
+        if time.time() > waits_from:
+            behind = 700_000
+        return True
+
+    while not behind:
+        time.sleep(0.01)
+        leader.dispatcher.run("a", leader.token, may_go_on)
+    assert queue.sent() == []
+    leader.run_for(1.5)
+    [sent] = queue.wait_for(1)
+    assert sent.late > 0.5
+    assert stage.pending() == set()
+
+
 def test_what_looks_at_the_clock_is_built_at_the_moment(stage: Stage, queue: Queue) -> None:
     entry = stage.entry("e", SOON, args=(BeatLazyFunc(time.time),))
     leader = stage.leader(stage.app(e=entry, other=stage.entry("other", SOON)))
