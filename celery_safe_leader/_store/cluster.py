@@ -12,7 +12,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from celery_safe_leader._store.finder import Question, told
+from celery_safe_leader._store.finder import InTurn, Question
 from celery_safe_leader._store.sentinel import read_addresses
 from celery_safe_leader._store.urls import Address, RedisUrl
 
@@ -32,8 +32,8 @@ def take_nodes(url: RedisUrl, options: dict[str, Any], name: str) -> tuple[Addre
     return url.nodes or ((url.host, url.port),)
 
 
-class SlotMaster:
-    """Asks one node after the other; goes where a node has sent it, once.
+class SlotMaster(InTurn):
+    """Asks nodes of a cluster; goes where one has sent it, once.
 
     Args:
         seeds: Nodes that the user named. More are learned from them.
@@ -41,30 +41,24 @@ class SlotMaster:
     """
 
     told_by_servers = True
+    nobody = "no node names the slot's master"
 
     def __init__(self, seeds: Sequence[Address], key: str) -> None:
         self.slot = key_slot(key.encode())
         self._seeds = tuple(dict.fromkeys(seeds))
-        self._nodes = list(self._seeds)
+        super().__init__(self._seeds)
         self._redirected: Address | None = None
 
     def search(self) -> Generator[Question, Any, Address]:
-        """Ask until a node names the slot's master."""
+        """Go where a node said, else ask until one names the slot's master."""
         redirected, self._redirected = self._redirected, None
-        if redirected is not None:
-            return redirected
-        failures = []
-        for node in list(self._nodes):
-            try:
-                found = self._read(node, (yield Question(node, ("CLUSTER", "SLOTS"))))
-                if found is None:
-                    raise redis.ConnectionError(f"knows no master of slot {self.slot}")
-            except (redis.RedisError, OSError, TypeError, ValueError, IndexError) as exc:
-                failures.append((node, exc))
-                self._ask_last(node)
-                continue
-            return found
-        raise redis.ConnectionError(f"no node names the slot's master: {told(failures)}")
+        return redirected or (yield from super().search())
+
+    def _ask(self, address: Address) -> Generator[Question, Any, Address]:
+        found = self._read(address, (yield Question(address, ("CLUSTER", "SLOTS"))))
+        if found is None:
+            raise redis.ConnectionError(f"knows no master of slot {self.slot}")
+        return found
 
     def _read(self, asked: Address, ranges: Any) -> Address | None:
         """Find the master, and learn all nodes."""
@@ -76,15 +70,8 @@ class SlotMaster:
             if int(first) <= self.slot <= int(last):
                 master = addresses[0]
         # Whoever answered is asked first again; of the rest, those that the user named first.
-        self._nodes = list(dict.fromkeys((asked, *self._seeds, *nodes)))
+        self._asked = list(dict.fromkeys((asked, *self._seeds, *nodes)))
         return master
-
-    def _ask_last(self, node: Address) -> None:
-        self._nodes = [n for n in self._nodes if n != node] + [node]
-
-    def distrust(self) -> None:
-        """Ask the node last that named a server which is none."""
-        self._ask_last(self._nodes[0])
 
     def redirect(self, address: Address) -> None:
         """Go there next: a node said ``MOVED``."""

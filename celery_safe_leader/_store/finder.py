@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import redis
 
 from celery_safe_leader._store.urls import Address, show_address
 
-__all__ = ["Finder", "Guide", "Question", "told"]
+__all__ = ["Finder", "Guide", "InTurn", "Question"]
 
 _PARTS = 5
 """Into how many parts a guide divides its time: one is the limit of a connect or a reply.
@@ -48,6 +48,40 @@ class Finder(Protocol):
 
     def redirect(self, address: Address) -> None:
         """Take in that the server itself named another."""
+
+
+class InTurn:
+    """Asks one after the other, first the one that told the truth last."""
+
+    nobody = ""
+    """What is said once all were asked in vain."""
+
+    def __init__(self, addresses: Iterable[Address]) -> None:
+        """Begin with the order that is given."""
+        self._asked = list(addresses)
+
+    def search(self) -> Generator[Question, Any, Address]:
+        """Ask until one knows."""
+        failures: list[tuple[Address, Exception]] = []
+        for address in list(self._asked):
+            try:
+                return (yield from self._ask(address))
+            except (redis.RedisError, OSError, TypeError, ValueError, IndexError) as exc:
+                failures.append((address, exc))
+                self._ask_last(address)
+        told = "; ".join(f"{show_address(address)}: {why}" for address, why in failures)
+        raise redis.ConnectionError(f"{self.nobody}: {told}")
+
+    def _ask(self, address: Address) -> Generator[Question, Any, Address]:
+        """Ask one; an error of redis-py's, or a reply of another shape, leads to the next."""
+        raise NotImplementedError
+
+    def _ask_last(self, address: Address) -> None:
+        self._asked = [each for each in self._asked if each != address] + [address]
+
+    def distrust(self) -> None:
+        """Ask the one last that named a server which is none, or is a replica."""
+        self._ask_last(self._asked[0])
 
 
 class Guide:
@@ -171,8 +205,3 @@ class Guide:
 def _address(value: Any) -> Address:
     host, port = value
     return str(host), int(port)
-
-
-def told(failures: Sequence[tuple[Address, object]]) -> str:
-    """Show why each of those who were asked gave no answer."""
-    return "; ".join(f"{show_address(address)}: {why}" for address, why in failures)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from celery_safe_leader._store.finder import Question, told
+from celery_safe_leader._store.finder import InTurn, Question
 from celery_safe_leader._store.urls import Address, RedisUrl
 from celery_safe_leader.errors import ConfigurationError
 
@@ -86,33 +86,25 @@ def read_addresses(given: object, name: str) -> tuple[Address, ...]:
     return tuple(found)
 
 
-class Sentinels:
-    """Asks one Sentinel after the other, first the one that told the truth last."""
+class Sentinels(InTurn):
+    """Asks the Sentinels of a group."""
 
     told_by_servers = False
+    nobody = "no Sentinel names a master"
 
     def __init__(self, group: Group) -> None:
         """Remember the group."""
+        super().__init__(group.sentinels)
         self._group = group
-        self._sentinels = list(group.sentinels)
 
-    def search(self) -> Generator[Question, Any, Address]:
-        """Ask until one names a master."""
-        name, failures = self._group.master_name, []
-        for sentinel in list(self._sentinels):
-            try:
-                yield from self._check_others(sentinel)
-                command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
-                found = yield Question(sentinel, command)
-                host, port = map(_text, found or ("", ""))
-                if not port.isdecimal():
-                    raise redis.ConnectionError(f"knows no master named {name!r}")
-            except (redis.RedisError, OSError, TypeError, ValueError) as exc:
-                failures.append((sentinel, exc))
-                self._ask_last(sentinel)
-                continue
-            return host, int(port)
-        raise redis.ConnectionError(f"no Sentinel names a master: {told(failures)}")
+    def _ask(self, address: Address) -> Generator[Question, Any, Address]:
+        yield from self._check_others(address)
+        name = self._group.master_name
+        found = yield Question(address, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name))
+        host, port = map(_text, found or ("", ""))
+        if not port.isdecimal():
+            raise redis.ConnectionError(f"knows no master named {name!r}")
+        return host, int(port)
 
     def _check_others(self, sentinel: Address) -> Generator[Question, Any, None]:
         least = self._group.min_other_sentinels
@@ -124,13 +116,6 @@ class Sentinels:
         others = int(state.get("num-other-sentinels", 0))
         if others < least:
             raise redis.ConnectionError(f"knows {others} other Sentinels (min_other_sentinels)")
-
-    def _ask_last(self, sentinel: Address) -> None:
-        self._sentinels = [s for s in self._sentinels if s != sentinel] + [sentinel]
-
-    def distrust(self) -> None:
-        """Ask the Sentinel last that named a server which is none, or is a replica."""
-        self._ask_last(self._sentinels[0])
 
     def redirect(self, address: Address) -> None:
         """Servers of a group do not know each other."""
