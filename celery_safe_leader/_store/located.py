@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
@@ -18,12 +18,27 @@ from celery_safe_leader._store.urls import Address
 __all__ = ["ask_there", "ask_there_async", "is_elsewhere_for_now", "located"]
 
 
-class _Left:
+if TYPE_CHECKING:
+
+    class _Beneath:
+        """What is used of a connection of redis-py, which awaits on its asyncio side."""
+
+        host: str
+        port: int
+
+        def connect(self, *args: Any, **kwargs: Any) -> Any: ...
+        def disconnect(self, *args: Any, **kwargs: Any) -> Any: ...
+        def read_response(self, *args: Any, **kwargs: Any) -> Any: ...
+        def _connect(self) -> Any: ...
+
+else:
+    _Beneath = object
+
+
+class _Left(_Beneath):
     """What both sides of a located connection have in common."""
 
     guide: Guide | None
-    host: str
-    port: int
     _left = False
     _stands = False
     """Whether a connection was made, and not closed since: by a guide's word."""
@@ -97,26 +112,26 @@ class _Blocking(_Left):
             address = guide.check()
             if address not in (None, (self.host, self.port)):
                 self.disconnect()
-        return super().connect(*args, **kwargs)  # type: ignore[misc]
+        return super().connect(*args, **kwargs)
 
     def disconnect(self, *args: Any, **kwargs: Any) -> Any:
         self._left = self._stands = False
-        return super().disconnect(*args, **kwargs)  # type: ignore[misc]
+        return super().disconnect(*args, **kwargs)
 
     def _connect(self) -> Any:
         if self.guide is None:
-            return super()._connect()  # type: ignore[misc]
+            return super()._connect()
         self.host, self.port = self.guide.find()
         self._stands = True
         try:
-            return super()._connect()  # type: ignore[misc]
+            return super()._connect()
         except (redis.RedisError, OSError):
             self.guide.finder.distrust()
             raise
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         with self._noticing():
-            return super().read_response(*args, **kwargs)  # type: ignore[misc]
+            return super().read_response(*args, **kwargs)
 
 
 class _Async(_Left):
@@ -132,26 +147,26 @@ class _Async(_Left):
             address = await guide.check_async()
             if address not in (None, (self.host, self.port)):
                 await self.disconnect()
-        return await super().connect(*args, **kwargs)  # type: ignore[misc]
+        return await super().connect(*args, **kwargs)
 
     async def disconnect(self, *args: Any, **kwargs: Any) -> Any:
         self._left = self._stands = False
-        return await super().disconnect(*args, **kwargs)  # type: ignore[misc]
+        return await super().disconnect(*args, **kwargs)
 
     async def _connect(self) -> Any:
         if self.guide is None:
-            return await super()._connect()  # type: ignore[misc]
+            return await super()._connect()
         self.host, self.port = await self.guide.find_async()
         self._stands = True
         try:
-            return await super()._connect()  # type: ignore[misc]
+            return await super()._connect()
         except (redis.RedisError, OSError):
             self.guide.finder.distrust()
             raise
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         with self._noticing():
-            return await super().read_response(*args, **kwargs)  # type: ignore[misc]
+            return await super().read_response(*args, **kwargs)
 
 
 def located(connection_class: type[Any], *, asynchronous: bool) -> type[Any]:
