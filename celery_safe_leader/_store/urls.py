@@ -238,17 +238,14 @@ def _read_address(kind: str, split: SplitResult) -> RedisUrl:
 
 def _read_nodes(kind: str, mode: str, urls: list[str]) -> RedisUrl:
     """Read URLs that may each have several hosts: ``sentinel://a:1,b:2;sentinel://c:3``."""
-    first: RedisUrl | None = None
-    nodes: list[Address] = []
+    splits: list[SplitResult] = []
     for url in urls:
         split = urlsplit(url)
         _refuse_stray_at(kind, split)
         login, at, hosts = split.netloc.rpartition("@")
-        for host in hosts.split(","):
-            one = split._replace(netloc=f"{login}{at}{host}")
-            nodes.append((unquote(one.hostname or "localhost"), _port(one, mode)))
-            first = first or _read_address(kind, one)
-    assert first is not None  # noqa: S101 - there is no empty list of URLs
+        splits += [split._replace(netloc=f"{login}{at}{host}") for host in hosts.split(",")]
+    nodes = [(unquote(one.hostname or "localhost"), _port(one, mode)) for one in splits]
+    first = _read_address(kind, splits[0])
     host, port = nodes[0]
     redbeat = scheme_of(urls[0]).startswith("redis-")
     return replace(first, host=host, port=port, mode=mode, nodes=tuple(nodes), redbeat=redbeat)
