@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
-from celery import _state
 
 from tests.docs.pages import page
 from tests.support.child import ROOT
@@ -39,7 +38,6 @@ def example(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, valkey_server: Server
 ) -> Iterator[Any]:
     """Import the example, as a producer would."""
-    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
     for name, value in environment(tmp_path, valkey_server).items():
         monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(EXAMPLES))

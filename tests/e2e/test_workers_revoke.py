@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-from celery import Celery, _state
 
 from celery_safe_leader.errors import LeadershipLostError
 from tests.support.processes import Children, wait_until
 from tests.support.proxy import Proxy
 from tests.support.rabbitmq import rabbitmq_urls
 from tests.support.servers import Server
-from tests.support.workers import Worker, leader_of, write_worker_app
+from tests.support.worker_fleet import BROKERS, WorkerFleet
+from tests.support.workers import leader_of
 
 OVER = "the lease is over: no renewal was confirmed in time"
 TASKS = """
@@ -95,63 +92,27 @@ def stubborn_again():
 """
 
 
-class Stage:
-    """Workers whose election can be cut off from Redis, and the app for calls."""
+class Stage(WorkerFleet):
+    """Workers whose election can be cut off from Redis."""
 
     def __init__(self, children: Children, folder: Path, server: Server, broker: str) -> None:
-        self._children = children
-        self._folder = folder
-        self._server = server
-        self._broker = broker
-        self._suffix = uuid.uuid4().hex[:8]
+        super().__init__(children, folder, server, broker)
         self.link = Proxy(server.port)
-        self.store = redis.Redis.from_url(server.url)
-        self.workers: list[Worker] = []
-        self.module: Any = None
 
-    def write(self, **settings: Any) -> Any:
-        names = {
-            "task_default_queue": f"plain-{self._suffix}",
-            "leader_queue": f"{self._suffix}.leader.shop",
-            "leader_url": self.link.url(),
-            **settings,
-        }
-        write_worker_app(self._folder, self._broker, self._server.url, more=TASKS, **names)
-        spec = importlib.util.spec_from_file_location("app", self._folder / "app.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        self.module = module
-        return module
-
-    def start(self, *arguments: str) -> Worker:
-        name = f"w{len(self.workers)}-{self._suffix}"
-        worker = Worker(self._children, self._folder, *arguments, name=name)
-        self.workers.append(worker)
-        return worker
+    def write_ours(self, **settings: Any) -> Any:
+        """Write the app with the tasks of this file, and import it."""
+        return self.write(tasks=TASKS, leader_url=self.link.url(), **settings)
 
     def marks(self, name: str) -> list[str]:
-        return [mark.decode() for mark in self.store.lrange(name, 0, -1)]  # type: ignore[union-attr]
+        marks: Any = self.store.lrange(name, 0, -1)
+        return [mark.decode() for mark in marks]
 
     def wait_begun(self, name: str, runs: int = 1) -> None:
         wait_until(lambda: len(self.marks(name)) >= runs, 20, f"{runs} runs of {name}")
 
     def close(self) -> None:
-        self._children.close()
+        super().close()
         self.link.close()
-        self.store.close()
-        if self._broker.startswith("amqp"):
-            with Celery(broker=self._broker).connection_for_write() as connection:
-                for name in (f"plain-{self._suffix}", f"{self._suffix}.leader.shop"):
-                    connection.default_channel.queue_delete(name)
-                    connection.default_channel.exchange_delete(name)
-        if self.module is not None:
-            self.module.store.close()
-            self.module.app.close()
-
-
-BROKERS = ("redis", *["amqp"] * bool(rabbitmq_urls()))
 
 
 def on(short: str) -> Any:
@@ -167,9 +128,7 @@ def stage(
     children: Children,
     tmp_path: Path,
     valkey_server: Server,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Stage]:
-    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
     broker = rabbitmq_urls()[0] if request.param == "amqp" else valkey_server.url
     made = Stage(children, tmp_path, valkey_server, broker)
     yield made
@@ -187,7 +146,7 @@ def failed(result: Any) -> LeadershipLostError:
 @pytest.mark.timeout(120)
 @on("amqp")
 def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Stage) -> None:
-    app = stage.write()
+    app = stage.write_ours()
     worker = stage.start("-c", "6")
     leader_of([worker], 25)
     tasks = (app.once, app.skipped, app.again, app.retried, app.stubborn, app.stubborn_again)
@@ -221,7 +180,7 @@ def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Stage)
 @pytest.mark.timeout(120)
 @on("redis")
 def test_a_planned_handover_ends_what_outlasts_the_patience(stage: Stage) -> None:
-    app = stage.write(leader_drain_timeout=0.5)
+    app = stage.write_ours(leader_drain_timeout=0.5)
     for _ in range(2):
         stage.start("-c", "3")
     leader = leader_of(stage.workers, 25)
@@ -242,7 +201,7 @@ def test_a_planned_handover_ends_what_outlasts_the_patience(stage: Stage) -> Non
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("stage", ["redis"], indirect=True)
 def test_the_solo_pool_interrupts_its_task_as_well(stage: Stage) -> None:
-    app = stage.write()
+    app = stage.write_ours()
     worker = stage.start("-P", "solo")
     leader_of([worker], 25)
     again = app.again.delay()
@@ -260,7 +219,7 @@ def test_the_solo_pool_interrupts_its_task_as_well(stage: Stage) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("pool", ["threads", "gevent"])
 def test_a_pool_that_cannot_interrupt_leaves_it_to_check(stage: Stage, pool: str) -> None:
-    app = stage.write()
+    app = stage.write_ours()
     worker = stage.start("-P", pool, "-c", "2")
     leader_of([worker], 25)
     checking = app.checking.delay()
@@ -277,7 +236,7 @@ def test_a_pool_that_cannot_interrupt_leaves_it_to_check(stage: Stage, pool: str
 @pytest.mark.long
 @pytest.mark.parametrize("stage", ["redis"], indirect=True)
 def test_children_that_were_spawned_are_interrupted_and_ended_as_well(stage: Stage) -> None:
-    app = stage.write(worker_pool_start_method="spawn")
+    app = stage.write_ours(worker_pool_start_method="spawn")
     worker = stage.start("-c", "2")
     leader_of([worker], 25)
     again, stubborn = app.again.delay(), app.stubborn.delay()
