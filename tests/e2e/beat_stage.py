@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from tests.support.beats import Beat, leader_of, write_app
+from tests.support.cleanup import CleansUp
 from tests.support.inbox import Dispatch, Inbox, by_two, gaps
 from tests.support.processes import Children
 from tests.support.proxy import Proxy
@@ -39,7 +39,7 @@ class Place:
     folder: Path
 
 
-class BeatStage:
+class BeatStage(CleansUp):
     """Servers, links and beats.
 
     Args:
@@ -61,7 +61,6 @@ class BeatStage:
         self.places: dict[str, Place] = {}
 
     def __enter__(self) -> BeatStage:
-        self._cleanup = ExitStack()
         with ExitStack() as cleanup:
             self._cleanup = cleanup
             self._children = Children()
@@ -146,14 +145,6 @@ class BeatStage:
             assert beat.ended or beat.child.running, beat.child.output
             assert "Traceback" not in beat.child.output, beat.child.output
             assert "CRITICAL" not in beat.child.output, beat.child.output
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cleanup.close()
 
 
 @dataclass(frozen=True)

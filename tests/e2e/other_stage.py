@@ -7,10 +7,10 @@ import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar
 
 from tests.support.beats import Beat, leader_of, write_app
+from tests.support.cleanup import CleansUp
 from tests.support.inbox import Dispatch, Inbox
 from tests.support.processes import Children
 from tests.support.servers import Server
@@ -116,7 +116,7 @@ print("filled")
 """
 
 
-class OtherStage:
+class OtherStage(CleansUp):
     """Servers, a store and beats.
 
     Args:
@@ -167,14 +167,6 @@ class OtherStage:
                 self.start()
             self._cleanup = cleanup.pop_all()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cleanup.close()
 
     @staticmethod
     def _watched() -> dict[str, str]:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from tests.support.candidates import Candidate, Fleet
+from tests.support.cleanup import CleansUp
 from tests.support.processes import Children
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -50,7 +50,7 @@ class Played:
 
 
 @dataclass
-class Stage:
+class Stage(CleansUp):
     """Servers, links and candidates of one scenario."""
 
     kind: str
@@ -60,7 +60,6 @@ class Stage:
     measured: dict[str, list[float]] = field(default_factory=dict)
 
     def __enter__(self) -> Stage:
-        self._cleanup = ExitStack()
         with ExitStack() as cleanup:
             self._children = Children()
             cleanup.callback(self._children.close)
@@ -104,14 +103,6 @@ class Stage:
     def measure(self, what: str, seconds: float) -> None:
         """Note a figure."""
         self.measured.setdefault(what, []).append(seconds)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cleanup.close()
 
 
 def perform(scenario: Scenario, kind: str) -> Played:

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TypeAlias
 
 import pytest
 
 from tests.support.candidates import Candidate, Fleet, overlaps
+from tests.support.cleanup import CleansUp
 from tests.support.processes import Children
 from tests.support.proxy import Proxy
 from tests.support.servers import Server, installed_kinds
@@ -30,7 +30,7 @@ Plays: TypeAlias = "Callable[[int], Future[tuple[Partition, list[float]]]]"
 SHELLS = ("blocking", "asyncio", "blocking")
 
 
-class Partition:
+class Partition(CleansUp):
     """A master with two replicas over links, and three candidates over links of their own."""
 
     def __init__(self, kind: str, *, ttl: float, wait_replicas: int) -> None:
@@ -39,7 +39,6 @@ class Partition:
         self._wait_replicas = wait_replicas
 
     def __enter__(self) -> Partition:
-        self._cleanup = ExitStack()
         with ExitStack() as cleanup:
             self._cleanup = cleanup
             self.master = self._server(None)
@@ -96,14 +95,6 @@ class Partition:
         for link in self.links.values():
             link.point_at(new.port)
         return time.monotonic()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cleanup.close()
 
 
 def play(kind: str, *, ttl: float, wait_replicas: int) -> tuple[Partition, list[float]]:

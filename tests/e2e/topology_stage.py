@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from celery_safe_leader._store.keys import ElectionKeys
 from tests.support.candidates import Candidate, Fleet
+from tests.support.cleanup import CleansUp
 from tests.support.cluster import Cluster
 from tests.support.processes import Children
 from tests.support.sentinels import SentinelGroup
@@ -55,7 +55,7 @@ class Outcome:
 
 
 @dataclass
-class TopologyStage:
+class TopologyStage(CleansUp):
     """Servers and candidates of one line."""
 
     kind: str
@@ -65,7 +65,6 @@ class TopologyStage:
     measured: dict[str, float] = field(default_factory=dict)
 
     def __enter__(self) -> TopologyStage:
-        self._cleanup = ExitStack()
         with ExitStack() as cleanup:
             password = "a-password"  # always: it goes another way to each of them
             if self.topology != "cluster":
@@ -114,14 +113,6 @@ class TopologyStage:
         newcomer.wait_ready()
         self.fleet.candidates.append(newcomer)
         return newcomer
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cleanup.close()
 
 
 def perform(scene: Scene, kind: str) -> Outcome:

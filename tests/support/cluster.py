@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from types import TracebackType
+from functools import partial
 from typing import Any
 
 import redis
 from redis.crc import key_slot
 
+from tests.support.cleanup import CleansUp
 from tests.support.kinds import OLDEST
 from tests.support.ports import free_port
 from tests.support.servers import Server
@@ -71,7 +73,7 @@ class Node(Server):
         return dict(line.split(":", 1) for line in str(lines).splitlines() if ":" in line)
 
 
-class Cluster:
+class Cluster(CleansUp):
     """Three masters with a third of the slots each, and a replica of each.
 
     Args:
@@ -85,7 +87,6 @@ class Cluster:
         self.nodes: list[Node] = []
 
     def __enter__(self) -> Cluster:
-        self._cleanup = ExitStack()
         with ExitStack() as cleanup:
             for _ in range(2 * _MASTERS):
                 node = Node(self.kind, password=self.password)
@@ -106,11 +107,10 @@ class Cluster:
             node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].bus_port)
         self._wait(lambda node: node.info().get("cluster_known_nodes") == str(2 * _MASTERS))
         for master, replica in zip(masters, replicas, strict=True):
-            master_id = master.node_id
-            wait_until(lambda: _replicate(replica, master_id), 20, "CLUSTER REPLICATE")  # noqa: B023
+            wait_until(partial(_replicate, replica, master.node_id), 20, "CLUSTER REPLICATE")
         self.wait_whole()
 
-    def _wait(self, holds: Any, timeout: float = 30.0) -> None:
+    def _wait(self, holds: Callable[[Node], bool], timeout: float = 30.0) -> None:
         wait_until(
             lambda: all(holds(node) for node in self.nodes if node.running),
             timeout,
@@ -176,14 +176,6 @@ class Cluster:
 
         wait_until(over, timeout, lambda: f"a failover: {[n.info() for n in self.nodes]}")
         return time.monotonic()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cleanup.close()
 
 
 def _replicate(replica: Node, master_id: str) -> bool:

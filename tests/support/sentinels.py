@@ -7,13 +7,13 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.support.child import Child
+from tests.support.cleanup import CleansUp
 from tests.support.ports import free_port
 from tests.support.servers import Server, find_binary
 from tests.support.waiting import wait_until
@@ -111,7 +111,7 @@ class Sentinel:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class SentinelGroup:
+class SentinelGroup(CleansUp):
     """One master, two replicas, three Sentinels.
 
     Args:
@@ -133,7 +133,6 @@ class SentinelGroup:
         self.sentinels: list[Sentinel] = []
 
     def __enter__(self) -> SentinelGroup:
-        self._cleanup = ExitStack()
         with ExitStack() as cleanup:
             master = Server(self.kind, password=self.password, config={"repl-timeout": "5"})
             cleanup.callback(master.close)
@@ -220,14 +219,6 @@ class SentinelGroup:
 
     def _logs(self) -> str:
         return "\n".join(sentinel.process.output[-1500:] for sentinel in self.sentinels)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cleanup.close()
 
 
 def _told(client: redis.Redis) -> bool:
