@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks.contenders import LEADER, LOOP
 from benchmarks.dispatch import Rates
 from benchmarks.report import Report
-from benchmarks.stage import Stage
+from benchmarks.stage import Stage, server_kind
 from tests.support.rabbitmq import rabbitmq_urls
-from tests.support.servers import Server, installed_kinds
+from tests.support.servers import Server
 
 __all__ = ["main"]
 
@@ -27,8 +27,7 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
     if not urls:
         report.left_out(_GOAL.format(loads[0]), "no RabbitMQ answers")
         return
-    kind = "redis" if "redis" in installed_kinds() else "valkey"
-    with Server(kind) as server, tempfile.TemporaryDirectory() as folder:
+    with Server(server_kind()) as server, tempfile.TemporaryDirectory() as folder:
         stage = Stage(urls[0], server.url, Path(folder), f"bench-{uuid.uuid4().hex}")
         rates = Rates(stage)
         try:

@@ -22,8 +22,8 @@ from benchmarks.contenders import (
     TooLateError,
 )
 from benchmarks.report import Report
-from benchmarks.stage import Stage
-from tests.support.servers import Server, installed_kinds
+from benchmarks.stage import Stage, server_kind
+from tests.support.servers import Server
 
 __all__ = ["Rates", "main"]
 
@@ -169,8 +169,7 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
     """Print all figures."""
     loads = _QUICK_LOADS if quick else _LOADS
     names = [contender.name for contender in CONTENDERS]
-    kind = "redis" if "redis" in installed_kinds() else "valkey"
-    with Server(kind) as server, tempfile.TemporaryDirectory() as folder:
+    with Server(server_kind()) as server, tempfile.TemporaryDirectory() as folder:
         rates = Rates(Stage(server.url, server.url, Path(folder)))
         if quick:
             rates.turn(loads[:-1], CONTENDERS)

@@ -17,9 +17,9 @@ from celery import Celery
 from celery.beat import Scheduler
 
 from benchmarks.report import Report
-from benchmarks.stage import Stage
+from benchmarks.stage import Stage, server_kind
 from celery_safe_leader import LeaderScheduler
-from tests.support.servers import Server, installed_kinds
+from tests.support.servers import Server
 
 __all__ = ["main"]
 
@@ -94,10 +94,9 @@ def _in_process(kind: str, server: Server, lead: float = _FAR) -> dict[str, Any]
 
 def main(report: Report, *, quick: bool, full: bool) -> None:
     """Print what 10,000 entries cost."""
-    kind = "redis" if "redis" in installed_kinds() else "valkey"
     turns = 1 if quick else 3
     ours, stock, after = [], [], []
-    with Server(kind) as server:
+    with Server(server_kind()) as server:
         for _ in range(turns):
             ours.append(_in_process("leader", server))
             stock.append(_in_process("stock", server))

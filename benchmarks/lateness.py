@@ -13,9 +13,9 @@ from pathlib import Path
 import redis
 
 from benchmarks.report import Report
-from benchmarks.stage import Stage
+from benchmarks.stage import Stage, server_kind
 from celery_safe_leader import LeaderScheduler
-from tests.support.servers import Server, installed_kinds
+from tests.support.servers import Server
 
 __all__ = ["main"]
 
@@ -66,8 +66,7 @@ def _lead(stage: Stage, start: float, end: float) -> None:
 def main(report: Report, *, quick: bool, full: bool) -> None:
     """Print the figures."""
     seconds = 12 if quick else 60
-    kind = "redis" if "redis" in installed_kinds() else "valkey"
-    with Server(kind) as server, tempfile.TemporaryDirectory() as folder:
+    with Server(server_kind()) as server, tempfile.TemporaryDirectory() as folder:
         start = float(int(time.time()))
         end = start + _WARM_UP + seconds
         command = [sys.executable, "-m", "benchmarks.lateness", server.url, str(end + 2)]

@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks.contenders import LEADER, LOOP
 from benchmarks.dispatch import Rates
 from benchmarks.report import Report
-from benchmarks.stage import Stage
-from tests.support.servers import Server, installed_kinds
+from benchmarks.stage import Stage, server_kind
+from tests.support.servers import Server
 
 __all__ = ["main"]
 
@@ -87,8 +87,7 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
             report.left_out(_GOAL.format(release, loads[0]), "it could not be installed")
             continue
         usable.append(release)
-    kind = "redis" if "redis" in installed_kinds() else "valkey"
-    with Server(kind) as server, tempfile.TemporaryDirectory() as folder:
+    with Server(server_kind()) as server, tempfile.TemporaryDirectory() as folder:
         rates = {release: Rates(Stage(server.url, server.url, Path(folder))) for release in usable}
         for _ in range(1 if quick else 3):
             for release, each in rates.items():

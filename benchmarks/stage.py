@@ -17,8 +17,9 @@ from celery_safe_leader._beat.membership import ROLE
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.leader import build_leader
+from tests.support.servers import installed_kinds
 
-__all__ = ["TASK", "Stage"]
+__all__ = ["TASK", "Stage", "server_kind"]
 
 TASK = "shop.work"
 """What all entries run."""
@@ -115,6 +116,11 @@ class Stage:
         if self.amqp:
             with Connection(self.broker) as connection:
                 connection.default_channel.queue_delete(self.queue)
+
+
+def server_kind() -> str:
+    """Return the kind of server that is measured with: Redis, unless it is not here."""
+    return "redis" if "redis" in installed_kinds() else "valkey"
 
 
 def _work(*args: Any, **kwargs: Any) -> None:
