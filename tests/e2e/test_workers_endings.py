@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -169,9 +170,9 @@ def test_what_waits_for_its_time_on_a_worker_that_ends_runs_on_the_next_leader(
     assert result.get(timeout=25) == standby.pid
 
 
-def queues_of(app: object, worker: Worker) -> set[str]:
+def queues_of(app: Any, worker: Worker) -> set[str]:
     name = f"{worker.name}@test"
-    inspect = app.app.control.inspect([name], timeout=5, limit=1)  # type: ignore[attr-defined]
+    inspect = app.app.control.inspect([name], timeout=5, limit=1)
     return {queue["name"] for queue in inspect.active_queues()[name]}
 
 
