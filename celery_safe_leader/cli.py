@@ -89,7 +89,7 @@ def acl(context: click.Context, user: str) -> None:
         settings = conf.read(context.obj.app)
     except ImproperlyConfigured as exc:
         raise click.ClickException(str(exc)) from exc
-    for line in rights(settings.key, settings.url, user, settings.prefix):
+    for line in rights(settings.key, settings.server, user, settings.prefix):
         click.echo(line)
 
 

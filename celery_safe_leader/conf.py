@@ -30,8 +30,7 @@ from celery_safe_leader._settings import (
     visibility_timeout,
 )
 from celery_safe_leader._store.keys import checked_key
-from celery_safe_leader._store.plan import check_place
-from celery_safe_leader._store.urls import parse_url
+from celery_safe_leader._store.plan import check_place, read_url
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = [
@@ -131,10 +130,10 @@ def read(app: Celery) -> LeaderSettings:
     refuse_unknown(conf)
     server = find_server(conf)
     with as_improperly_configured(app):
-        url = parse_url(server.url, setting=server.setting)
+        client_options = {**server.options, **_client_options(conf)}
+        url = read_url(server.url, client_options, server.setting)
         if url.kind == "redis" and server.options.get("ssl"):
             url = replace(url, kind="rediss")
-        client_options = {**server.options, **_client_options(conf)}
         check_place(url, client_options, spelling(conf, "leader_options"))
         long_ttl = _flag(conf, "leader_allow_long_ttl")
         options = Options(

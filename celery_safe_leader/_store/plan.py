@@ -35,7 +35,16 @@ from celery_safe_leader._store.sentinel import Group, Sentinels, take_group
 from celery_safe_leader._store.urls import RedisUrl, parse_url
 from celery_safe_leader.errors import ConfigurationError
 
-__all__ = ["CLIENT_NAME", "Limits", "Names", "Source", "address_of", "check_place", "plan"]
+__all__ = [
+    "CLIENT_NAME",
+    "Limits",
+    "Names",
+    "Source",
+    "address_of",
+    "check_place",
+    "plan",
+    "read_url",
+]
 
 # Of the module that users know.
 logger = logging.getLogger("celery_safe_leader._store.connect")
@@ -116,7 +125,7 @@ def plan(
     given = _chosen(options, names.options)
     place = None
     if isinstance(source, str):
-        url = _url(source, given, names)
+        url = read_url(source, given, names.source)
         place = _place(url, given, names, key)
         connection_class, arguments = CLASSES[limits.asynchronous][url.kind], url_arguments(url)
     else:
@@ -166,8 +175,13 @@ def _number(value: object, default: int) -> int:
     return int(text) if (text := str(value)).isdecimal() else default
 
 
-def _url(source: str, options: Mapping[str, Any], names: Names) -> RedisUrl:
-    url = parse_url(source, setting=names.source)
+def read_url(source: str, options: Mapping[str, Any], setting: str) -> RedisUrl:
+    """Read a URL, and what the options say of what kind of server it names.
+
+    Raises:
+        ConfigurationError: It is no URL of a server.
+    """
+    url = parse_url(source, setting=setting)
     if options.get("cluster") is True and not url.mode and url.kind != "unix":
         return replace(url, mode="cluster")  # as RedBeat's users write it
     return url

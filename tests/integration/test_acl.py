@@ -7,10 +7,13 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
+from celery import Celery
+from click.testing import CliRunner
 
 from celery_safe_leader._beat.acceptance import AcceptanceOutcome, accept
 from celery_safe_leader._beat.ledger import Ledger
@@ -29,7 +32,7 @@ from celery_safe_leader._store.connect import connect
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.look import look
 from celery_safe_leader._store.sync import RedisStore
-from celery_safe_leader.cli import rights
+from celery_safe_leader.cli import leader, rights
 from celery_safe_leader.errors import StoreRefusedError
 from tests.contract.ledger_helpers import Bench
 from tests.support.child import ROOT
@@ -235,3 +238,11 @@ def test_what_is_printed_for_a_cluster_and_for_sentinels() -> None:
     at_sentinels = printed(KEY, "sentinel://h")[2]
     assert b"+sentinel|get-master-addr-by-name" in at_sentinels
     assert not any(word.startswith(b"~") for word in at_sentinels)
+
+
+def test_a_cluster_that_only_the_options_name_is_one() -> None:
+    app = Celery("shop", broker="amqp://h")
+    app.conf.update(leader_url="redis://h", leader_options={"cluster": True})
+    shown = CliRunner().invoke(leader, ["acl"], obj=SimpleNamespace(app=app))
+    assert shown.exit_code == 0
+    assert "+cluster|slots" in shown.output

@@ -107,6 +107,8 @@ def test_what_is_missing_is_told_before_anything_starts(
         ("redis+cluster://a:1,b:2", {}, "redis+cluster://a:1,b:2/0"),
         ("rediss+cluster://a:1;rediss+cluster://b:2", {}, "rediss+cluster://a:1,b:2/0"),
         ("redis-cluster://a", {"startup_nodes": [("b", 2)]}, "redis+cluster://a:6379/0"),
+        ("redis://a", {"cluster": True}, "redis+cluster://a:6379/0"),
+        ("rediss://a", {"cluster": True}, "rediss+cluster://a:6379/0"),
     ],
 )
 def test_a_cluster(url: str, options: dict[str, Any], server: str) -> None:
