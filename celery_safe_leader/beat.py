@@ -94,18 +94,18 @@ class LeaderScheduler(Scheduler):
         """
         if self._closed:
             return float(self.max_interval)
-        leader = self._take_part()
+        leader, dispatcher = self._take_part()
         token = leader.fencing_token
         if token is None:
             leader.wait(lambda: leader.is_leader, _SLICE)
             return 0.0
         try:
-            pause = self._aside.run(lambda: self._dispatch(leader, token))
+            pause = self._aside.run(lambda: self._dispatch(dispatcher, leader, token))
         except ClockAheadError as exc:
             self._stand_down(exc)
             return 0.0
         except Exception:
-            pause = self._start_over()
+            pause = self._start_over(dispatcher)
         if pause > 0:
             longest = min(pause, _SLICE, self.max_interval)
             leader.wait(lambda: leader.fencing_token != token, longest)
@@ -151,7 +151,7 @@ class LeaderScheduler(Scheduler):
         if self._embedded:
             move_in(self.app)
 
-    def _take_part(self) -> SafeLeader | Following:
+    def _take_part(self) -> tuple[SafeLeader | Following, Dispatcher]:
         if self._dispatcher is None:
             settings, role = self._settings, ROLE
             # Here, where an error ends the process: what receivers raise is only logged.
@@ -169,28 +169,28 @@ class LeaderScheduler(Scheduler):
                 options_setting=settings.options_setting,
             )
             self._dispatcher = Dispatcher(self.app, settings, client, role, self._roster)
-        return self._membership.join()
+        return self._membership.join(), self._dispatcher
 
     def _stand_down(self, error: ClockAheadError) -> None:
         # Another beat may have a right clock.
         seconds = self._membership.rest()
         logger.error("%s. This beat stands down for %g s", error, seconds)
 
-    def _start_over(self) -> float:
+    def _start_over(self, dispatcher: Dispatcher) -> float:
         # What ends one beat would end the next one, too, and so on: all of them stay.
         logger.exception(
             "Dispatching failed in a way that was not foreseen; the ledger is loaded again in "
             "%g s. Please report this",
             _REST,
         )
-        if self._dispatcher is not None:
-            self._dispatcher.start_over()
+        dispatcher.start_over()
         return _REST
 
-    def _dispatch(self, leader: SafeLeader | Following, token: int) -> float:
+    def _dispatch(
+        self, dispatcher: Dispatcher, leader: SafeLeader | Following, token: int
+    ) -> float:
         def may_go_on() -> bool:
             return not self._closed and leader.fencing_token == token
 
-        assert self._dispatcher is not None  # noqa: S101 - made with the leader
         self._roster.refresh(self)
-        return self._dispatcher.run(leader.candidate_id, token, may_go_on)
+        return dispatcher.run(leader.candidate_id, token, may_go_on)

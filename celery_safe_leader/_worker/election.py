@@ -134,8 +134,9 @@ class LeaderElection(bootsteps.StartStopStep):
             self._leave_if_away(self._member)
             return
         self._closing = True
-        self._drain = threading.Thread(target=self._resign_when_done, name="leader:drain")
-        self._drain.daemon = True
+        self._drain = threading.Thread(
+            target=self._resign_when_done, args=(self._member,), name="leader:drain", daemon=True
+        )
         self._drain.start()
 
     def terminate(self, consumer: Any) -> None:
@@ -253,9 +254,8 @@ class LeaderElection(bootsteps.StartStopStep):
             self._away.daemon = True
             self._away.start()
 
-    def _resign_when_done(self) -> None:
+    def _resign_when_done(self, member: Member) -> None:
         """Wait for the leader-only tasks that run, not for long, and hand over."""
-        assert self._member is not None  # noqa: S101 - started by a member only
         deadline = time.monotonic() + self._settings.drain_timeout
         while self._running() and not _cold():
             if time.monotonic() >= deadline:
@@ -268,7 +268,7 @@ class LeaderElection(bootsteps.StartStopStep):
             time.sleep(_GLANCE)
         if self._keeper is not None and not _cold():
             self._keeper.end()  # it finishes its batch while it may
-        self._member.close()
+        member.close()
 
     def _running(self) -> bool:
         while True:

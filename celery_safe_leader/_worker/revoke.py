@@ -60,11 +60,13 @@ class _Run:
 class _Watcher:
     """Looks after what runs in this process, on a thread of its own.
 
-    Without locks: the task may be interrupted at any line, while it holds one, too.
+    Made by the main thread. Without locks: the task may be interrupted at any line, while it holds
+    one, too.
     """
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self._main = threading.get_ident()
         self._runs: SimpleQueue[_Run] = SimpleQueue()
         thread = threading.Thread(target=self._loop, name="leader:revoke", daemon=True)
         thread.start()
@@ -74,15 +76,13 @@ class _Watcher:
         self._runs.put(run)
 
     def _loop(self) -> None:
-        main = threading.main_thread().ident
-        assert main is not None  # noqa: S101 - it runs
         while True:
             run = self._runs.get()
             while not run.ended:
                 left = run.leadership.remaining()
                 if left <= 0 and not run.struck:
                     run.lost = True
-                    signal.pthread_kill(main, _SOFT)
+                    signal.pthread_kill(self._main, _SOFT)
                 time.sleep(min(left, _GLANCE) or _GLANCE)
 
 
