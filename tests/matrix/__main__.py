@@ -90,7 +90,8 @@ def _run(row: Row, processes: int) -> Outcome:
 
 def _count(output: str) -> str:
     """Return the numbers of pytest's last line."""
-    found = re.findall(r"(\d+ (?:failed|passed|errors?))\b", (output.splitlines() or [""])[-1])
+    last = (output.splitlines() or [""])[-1]
+    found = re.findall(r"(\d+ (?:failed|passed|skipped|errors?))\b", last)
     return ", ".join(found) or "broke off"
 
 
