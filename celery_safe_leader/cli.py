@@ -95,16 +95,14 @@ def acl(context: click.Context, user: str) -> None:
 
 def rights(key: str, url: str, user: str, prefix: str = "") -> list[str]:
     """Return what ``leader acl`` prints: comments begin with ``#``, all else is for redis-cli."""
-    patterns, user = key_patterns(key, prefix), quoted(user)
-    viewer = user[:-1] + '-viewer"' if user.endswith('"') else f"{user}-viewer"
-    scheme = scheme_of(url)
+    patterns, scheme = key_patterns(key, prefix), scheme_of(url)
     extra = CLUSTER if "cluster" in scheme else ()
     lines = [
         f"# Rights of the elections and the ledger of {quoted(key)}, for redis-cli. Set passwords.",
         "# Beats and workers:",
         setuser(user, patterns.written, (*CANDIDATE, *extra)),
         "# Who only looks (celery leader status), Redis 7 and Valkey; Redis 6 wants ~ for %R~:",
-        setuser(viewer, patterns.seen, VIEWER, reads_only=True),
+        setuser(f"{user}-viewer", patterns.seen, VIEWER, reads_only=True),
     ]
     if "sentinel" in scheme:
         lines += ["# Beats and workers, at each Sentinel:", setuser(user, (), SENTINEL)]

@@ -79,7 +79,7 @@ def setuser(
     words = ["on", ">PASSWORD", "resetkeys", "resetchannels", "-@all"]
     words += [quoted(sign + pattern) for pattern in patterns]
     words += [f"+{command}" for command in commands]
-    return " ".join(("ACL SETUSER", user, *words))
+    return " ".join(("ACL SETUSER", quoted(user), *words))
 
 
 def quoted(word: str) -> str:
