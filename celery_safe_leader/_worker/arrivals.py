@@ -12,7 +12,7 @@ from typing import Any
 
 from celery.utils.imports import instantiate
 
-from celery_safe_leader._worker.guard import FORWARDS
+from celery_safe_leader._worker.guard import FORWARDS, forwards_of
 from celery_safe_leader._worker.rules import rules_of
 
 __all__ = ["guard_arrivals", "strategy"]
@@ -59,7 +59,7 @@ def _pass_on(election: Any, consumer: Any, task: str, message: Any, ack: Any) ->
     """
     errors = consumer.connection_errors
     call = message.properties.get("correlation_id")
-    count = int(message.headers.get(FORWARDS) or 0) + 1
+    count = forwards_of(message.headers) + 1
 
     def forward() -> None:
         try:

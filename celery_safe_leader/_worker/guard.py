@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery._state import get_current_task
@@ -16,7 +16,7 @@ from celery_safe_leader._worker.revoke import run_revocably
 from celery_safe_leader._worker.rules import MARK, Rules, rules_of
 from celery_safe_leader.errors import NotLeaderError
 
-__all__ = ["FORWARDS", "guarded"]
+__all__ = ["FORWARDS", "forwards_of", "guarded"]
 
 logger = logging.getLogger("celery_safe_leader.worker")
 
@@ -25,6 +25,8 @@ FORWARDS = "leader_forwards"
 _LONGEST_PAUSE = 60
 _ALARMING = 10
 """Forwards from which on something must be wrong."""
+_MOST_FORWARDS = 1_000_000
+"""More than any message lives to see."""
 
 
 def guarded(body: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
@@ -58,6 +60,12 @@ def guarded(body: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
     return run
 
 
+def forwards_of(headers: Mapping[str, Any] | None) -> int:
+    """Return how often a message was forwarded. What is no number of ours counts as never."""
+    found = (headers or {}).get(FORWARDS)
+    return found if isinstance(found, int) and 0 < found < _MOST_FORWARDS else 0
+
+
 def _elsewhere(task: Any, place: Place, rules: Rules) -> None:
     """Do with a run what its rules say of a worker that does not lead."""
     request = task.request
@@ -75,7 +83,7 @@ def _elsewhere(task: Any, place: Place, rules: Rules) -> None:
 def _forward(task: Any, place: Place) -> None:
     request = task.request
     headers = dict(request.headers or {})
-    count = int(headers.get(FORWARDS) or 0) + 1
+    count = forwards_of(headers) + 1
     headers[FORWARDS] = count
     # The first time at once: there may be a leader. From then on it is likelier that there is
     # none, or that a worker consumes the queue that should not.

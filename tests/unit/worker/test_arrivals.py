@@ -115,6 +115,15 @@ def test_forwards_are_counted(stage: Stage) -> None:
     assert stage.take("leader.shop").headers["leader_forwards"] == 5
 
 
+@pytest.mark.parametrize("strange", ["many", [1], -3, 10**30])
+def test_a_count_that_is_none_of_ours_does_not_end_the_worker(
+    stage: Stage, strange: object
+) -> None:
+    stage.app.send_task("alone", (1,), queue="celery", headers={"leader_forwards": strange})
+    stage.arrive(stage.take("celery"))
+    assert stage.take("leader.shop").headers["leader_forwards"] == 1
+
+
 def test_a_message_of_the_leader_queue_goes_back(stage: Stage) -> None:
     stage.app.tasks["alone"].apply_async((1,))
     message = stage.take("leader.shop")
