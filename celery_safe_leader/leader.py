@@ -99,7 +99,10 @@ class SafeLeader(LeaderViews):
         return self._runner.changed.wait(ready, timeout)
 
     def observe(self, observer: Callable[[Event], None]) -> None:
-        """Call ``observer`` with every event, those too that have no listeners."""
+        """Call ``observer`` with every event, those too that have no listeners.
+
+        It logs failures: they are not logged for want of a listener of ``error`` as well.
+        """
         self._runner.observer = observer
 
     def __enter__(self) -> SafeLeader:

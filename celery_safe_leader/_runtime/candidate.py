@@ -213,15 +213,22 @@ class Candidate:
 
     # Listeners
 
-    def calls(self, event: Event) -> list[tuple[Listener, Event | Exception]]:
-        """Return which listeners to call with what."""
+    def calls(
+        self, event: Event, *, said: bool = False
+    ) -> list[tuple[Listener, Event | Exception]]:
+        """Return which listeners to call with what.
+
+        Args:
+            event: What happened.
+            said: Whether a failure is in the log, and need not be said for want of listeners.
+        """
         if isinstance(event, Elected):
             return [(listener, event) for listener in self.listeners.take("elected")]
         if isinstance(event, Demoted):
             return [(listener, event) for listener in self.listeners.take("demoted")]
         if isinstance(event, StoreFailed):
             listeners = self.listeners.take("error")
-            if not listeners and event.failures == 1:
+            if not (listeners or said) and event.failures == 1:
                 logger.warning("Election %r: %s; trying again", self.name, event.error)
             return [(listener, event.error) for listener in listeners]
         return []

@@ -44,8 +44,8 @@ class ThreadRunner:
             clock: Read instead of the system's.
         """
         self._store = store
-        self.observer: Callable[[Event], None] = lambda event: None
-        """Called with every event, before the listeners, on the telling thread."""
+        self.observer: Callable[[Event], None] | None = None
+        """Called with every event, before the listeners, on the telling thread; says what fails."""
         self._reset()
         self.candidate = Candidate(
             options, name, deliver=self._deliver, clock=clock, reset=self._reset
@@ -153,8 +153,10 @@ class ThreadRunner:
 
     def _tell_one(self, event: Event) -> None:
         try:
-            self.observer(event)
-            for listener, argument in self.candidate.calls(event):
+            observer = self.observer
+            if observer is not None:
+                observer(event)
+            for listener, argument in self.candidate.calls(event, said=observer is not None):
                 try:
                     listener(argument)
                 except Exception:
