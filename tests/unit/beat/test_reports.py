@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 
 import pytest
+from celery import Celery
 
+from celery_safe_leader import conf
+from celery_safe_leader._beat.membership import Membership
 from celery_safe_leader._beat.reports import Reporter
 from celery_safe_leader._core.events import (
     Demoted,
@@ -17,6 +20,7 @@ from celery_safe_leader._core.events import (
 )
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader.errors import StoreUnavailableError
+from tests.support.waiting import wait_until
 
 SERVER = "redis://redis.internal:6379/0"
 DEADLINE = Instant(1.0, 1.0, 1.0)
@@ -107,3 +111,15 @@ def test_a_second_outage_is_said_at_once(
         report(StoreFailed(FAILURE, 1))
         report(Elected(7, DEADLINE))
     assert [record.levelname for record in caplog.records].count("ERROR") == 2
+
+
+def test_the_library_says_no_failure_that_is_reported(caplog: pytest.LogCaptureFixture):
+    app = Celery("shop", broker="redis://127.0.0.1:1/0")  # where nobody listens
+    member = Membership(conf.read(app))
+    member.join()
+    try:
+        wait_until(lambda: "in a row so far" in caplog.text, 10, lambda: caplog.text)
+    finally:
+        member.leave()
+    said = [record.name for record in caplog.records if "trying again" in record.getMessage()]
+    assert set(said) == {"celery_safe_leader.beat"}
