@@ -44,12 +44,13 @@ class Judge:
     excused: int = 0
     """Overlaps with a leader whose longer ttl the new leader had no way to know."""
     _open: dict[str, int] = field(default_factory=dict)
-    _executions: dict[int, Execution] = field(default_factory=dict)
+    _executions: dict[int, list[Execution]] = field(default_factory=dict)
+    """By token, the oldest first: after a loss the same one may be made again."""
     _last_token: int = 0
 
     def executed(self, token: int, server_ms: float) -> None:
         """Note that a campaign for a new token was accepted by a server."""
-        self._executions[token] = Execution(self.losses, server_ms)
+        self._executions.setdefault(token, []).append(Execution(self.losses, server_ms))
 
     def leaders(self, nodes: Iterable[Node]) -> list[Node]:
         """Check who leads now, and return them."""
@@ -98,7 +99,7 @@ class Judge:
     def _may_fall(self, token: int) -> bool:
         # The promise: after the loss of the record, while the server's clock is not behind the
         # lost token's moment. In the model an election takes microseconds of the server's time.
-        new, old = self._executions[token], self._executions[self._last_token]
+        new, old = self._executions[token][-1], self._executions[self._last_token][0]
         return new.losses != old.losses and new.server_ms < self._last_token
 
     def gone(self, node: Node) -> None:
