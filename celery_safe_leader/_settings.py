@@ -14,7 +14,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader._store.arguments import DECIDED
 from celery_safe_leader._store.urls import (
-    SCHEMES,
+    BEGINNINGS,
     group_urls,
     is_redis_url,
     safe_url,
@@ -158,7 +158,7 @@ def _no_server(setting: str, broker: list[str], backend: list[str]) -> str:
     return (
         f"{setting} is not set, and neither the broker ({brokers}) nor the result backend "
         f"({backends}) is a Redis or Valkey; set {setting} to the URL of one, starting with "
-        f"{', '.join(SCHEMES)} and ://"
+        f"{BEGINNINGS}"
     )
 
 

@@ -144,13 +144,19 @@ def test_beat_starts_with_the_app_and_the_command_of_the_page(
     for beat in beats:
         beat.wait_for_line("Taking part in the election", STARTUP)
     client = environment.server.client()
+    key = re.search(r'leader_key = "(.+)"', block.text)
+    assert key is not None
+    ledger = f"{{leader:{key[1]}}}:runs"
     leader = _leader_of(beats)
+
+    def ran() -> Any:
+        return client.hget(ledger, "count-stock")
+
+    wait_until(ran, 10, "a run in the ledger")
     leader.signal(signal.SIGTERM)
     (other,) = (beat for beat in beats if beat is not leader)
     other.wait_for_line("Elected leader of", STARTUP)
-    key = re.search(r'leader_key = "(.+)"', block.text)
-    assert key is not None
-    assert client.hget(f"{{leader:{key[1]}}}:runs", "count-stock")
+    assert ran()
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/beat.md"])

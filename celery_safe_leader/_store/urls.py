@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = [
+    "BEGINNINGS",
     "SCHEMES",
     "Address",
     "RedisUrl",
@@ -47,9 +48,12 @@ _MODES = {
 }
 """Scheme -> what knows where the server is; of these a URL may name several."""
 
+*_MOST, _LAST = SCHEMES
+BEGINNINGS = f"{', '.join(_MOST)} or {_LAST}, and then ://"
+"""What a URL of ours may start with, in words."""
 _ALLOWED = (
     "the URL of one Redis or Valkey server, of Sentinels or of nodes of a cluster, starting with "
-    f"{', '.join(SCHEMES)} and ://"
+    f"{BEGINNINGS}"
 )
 _WELL_FORMED = (
     "a URL with a host, a port from 0 to 65535, and credentials in which /, ?, # and @ are "

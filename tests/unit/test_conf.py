@@ -21,7 +21,7 @@ BROKER = f"redis://:{PASSWORD}@h/1"
 DJANGO = "CELERY"
 SCHEMES = (
     "redis, valkey, rediss, valkeys, unix, redis+socket, sentinel, redis-sentinel, redis+cluster, "
-    "rediss+cluster, redis-cluster and ://"
+    "rediss+cluster or redis-cluster, and then ://"
 )
 SETTINGS = (
     "leader_url, leader_options, leader_key, leader_ttl, leader_wait, leader_wait_replicas, "

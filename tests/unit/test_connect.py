@@ -251,8 +251,8 @@ def test_own_connection_class_is_kept_and_not_carried_over() -> None:
             {},
             "leader_url is a URL with the scheme 'http'; it must be the URL of one Redis or Valkey "
             "server, of Sentinels or of nodes of a cluster, starting with redis, valkey, rediss, "
-            "valkeys, unix, redis+socket, sentinel, redis-sentinel, redis+cluster, rediss+cluster, "
-            "redis-cluster and ://",
+            "valkeys, unix, redis+socket, sentinel, redis-sentinel, redis+cluster, rediss+cluster "
+            "or redis-cluster, and then ://",
         ),
         (
             None,

@@ -26,7 +26,7 @@ ODD = st.text(alphabet="/?#@;:%[]&=+ \\'\"é\n" + "ab1", max_size=12)
 ALLOWED = (
     "the URL of one Redis or Valkey server, of Sentinels or of nodes of a cluster, starting with "
     "redis, valkey, rediss, valkeys, unix, redis+socket, sentinel, redis-sentinel, redis+cluster, "
-    "rediss+cluster, redis-cluster and ://"
+    "rediss+cluster or redis-cluster, and then ://"
 )
 DATABASE = "a URL whose database is a whole number"
 WELL_FORMED = (
