@@ -10,7 +10,15 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tests.matrix.environments import FOLDER, ROOT, CannotInstallError, prepare, versions
+from tests.matrix.environments import (
+    FOLDER,
+    ROOT,
+    CannotInstallError,
+    NoPythonError,
+    RefusedPairError,
+    prepare,
+    versions,
+)
 from tests.matrix.rows import LIBRARY, ROWS, TESTS, Row, left_out
 
 NOT_OURS = [
@@ -62,8 +70,9 @@ def _run(row: Row, processes: int) -> Outcome:
         python = prepare(row)
     except CannotInstallError as error:
         # A pair that the extra forbids is a fact about it; without the extra, pip must manage.
-        missing = "no Python" in str(error)
-        return Outcome(row, {}, f"not run: {error}", failed=not (row.extra or missing))
+        refused = row.extra and isinstance(error, RefusedPairError)
+        known = refused or isinstance(error, NoPythonError)
+        return Outcome(row, {}, f"not run: {error}", failed=not known)
     command = [python, "-m", "pytest", "-q", "-n", str(processes), "--dist", "worksteal"]
     command += ["-p", "celery.contrib.pytest", "-p", "no:cacheprovider"]
     command += ["-m", "not long and not docker and not quiet", *(LIBRARY if row.library else TESTS)]

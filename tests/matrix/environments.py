@@ -12,7 +12,15 @@ from pathlib import Path
 
 from tests.matrix.rows import Row
 
-__all__ = ["CannotInstallError", "find_python", "prepare", "reason_of", "versions"]
+__all__ = [
+    "CannotInstallError",
+    "NoPythonError",
+    "RefusedPairError",
+    "find_python",
+    "prepare",
+    "reason_of",
+    "versions",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".matrix"
@@ -30,14 +38,22 @@ TOOLS = [
 
 
 class CannotInstallError(Exception):
-    """These releases cannot be had together, with pip's reason; or there is no such Python."""
+    """There is no environment of these releases: why."""
+
+
+class NoPythonError(CannotInstallError):
+    """There is no such Python on this machine."""
+
+
+class RefusedPairError(CannotInstallError):
+    """These releases cannot be had together, with pip's reason."""
 
 
 def find_python(wanted: str) -> str:
     """Find an interpreter such as ``3.12``, on PATH or among those of pyenv.
 
     Raises:
-        CannotInstallError: It is not on this machine.
+        NoPythonError: It is not on this machine.
     """
     if not wanted or wanted == "{}.{}".format(*sys.version_info):
         return sys.executable
@@ -49,7 +65,7 @@ def find_python(wanted: str) -> str:
         # pyenv puts a program on PATH also for releases that are not switched on.
         if subprocess.run([python, "-c", "import ensurepip"], capture_output=True).returncode == 0:
             return python
-    raise CannotInstallError(f"no Python {wanted} on this machine")
+    raise NoPythonError(f"no Python {wanted} on this machine")
 
 
 def prepare(row: Row) -> Path:
@@ -76,17 +92,22 @@ def prepare(row: Row) -> Path:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     if done.returncode:
-        raise CannotInstallError(reason_of(done.stdout + done.stderr))
+        output = done.stdout + done.stderr
+        kind = RefusedPairError if _needs(output) else CannotInstallError
+        raise kind(reason_of(output))
 
 
 def reason_of(output: str) -> str:
     """Pick out of pip's words which requirement is in the way of which."""
-    named = re.findall(r"^ +(\S+ \S+) depends on (redis|kombu)\b(.*)", output, re.MULTILINE)
-    needs = sorted({f"{what} needs {name}{rest.partition(';')[0]}" for what, name, rest in named})
-    if needs:
+    if needs := _needs(output):
         return "; ".join(needs)
     errors = [line for line in output.splitlines() if line.startswith("ERROR")]
     return (errors or output.strip().splitlines() or ["pip failed without a word"])[-1]
+
+
+def _needs(output: str) -> list[str]:
+    named = re.findall(r"^ +(\S+ \S+) depends on (redis|kombu)\b(.*)", output, re.MULTILINE)
+    return sorted({f"{what} needs {name}{rest.partition(';')[0]}" for what, name, rest in named})
 
 
 def versions(python: Path) -> dict[str, str]:
