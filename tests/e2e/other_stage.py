@@ -238,7 +238,7 @@ class Database(OtherStage):
 
     def writes(self, beat: Beat) -> list[str]:
         log = self.folder / f"sql-{beat.pid}.log"
-        lines = log.read_text().splitlines() if log.exists() else []
+        *lines, _ = log.read_text().split("\n") if log.exists() else [""]  # the last is not whole
         statements = [json.loads(line) for line in lines]
         return [sql for sql in statements if sql.split()[0] in ("INSERT", "UPDATE", "DELETE")]
 

@@ -104,8 +104,9 @@ class Run:
 
 def read_runs(file: Path) -> list[Run]:
     """Return what was noted, oldest first."""
-    text = file.read_text() if file.exists() else ""
-    return [Run(**json.loads(line)) for line in text.splitlines()]
+    # What comes after the last end of line is being written.
+    *lines, _ = file.read_text().split("\n") if file.exists() else [""]
+    return [Run(**json.loads(line)) for line in lines]
 
 
 class Workers:
