@@ -15,7 +15,7 @@ from celery.beat import PersistentScheduler, Scheduler
 
 from benchmarks.stage import TASK, Stage
 from celery_safe_leader import LeaderScheduler
-from celery_safe_leader._beat.timetable import EARLIEST
+from celery_safe_leader._dispatch.timetable import EARLIEST
 
 __all__ = [
     "CONTENDERS",

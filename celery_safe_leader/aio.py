@@ -14,7 +14,7 @@ from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.aio import AsyncRunner
 from celery_safe_leader._runtime.views import LeaderViews
 from celery_safe_leader._store.aio import AsyncRedisStore
-from celery_safe_leader._store.connect import Source, connect_async
+from celery_safe_leader._store.connection.client import Source, connect_async
 from celery_safe_leader._store.keys import ElectionKeys, checked_key
 from celery_safe_leader.errors import LifecycleError
 

@@ -16,15 +16,15 @@ from celery.beat import Scheduler
 from celery.signals import beat_embedded_init
 
 from celery_safe_leader import conf
-from celery_safe_leader._beat.aside import Aside
-from celery_safe_leader._beat.dispatcher import ClockAheadError, Dispatcher
-from celery_safe_leader._beat.entries import WatchedSchedule
+from celery_safe_leader._beat.background import Aside
+from celery_safe_leader._dispatch.dispatcher import ClockAheadError, Dispatcher
+from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule
 from celery_safe_leader._beat.membership import ROLE, Membership
-from celery_safe_leader._beat.orphans import end_with_parent
-from celery_safe_leader._beat.roster import Roster
-from celery_safe_leader._store.connect import connect
+from celery_safe_leader._beat.embedded.parent_watch import end_with_parent
+from celery_safe_leader._beat.entries.roster import Roster
+from celery_safe_leader._store.connection.client import connect
 from celery_safe_leader._store.keys import LedgerKeys
-from celery_safe_leader._worker.embedded import Following, follow_worker, move_in
+from celery_safe_leader._beat.embedded.following import Following, follow_worker, move_in
 from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["LeaderScheduler"]

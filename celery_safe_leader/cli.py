@@ -22,12 +22,12 @@ from celery_safe_leader._store.acl import (
     quoted,
     setuser,
 )
-from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.connection.client import connect
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.look import Sighting, look
-from celery_safe_leader._store.urls import scheme_of
+from celery_safe_leader._store.record_view import Sighting, look
+from celery_safe_leader._store.connection.urls import scheme_of
 from celery_safe_leader._worker import inspection
-from celery_safe_leader._worker.options import offer
+from celery_safe_leader._worker.command_line import offer
 from celery_safe_leader.errors import StoreError
 
 __all__ = ["inspection", "leader"]

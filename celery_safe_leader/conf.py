@@ -22,7 +22,7 @@ from celery.app.defaults import NAMESPACES
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader._core.options import Options
-from celery_safe_leader._settings import (
+from celery_safe_leader._setting_sources import (
     KNOWN,
     find_server,
     refuse_unknown,
@@ -30,7 +30,7 @@ from celery_safe_leader._settings import (
     visibility_timeout,
 )
 from celery_safe_leader._store.keys import checked_key
-from celery_safe_leader._store.plan import check_place, read_url
+from celery_safe_leader._store.connection.factory import check_place, read_url
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = [

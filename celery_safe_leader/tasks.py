@@ -10,10 +10,10 @@ from celery import Celery, Task, _state
 from celery.local import PromiseProxy, Proxy
 
 from celery_safe_leader import conf
-from celery_safe_leader._worker.guard import guarded
-from celery_safe_leader._worker.leadership import CURRENT, Leadership
-from celery_safe_leader._worker.queue import declaration
-from celery_safe_leader._worker.rules import Otherwise, Rules, rules_of
+from celery_safe_leader._worker.leader_only.run_guard import guarded
+from celery_safe_leader._worker.leader_only.leadership import CURRENT, Leadership
+from celery_safe_leader._worker.leader_only.queue import declaration
+from celery_safe_leader._worker.leader_only.mark import Otherwise, Rules, rules_of
 from celery_safe_leader.bootsteps import install
 from celery_safe_leader.errors import ConfigurationError, LifecycleError
 

@@ -11,7 +11,7 @@ from celery.bin.celery import celery
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
-from celery_safe_leader._settings import KNOWN
+from celery_safe_leader._setting_sources import KNOWN
 from docs import diagram
 from tests.docs.messages import log_lines, texts
 from tests.docs.pages import PAGES, Page, anchor_of, page
@@ -196,7 +196,7 @@ def test_the_excerpt_of_the_demo_is_what_the_demo_says() -> None:
 
 
 def test_headers_are_those_of_the_messages() -> None:
-    from celery_safe_leader._beat import messages
+    from celery_safe_leader._publishing import messages
 
     names = {
         messages.ELECTION,

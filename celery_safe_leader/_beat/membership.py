@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import time
 
-from celery_safe_leader._beat.remote import answer_inspections
-from celery_safe_leader._beat.reports import Reporter
-from celery_safe_leader._runtime.answer import answer_of
+from celery_safe_leader._beat.inspection import answer_inspections
+from celery_safe_leader._beat.log import Reporter
+from celery_safe_leader._runtime.inspection import answer_of
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
 from celery_safe_leader.leader import SafeLeader, build_leader

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from celery_safe_leader._core.drafts import Drafts
+from celery_safe_leader._core.requests import Drafts
 from celery_safe_leader._core.events import Demoted, DemotionReason, Event, Lease, StoreFailed
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import Request
 from celery_safe_leader._core.options import Options
-from celery_safe_leader._core.sight import Sight
+from celery_safe_leader._core.observation import Sight
 from celery_safe_leader._core.state import Move, State, next_state
 from celery_safe_leader.errors import StoreRefusedError
 

@@ -23,11 +23,11 @@ from celery_safe_leader._core.events import (
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import Await, Reply, Request
 from celery_safe_leader._core.options import Options
-from celery_safe_leader._core.standing import Role, Standing
+from celery_safe_leader._core.status import Role, Standing
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.clock import Clock, SystemClock, new_candidate_id, new_seed
 from celery_safe_leader._runtime.listeners import Listener, Listeners
-from celery_safe_leader._runtime.watch import Watch
+from celery_safe_leader._runtime.diagnostics import Watch
 from celery_safe_leader.errors import LifecycleError
 
 __all__ = ["Candidate"]

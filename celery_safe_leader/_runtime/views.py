@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celery_safe_leader._core.events import Lease
-from celery_safe_leader._core.standing import Standing
+from celery_safe_leader._core.status import Standing
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.candidate import Candidate
 from celery_safe_leader._runtime.listeners import Listener

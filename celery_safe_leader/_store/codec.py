@@ -18,7 +18,7 @@ from celery_safe_leader._core.messages import (
 )
 from celery_safe_leader._core.options import MAX_TTL
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.scripts import Script, load
+from celery_safe_leader._store.lua import Script, load
 from celery_safe_leader.errors import StoreRefusedError
 
 __all__ = ["Call", "by_connection", "decode", "encode", "flight", "shown"]

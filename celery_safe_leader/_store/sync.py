@@ -9,12 +9,12 @@ from typing import Any
 import redis
 
 from celery_safe_leader._core.messages import Await, Reply, Request, Woken
-from celery_safe_leader._store.checkup import Checkup
+from celery_safe_leader._store.server_check import Checkup
 from celery_safe_leader._store.codec import Call, decode, encode, flight
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.lineage import ANY_COMMAND, Lineage
-from celery_safe_leader._store.located import ask_there, is_elsewhere_for_now
+from celery_safe_leader._store.server_identity import ANY_COMMAND, Lineage
+from celery_safe_leader._store.connection.failover import ask_there, is_elsewhere_for_now
 
 __all__ = ["RedisStore"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.worker.control import inspect_command
 
-from celery_safe_leader._runtime.answer import HELP, answer_of, bystander
+from celery_safe_leader._runtime.inspection import HELP, answer_of, bystander
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._worker.member import ROLE
 from celery_safe_leader.conf import leader_names

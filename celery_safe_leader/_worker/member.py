@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from celery_safe_leader._core.events import Event, Lease
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._worker.board import Board
+from celery_safe_leader._runtime.board import Board
 from celery_safe_leader.conf import LeaderSettings
 from celery_safe_leader.leader import SafeLeader, build_leader
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from celery_safe_leader._beat.mixin import LeaderSchedulerMixin
+from celery_safe_leader._beat.mixin.scheduler import LeaderSchedulerMixin
 
 if TYPE_CHECKING:
     from celery_safe_leader.schedulers.database import LeaderDatabaseScheduler

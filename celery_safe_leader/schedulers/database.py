@@ -9,7 +9,7 @@ from django.db import connections
 from django_celery_beat.schedulers import DatabaseScheduler
 from django_celery_beat.tzcrontab import TzAwareCrontab
 
-from celery_safe_leader._beat.mixin import LeaderSchedulerMixin
+from celery_safe_leader._beat.mixin.scheduler import LeaderSchedulerMixin
 
 __all__ = ["LeaderDatabaseScheduler"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 from redbeat.schedulers import RedBeatScheduler
 
-from celery_safe_leader._beat.mixin import LeaderSchedulerMixin
+from celery_safe_leader._beat.mixin.scheduler import LeaderSchedulerMixin
 
 __all__ = ["LeaderRedBeatScheduler"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from celery_safe_leader._core.messages import Reply, Request
 from celery_safe_leader._store.aio import AsyncRedisStore
-from celery_safe_leader._store.connect import connect, connect_async
+from celery_safe_leader._store.connection.client import connect, connect_async
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.sync import RedisStore
 from tests.support.kinds import all_kinds

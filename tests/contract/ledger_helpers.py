@@ -8,9 +8,9 @@ from typing import Any
 
 import redis
 
-from celery_safe_leader._beat.ledger import Ledger
-from celery_safe_leader._beat.ledger_codec import Claim, Run
-from celery_safe_leader._beat.ledger_results import Commit, Enrolment, EnrolmentOutcome, Next
+from celery_safe_leader._ledger.ledger import Ledger
+from celery_safe_leader._ledger.codec import Claim, Run
+from celery_safe_leader._ledger.results import Commit, Enrolment, EnrolmentOutcome, Next
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 
 __all__ = ["Bench"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from celery_safe_leader._beat.acceptance import accept
-from celery_safe_leader._beat.ledger_codec import SENTINEL
+from celery_safe_leader._ledger.acceptance import accept
+from celery_safe_leader._ledger.codec import SENTINEL
 from celery_safe_leader.errors import SafeLeaderError
 from tests.contract.ledger_helpers import Bench
 from tests.support.servers import ExternalServer

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._beat.ledger import Ledger
-from celery_safe_leader._beat.ledger_codec import SENTINEL
-from celery_safe_leader._beat.ledger_errors import (
+from celery_safe_leader._ledger.ledger import Ledger
+from celery_safe_leader._ledger.codec import SENTINEL
+from celery_safe_leader._ledger.errors import (
     GenerationChangedError,
     LedgerFormatError,
     LedgerOwnedError,
 )
-from celery_safe_leader._beat.ledger_results import (
+from celery_safe_leader._ledger.results import (
     Commit,
     Condition,
     ForgetOutcome,

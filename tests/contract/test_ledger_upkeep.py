@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 
-from celery_safe_leader._beat.acceptance import AcceptanceOutcome, accept
-from celery_safe_leader._beat.ledger_codec import SENTINEL, decode_sentinel
-from celery_safe_leader._beat.ledger_errors import (
+from celery_safe_leader._ledger.acceptance import AcceptanceOutcome, accept
+from celery_safe_leader._ledger.codec import SENTINEL, decode_sentinel
+from celery_safe_leader._ledger.errors import (
     LedgerFormatError,
 )
-from celery_safe_leader._beat.ledger_results import (
+from celery_safe_leader._ledger.results import (
     ForgetOutcome,
     Merged,
     SettlementOutcome,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._store.checkup import Checkup
+from celery_safe_leader._store.server_check import Checkup
 from celery_safe_leader._store.keys import ElectionKeys
 from tests.contract.conftest import StoreUnderTest
 from tests.contract.requests import ask, observe

@@ -19,7 +19,7 @@ from tests.support.workers import leader_of
 
 OVER = "the lease is over: no renewal was confirmed in time"
 TASKS = """
-from celery_safe_leader._worker import endings
+from celery_safe_leader._worker.leader_only import kill as endings
 from celery_safe_leader.errors import LeadershipLostError
 from celery_safe_leader.tasks import current_leadership, leader_only
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from celery import Celery
 
 from celery_safe_leader import conf
-from celery_safe_leader._beat.dispatcher import Dispatcher
-from celery_safe_leader._beat.ledger_codec import SENTINEL
-from celery_safe_leader._beat.rules import to_datetime
+from celery_safe_leader._dispatch.dispatcher import Dispatcher
+from celery_safe_leader._ledger.codec import SENTINEL
+from celery_safe_leader._schedules.rule import to_datetime
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader.beat import LeaderScheduler
 from tests.support.servers import Server

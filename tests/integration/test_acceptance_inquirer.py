@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._beat.acceptance import Acceptance, AcceptanceOutcome
-from celery_safe_leader._store.connect import connect
+from celery_safe_leader._ledger.acceptance import Acceptance, AcceptanceOutcome
+from celery_safe_leader._store.connection.client import connect
 from celery_safe_leader._store.keys import LedgerKeys
-from celery_safe_leader._worker.inquiries import BACKLOG, LIMIT, Inquirer
+from celery_safe_leader._worker.dedup.inquirer import BACKLOG, LIMIT, Inquirer
 from tests.support.processes import wait_until
 from tests.support.servers import Server
 

@@ -15,8 +15,8 @@ import redis
 from celery import Celery
 from click.testing import CliRunner
 
-from celery_safe_leader._beat.acceptance import AcceptanceOutcome, accept
-from celery_safe_leader._beat.ledger import Ledger
+from celery_safe_leader._ledger.acceptance import AcceptanceOutcome, accept
+from celery_safe_leader._ledger.ledger import Ledger
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import (
     Answer,
@@ -28,9 +28,9 @@ from celery_safe_leader._core.messages import (
     Resign,
 )
 from celery_safe_leader._store.acl import CANDIDATE, VIEWER
-from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.connection.client import connect
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.look import look
+from celery_safe_leader._store.record_view import look
 from celery_safe_leader._store.sync import RedisStore
 from celery_safe_leader.cli import leader, rights
 from celery_safe_leader.errors import StoreRefusedError
@@ -217,7 +217,7 @@ def test_each_right_of_who_looks_is_needed(server: Server) -> None:
 def test_the_rights_are_those_that_the_scripts_name() -> None:
     """One that a rare branch needs is not left out."""
     called = {"blpop", "client|setname", "eval", "evalsha", "hscan", "select", "wait"}
-    for package in ("_store", "_beat"):
+    for package in ("_store", "_ledger"):
         for path in (ROOT / "celery_safe_leader" / package / "scripts").glob("*.lua"):
             called |= {
                 name.lower() for name in re.findall(r"redis.p?call\('(\w+)'", path.read_text())

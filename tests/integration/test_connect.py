@@ -12,7 +12,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from celery_safe_leader._store.connect import CLIENT_NAME, connect, connect_async
+from celery_safe_leader._store.connection.client import CLIENT_NAME, connect, connect_async
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 

@@ -16,7 +16,7 @@ from celery import Celery
 from redis.credentials import CredentialProvider
 
 from celery_safe_leader import conf, create_safe_redis_leader
-from celery_safe_leader._store.connect import connect, connect_async
+from celery_safe_leader._store.connection.client import connect, connect_async
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 

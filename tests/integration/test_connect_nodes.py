@@ -13,7 +13,7 @@ import redis
 import redis.asyncio.sentinel
 import redis.sentinel
 
-from celery_safe_leader._store.connect import connect, connect_async, describe
+from celery_safe_leader._store.connection.client import connect, connect_async, describe
 from tests.support.cluster import Cluster
 from tests.support.sentinels import SentinelGroup
 from tests.support.servers import Server, installed_kinds

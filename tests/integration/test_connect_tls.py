@@ -18,7 +18,7 @@ import redis.asyncio
 from celery import Celery
 
 from celery_safe_leader import conf
-from celery_safe_leader._store.connect import connect, connect_async
+from celery_safe_leader._store.connection.client import connect, connect_async
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader.errors import ConfigurationError
 from tests.support.servers import Server

@@ -22,7 +22,7 @@ SOON = 0.5
 
 @pytest.fixture(autouse=True)
 def _claims_are_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    timetable = "celery_safe_leader._beat.timetable"
+    timetable = "celery_safe_leader._dispatch.timetable"
     monkeypatch.setattr(f"{timetable}._EARLIEST_US", 1_000_000)
     monkeypatch.setattr(f"{timetable}._BEGIN_US", 900_000)
 
@@ -131,8 +131,8 @@ def test_a_leader_that_is_demoted_in_between_publishes_nothing(stage: Stage, que
 def test_waiting_for_a_moment_ends_with_the_leadership(
     stage: Stage, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("celery_safe_leader._beat.rounds._LEAD_IN", 10.0)
-    monkeypatch.setattr("celery_safe_leader._beat.rounds._LONGEST_LEAD_IN", 10.0)
+    monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LEAD_IN", 10.0)
+    monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LONGEST_LEAD_IN", 10.0)
     leader = stage.leader(stage.app(e=stage.entry("e", 0.85)))
     asked = []
 
@@ -152,8 +152,8 @@ def test_waiting_for_a_moment_ends_with_the_leadership(
 def test_a_clock_that_is_set_back_while_a_run_waits_loses_nothing(
     stage: Stage, queue: Queue, monkeypatch: pytest.MonkeyPatch, heir: bool
 ) -> None:
-    monkeypatch.setattr("celery_safe_leader._beat.rounds._LEAD_IN", 0.3)
-    monkeypatch.setattr("celery_safe_leader._beat.rounds._LONGEST_LEAD_IN", 0.3)
+    monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LEAD_IN", 0.3)
+    monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LONGEST_LEAD_IN", 0.3)
     app, behind, waits_from = stage.app(e=stage.entry("e", 0.7)), 0, time.time() + 0.45
     leader = stage.leader(app)
     leader.run()
@@ -271,7 +271,7 @@ def test_an_entry_that_is_added_while_redis_has_trouble_is_taken_up_after_it(
         leader.run()
     else:
         with monkeypatch.context() as patch:
-            patch.setattr("celery_safe_leader._beat.books.Ledger.enrol", _no_answer)
+            patch.setattr("celery_safe_leader._dispatch.memory.Ledger.enrol", _no_answer)
             assert leader.run() > 0
     leader.run_for(SOON + 0.3)
     assert len(queue.wait_for(1)) == 1

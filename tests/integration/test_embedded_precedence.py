@@ -13,7 +13,7 @@ from celery import Celery
 
 from celery_safe_leader import conf
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._worker.embedded_precedence import Precedence, sign_key
+from celery_safe_leader._worker.embedded_beat.precedence import Precedence, sign_key
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until

@@ -11,7 +11,7 @@ import pytest
 from celery_safe_leader._core.messages import Reply, Request, Resign
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._runtime.thread import ThreadRunner
-from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.connection.client import connect
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.sync import RedisStore
 from celery_safe_leader.errors import StoreUnavailableError

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from celery_safe_leader._core.standing import Role, Standing
-from celery_safe_leader._runtime.answer import answer_of
+from celery_safe_leader._core.status import Role, Standing
+from celery_safe_leader._runtime.inspection import answer_of
 from tests.integration.shells import Shell
 from tests.support.proxy import Proxy
 from tests.support.servers import Server

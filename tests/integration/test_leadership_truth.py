@@ -13,7 +13,7 @@ from celery import Celery
 
 from celery_safe_leader import conf
 from celery_safe_leader._runtime.clock import SystemClock
-from celery_safe_leader._worker.leadership import Leadership, Place
+from celery_safe_leader._worker.leader_only.leadership import Leadership, Place
 from celery_safe_leader._worker.member import Member
 from celery_safe_leader.errors import LeadershipLostError
 from tests.support.proxy import Proxy

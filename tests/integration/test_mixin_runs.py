@@ -12,7 +12,7 @@ from celery import Celery
 from celery.beat import ScheduleEntry
 from celery.schedules import crontab, schedule
 
-from celery_safe_leader._beat.runs import prepared, run_id
+from celery_safe_leader._beat.mixin.attempt import prepared, run_id
 from tests.support.processes import Children
 
 APP = Celery("shop", set_as_current=False)
@@ -102,8 +102,8 @@ settings.configure(INSTALLED_APPS=["django_celery_beat"], USE_TZ=True)
 import django; django.setup()
 from celery import Celery
 from django_celery_beat.tzcrontab import TzAwareCrontab
-from celery_safe_leader._beat.occurrences import rule_for
-from celery_safe_leader._beat.rules import from_datetime, to_datetime
+from celery_safe_leader._schedules.occurrence_id import rule_for
+from celery_safe_leader._schedules.rule import from_datetime, to_datetime
 from celery_safe_leader.schedulers import LeaderDatabaseScheduler
 
 app = Celery("shop", broker="redis://localhost:1/0")

@@ -16,10 +16,10 @@ from celery.beat import ScheduleEntry
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
-from celery_safe_leader._beat.builder import Builder
-from celery_safe_leader._beat.messages import Call, Message
-from celery_safe_leader._beat.outcomes import NotSent, Sent
-from celery_safe_leader._beat.publisher import Publisher
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.messages import Call, Message
+from celery_safe_leader._dispatch.outcomes import NotSent, Sent
+from celery_safe_leader._publishing.publisher import Publisher
 from tests.support.periodic import (
     CASES,
     DUE_US,
@@ -219,7 +219,7 @@ def test_idle_connection_is_replaced_before_it_is_used(
     used = publisher._producer
     assert isinstance(publisher.publish_one(build(app, 2)), Sent)
     assert publisher._producer is used
-    monkeypatch.setattr("celery_safe_leader._beat.publisher._IDLE", -1.0)
+    monkeypatch.setattr("celery_safe_leader._publishing.publisher._IDLE", -1.0)
     assert isinstance(publisher.publish_one(build(app, 3)), Sent)
     assert publisher._producer is not used
 

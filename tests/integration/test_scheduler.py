@@ -138,7 +138,7 @@ def test_an_entry_whose_queue_refuses_it_does_not_hold_up_the_others(
     batches: bool,
 ) -> None:
     if not batches:  # as on RabbitMQ, and with kombu before 5.7
-        name = "celery_safe_leader._beat.publisher.supports_batches"
+        name = "celery_safe_leader._publishing.publisher.supports_batches"
         monkeypatch.setattr(name, lambda _: False)
     client, stuck = quick_server.client(), f"{key}-stuck"
     client.set(stuck, "not a queue")
@@ -198,7 +198,7 @@ def test_a_beat_whose_clock_is_ahead_stands_down_and_leads_again_once_it_is_righ
         inbox.wait_for(3)
         with monkeypatch.context() as patch:
             ahead = lambda: time.time_ns() // 1000 + 60_000_000  # noqa: E731
-            patch.setattr("celery_safe_leader._beat.claims.now_us", ahead)
+            patch.setattr("celery_safe_leader._dispatch.claims.now_us", ahead)
             wait_until(lambda: "stands down" in caplog.text, 5, "the error")
         assert not beat.leads
         assert "Set the clock of this machine" in caplog.text

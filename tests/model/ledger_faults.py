@@ -8,8 +8,8 @@ from typing import Any
 
 import redis
 
-from celery_safe_leader._beat.acceptance import LONG_LIFE_MS
-from celery_safe_leader._beat.ledger_codec import SENTINEL, decode_claim, decode_entry
+from celery_safe_leader._ledger.acceptance import LONG_LIFE_MS
+from celery_safe_leader._ledger.codec import SENTINEL, decode_claim, decode_entry
 from celery_safe_leader._store.keys import LedgerKeys
 from tests.model.ledger_world import Leader, World
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import redis
 
-from celery_safe_leader._beat.acceptance import accept
-from celery_safe_leader._beat.ledger import Ledger
-from celery_safe_leader._beat.ledger_codec import Claim, Run
-from celery_safe_leader._beat.ledger_errors import (
+from celery_safe_leader._ledger.acceptance import accept
+from celery_safe_leader._ledger.ledger import Ledger
+from celery_safe_leader._ledger.codec import Claim, Run
+from celery_safe_leader._ledger.errors import (
     FencedError,
     FenceReason,
     GenerationChangedError,
 )
-from celery_safe_leader._beat.ledger_results import (
+from celery_safe_leader._ledger.results import (
     ClaimOutcome,
     Commit,
     CommitOutcome,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from celery_safe_leader._beat import calls
-from celery_safe_leader._store.scripts import Script, load
+from celery_safe_leader._ledger import script_calls as calls
+from celery_safe_leader._store.lua import Script, load
 from tests.model.ledger_faults import LOSSES, History
 from tests.support.servers import Server
 

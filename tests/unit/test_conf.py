@@ -13,7 +13,7 @@ from celery.app import defaults
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
-from celery_safe_leader._store.connect import connect
+from celery_safe_leader._store.connection.client import connect
 from celery_safe_leader.conf import LeaderSettings
 
 PASSWORD = "Zq9Xv7"

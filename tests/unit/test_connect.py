@@ -16,7 +16,7 @@ from redis.credentials import CredentialProvider
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from celery_safe_leader._store.connect import CLIENT_NAME, connect, connect_async, describe
+from celery_safe_leader._store.connection.client import CLIENT_NAME, connect, connect_async, describe
 from celery_safe_leader.errors import ConfigurationError
 
 Maker = Callable[..., Any]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from celery_safe_leader._store.urls import (
+from celery_safe_leader._store.connection.urls import (
     SCHEMES,
     RedisUrl,
     group_urls,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from celery_safe_leader._beat.agenda import Agenda
+from celery_safe_leader._dispatch.agenda import Agenda
 
 
 def filled(**moments: int) -> Agenda:

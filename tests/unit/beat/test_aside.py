@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from celery_safe_leader._beat.aside import Aside
+from celery_safe_leader._beat.background import Aside
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from celery.schedules import crontab
 
-from celery_safe_leader._beat.occurrences import Rule, rule_for
-from celery_safe_leader._beat.rules import LAST_US, ScheduleError, from_datetime, to_datetime
+from celery_safe_leader._schedules.occurrence_id import Rule, rule_for
+from celery_safe_leader._schedules.rule import LAST_US, ScheduleError, from_datetime, to_datetime
 from tests.unit.beat.almanac import MINUTE_US, ZONES, app_in, due_minutes, microseconds, year_bounds
 
 YEAR = 2026

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_safe_leader._beat.entries import WatchedSchedule, watch
+from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule, watch
 
 Change = Callable[[WatchedSchedule], Any]
 

@@ -10,9 +10,9 @@ from celery import Celery
 from celery.beat import ScheduleEntry
 from celery.schedules import crontab, schedule
 
-from celery_safe_leader._beat.items import Item
-from celery_safe_leader._beat.ledger_codec import Run
-from celery_safe_leader._beat.missed import DEFAULT_LIMIT, Policy
+from celery_safe_leader._dispatch.entry import Item
+from celery_safe_leader._ledger.codec import Run
+from celery_safe_leader._schedules.missed import DEFAULT_LIMIT, Policy
 from celery_safe_leader.errors import ConfigurationError
 
 SECOND = 1_000_000

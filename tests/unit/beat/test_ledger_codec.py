@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_safe_leader._beat.ledger_codec import (
+from celery_safe_leader._ledger.codec import (
     SENTINEL,
     Claim,
     Run,
@@ -23,14 +23,14 @@ from celery_safe_leader._beat.ledger_codec import (
     encode_run,
     encode_sentinel,
 )
-from celery_safe_leader._beat.ledger_errors import (
+from celery_safe_leader._ledger.errors import (
     FencedError,
     GenerationChangedError,
     LedgerFormatError,
     LedgerOwnedError,
 )
-from celery_safe_leader._beat.ledger_owner import OwnerWatch
-from celery_safe_leader._beat.ledger_results import Next
+from celery_safe_leader._ledger.owner import OwnerWatch
+from celery_safe_leader._ledger.results import Next
 from celery_safe_leader.errors import NotLeaderError, SafeLeaderError
 
 MOMENTS = st.integers(-(2**53) + 1, 2**53 - 1)

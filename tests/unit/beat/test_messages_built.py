@@ -13,9 +13,9 @@ import pytest
 from celery import signals
 from celery.beat import BeatLazyFunc, ScheduleEntry
 
-from celery_safe_leader._beat.builder import Builder
-from celery_safe_leader._beat.encoding import Encoded, encode
-from celery_safe_leader._beat.messages import BuildError, Message
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.encoding import Encoded, encode
+from celery_safe_leader._publishing.messages import BuildError, Message
 from tests.support.periodic import DUE, DUE_US, make_app, new_queue
 
 
@@ -232,7 +232,7 @@ def test_body_is_encoded_once_for_all_runs(app: Any, monkeypatch: pytest.MonkeyP
         calls.append(content)
         return encode(content, *how)
 
-    monkeypatch.setattr("celery_safe_leader._beat.builder.encode", counted)
+    monkeypatch.setattr("celery_safe_leader._publishing.builder.encode", counted)
     builder, entry = Builder(app), entry_of(app)
     for _ in range(5):
         build(builder, entry)

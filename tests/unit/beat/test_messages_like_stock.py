@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._beat.builder import Builder
-from celery_safe_leader._beat.messages import Call, Message, leader_headers
-from celery_safe_leader._beat.outcomes import Sent
-from celery_safe_leader._beat.publisher import Publisher
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.messages import Call, Message, leader_headers
+from celery_safe_leader._dispatch.outcomes import Sent
+from celery_safe_leader._publishing.publisher import Publisher
 from tests.support.periodic import (
     CASES,
     DUE_US,

@@ -8,9 +8,9 @@ from celery.schedules import crontab, schedule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celery_safe_leader._beat.missed import Plan, Policy, Run, plan
-from celery_safe_leader._beat.occurrences import Rule, rule_for
-from celery_safe_leader._beat.rules import ScheduleError
+from celery_safe_leader._schedules.missed import Plan, Policy, Run, plan
+from celery_safe_leader._schedules.occurrence_id import Rule, rule_for
+from celery_safe_leader._schedules.rule import ScheduleError
 from tests.unit.beat.almanac import app_in, microseconds
 
 S = 1_000_000

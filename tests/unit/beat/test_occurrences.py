@@ -12,13 +12,13 @@ from celery.schedules import crontab, schedule, solar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_safe_leader._beat import occurrences
-from celery_safe_leader._beat.crontabs import Crontab
-from celery_safe_leader._beat.intervals import Interval, RelativeInterval
-from celery_safe_leader._beat.occurrences import occurrence_id, rule_for, successor_id
-from celery_safe_leader._beat.rules import ScheduleError, from_datetime, to_datetime
-from celery_safe_leader._beat.solar import Solar
-from celery_safe_leader._beat.unknown import Unknown
+from celery_safe_leader._schedules import occurrence_id as occurrences
+from celery_safe_leader._schedules.crontab import Crontab
+from celery_safe_leader._schedules.interval import Interval, RelativeInterval
+from celery_safe_leader._schedules.occurrence_id import occurrence_id, rule_for, successor_id
+from celery_safe_leader._schedules.rule import ScheduleError, from_datetime, to_datetime
+from celery_safe_leader._schedules.solar import Solar
+from celery_safe_leader._schedules.opaque import Unknown
 from tests.unit.beat.almanac import app_in
 
 # Written down once; they hold for ever.
@@ -227,7 +227,7 @@ def test_fingerprint_does_not_depend_on_the_process() -> None:
     program = (
         "from celery import Celery\n"
         "from celery.schedules import crontab, schedule, BaseSchedule\n"
-        "from celery_safe_leader._beat.occurrences import rule_for\n"
+        "from celery_safe_leader._schedules.occurrence_id import rule_for\n"
         "app = Celery('x'); app.conf.timezone = 'Europe/Berlin'\n"
         "class Own(BaseSchedule):\n"
         "    def is_due(self, last): return False, 1.0\n"

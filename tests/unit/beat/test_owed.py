@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from celery_safe_leader._beat.ledger_codec import Claim
-from celery_safe_leader._beat.owed import Owed
+from celery_safe_leader._ledger.codec import Claim
+from celery_safe_leader._dispatch.unsettled import Owed
 
 ERROR = OSError("no broker")
 
@@ -20,7 +20,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("celery_safe_leader._beat.owed.time", clock)
+    monkeypatch.setattr("celery_safe_leader._dispatch.unsettled.time", clock)
     return clock
 
 

@@ -9,7 +9,7 @@ from celery import Celery
 
 from celery_safe_leader import conf
 from celery_safe_leader._beat.membership import Membership
-from celery_safe_leader._beat.reports import Reporter
+from celery_safe_leader._beat.log import Reporter
 from celery_safe_leader._core.events import (
     Demoted,
     DemotionReason,
@@ -37,7 +37,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("celery_safe_leader._beat.reports.time", clock)
+    monkeypatch.setattr("celery_safe_leader._beat.log.time", clock)
     return clock
 
 

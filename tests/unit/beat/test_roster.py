@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 from celery.beat import Scheduler
 
-from celery_safe_leader._beat.roster import Roster
+from celery_safe_leader._beat.entries.roster import Roster
 from celery_safe_leader.errors import ConfigurationError
 
 

@@ -7,8 +7,8 @@ import ephem
 import pytest
 from celery.schedules import solar
 
-from celery_safe_leader._beat.occurrences import rule_for
-from celery_safe_leader._beat.rules import LAST_US, ScheduleError, from_datetime, to_datetime
+from celery_safe_leader._schedules.occurrence_id import rule_for
+from celery_safe_leader._schedules.rule import LAST_US, ScheduleError, from_datetime, to_datetime
 from tests.unit.beat.almanac import year_bounds
 
 S = 1_000_000

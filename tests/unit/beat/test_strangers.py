@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celery_safe_leader._beat.strangers import Strangers
+from celery_safe_leader._dispatch.strangers import Strangers
 
 CLEANUP = "celery.backend_cleanup"
 

@@ -8,12 +8,12 @@ import pytest
 from celery.beat import ScheduleEntry
 from celery.schedules import schedule
 
-from celery_safe_leader._beat import timetable as timetable_module
-from celery_safe_leader._beat.held import Held, Job
-from celery_safe_leader._beat.items import Item
-from celery_safe_leader._beat.ledger_codec import Claim, Run
-from celery_safe_leader._beat.missed import Policy
-from celery_safe_leader._beat.timetable import EARLIEST, Timetable
+from celery_safe_leader._dispatch import timetable as timetable_module
+from celery_safe_leader._dispatch.waiting import Held, Job
+from celery_safe_leader._dispatch.entry import Item
+from celery_safe_leader._ledger.codec import Claim, Run
+from celery_safe_leader._schedules.missed import Policy
+from celery_safe_leader._dispatch.timetable import EARLIEST, Timetable
 
 SECOND = 1_000_000
 NOW = 1_700_000_000 * SECOND

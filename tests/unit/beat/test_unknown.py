@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 import pytest
 from celery.schedules import BaseSchedule, schedstate
 
-from celery_safe_leader._beat.missed import Plan, Policy, Run, plan
-from celery_safe_leader._beat.occurrences import occurrence_id, rule_for, successor_id
-from celery_safe_leader._beat.rules import ScheduleError, to_datetime
-from celery_safe_leader._beat.unknown import SHORTEST_PAUSE_US, Unknown
+from celery_safe_leader._schedules.missed import Plan, Policy, Run, plan
+from celery_safe_leader._schedules.occurrence_id import occurrence_id, rule_for, successor_id
+from celery_safe_leader._schedules.rule import ScheduleError, to_datetime
+from celery_safe_leader._schedules.opaque import SHORTEST_PAUSE_US, Unknown
 from tests.unit.beat.almanac import app_in
 
 S = 1_000_000

@@ -9,7 +9,7 @@ import pytest
 
 from celery_safe_leader._core.messages import Record
 from celery_safe_leader._core.options import MAX_TTL, Options
-from celery_safe_leader._core.sight import Sight
+from celery_safe_leader._core.observation import Sight
 from tests.unit.core.drive import START, TTL, record
 
 FULL = 1.01 * TTL

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._runtime.watch import Watch
+from celery_safe_leader._runtime.diagnostics import Watch
 
 START = Instant(100.0, 50.0, 1.7e9)
 

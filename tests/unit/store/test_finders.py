@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import redis
 
-from celery_safe_leader._store.arguments import CLASSES
-from celery_safe_leader._store.cluster import SlotMaster, take_nodes
-from celery_safe_leader._store.connect import connect, connect_async
-from celery_safe_leader._store.finder import Finder
-from celery_safe_leader._store.sentinel import Group, Sentinels, take_group
-from celery_safe_leader._store.urls import Address, parse_url
+from celery_safe_leader._store.connection.arguments import CLASSES
+from celery_safe_leader._store.connection.cluster import SlotMaster, take_nodes
+from celery_safe_leader._store.connection.client import connect, connect_async
+from celery_safe_leader._store.connection.discovery import Finder
+from celery_safe_leader._store.connection.sentinel import Group, Sentinels, take_group
+from celery_safe_leader._store.connection.urls import Address, parse_url
 from celery_safe_leader.errors import ConfigurationError
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys, checked_key
-from celery_safe_leader._store.scripts import load
+from celery_safe_leader._store.lua import load
 from celery_safe_leader.errors import ConfigurationError
 
 PACKAGE = "celery_safe_leader._store"

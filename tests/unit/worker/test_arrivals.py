@@ -14,8 +14,8 @@ from kombu.exceptions import OperationalError
 from kombu.transport import memory
 
 import celery_safe_leader
-from celery_safe_leader._worker import guard
-from celery_safe_leader._worker.queue import brought
+from celery_safe_leader._worker.leader_only import run_guard as guard
+from celery_safe_leader._worker.leader_only.queue import brought
 from celery_safe_leader.tasks import leader_only
 from tests.unit.worker.consumers import make_consumer
 

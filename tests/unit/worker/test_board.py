@@ -14,7 +14,7 @@ import pytest
 
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._worker.board import Board, BoardReader, variable
+from celery_safe_leader._runtime.board import Board, BoardReader, variable
 from tests.support.processes import Children, wait_until
 
 KEY = "shop"
@@ -62,7 +62,7 @@ def test_the_file_of_a_worker_that_never_ran_is_removed() -> None:
 
 KILLED = """
 import os, signal
-from celery_safe_leader._worker.board import Board
+from celery_safe_leader._runtime.board import Board
 board = Board("shop", "host:1:ab")
 print(board.path, flush=True)
 if os.fork():
@@ -147,7 +147,7 @@ def test_a_reader_sees_whole_values_only_while_they_change(board: Board) -> None
 
 READ = """
 import os, sys
-from celery_safe_leader._worker.board import BoardReader, variable
+from celery_safe_leader._runtime.board import BoardReader, variable
 if sys.argv[1] == "orphan" and os.fork():
     os._exit(0)
 if sys.argv[1] == "orphan":

@@ -11,7 +11,7 @@ from celery.beat import PersistentScheduler
 from celery.exceptions import ImproperlyConfigured
 
 import celery_safe_leader
-from celery_safe_leader._worker.embedded_keeper import Keeper
+from celery_safe_leader._worker.embedded_beat.keeper import Keeper
 from celery_safe_leader.schedulers import LeaderSchedulerMixin
 
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from celery_safe_leader._beat.acceptance import Acceptance, AcceptanceOutcome
-from celery_safe_leader._worker.gate import Gate
+from celery_safe_leader._ledger.acceptance import Acceptance, AcceptanceOutcome
+from celery_safe_leader._worker.dedup.gate import Gate
 
 HEADERS = {
     "task": "shop.work", "id": "run-1", "retries": 0, "leader_election": "shop",

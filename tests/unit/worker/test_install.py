@@ -10,8 +10,8 @@ from celery import Celery, current_app, shared_task
 from celery.exceptions import ImproperlyConfigured
 
 import celery_safe_leader
-from celery_safe_leader._worker.step import FirstPublicationWins
-from celery_safe_leader._worker.strategies import GuardedStrategies
+from celery_safe_leader._worker.dedup.step import FirstPublicationWins
+from celery_safe_leader._worker.dedup.strategies import GuardedStrategies
 from celery_safe_leader.errors import ConfigurationError
 from tests.support.processes import Children
 from tests.unit.worker.consumers import make_consumer
@@ -106,7 +106,7 @@ import json
 import django
 from django.conf import settings
 from celery import Celery
-from celery_safe_leader._worker.step import FirstPublicationWins
+from celery_safe_leader._worker.dedup.step import FirstPublicationWins
 
 early = Celery("early")
 settings.configure(INSTALLED_APPS=["celery_safe_leader"])

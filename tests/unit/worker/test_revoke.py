@@ -18,11 +18,11 @@ from celery.exceptions import Reject, Retry
 from celery_safe_leader import leader_only
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._runtime.clock import SystemClock
-from celery_safe_leader._worker import revoke
-from celery_safe_leader._worker.board import Board
-from celery_safe_leader._worker.endings import Endings
-from celery_safe_leader._worker.leadership import Leadership, Place
-from celery_safe_leader._worker.rules import Rules
+from celery_safe_leader._worker.leader_only import interrupt as revoke
+from celery_safe_leader._runtime.board import Board
+from celery_safe_leader._worker.leader_only.kill import Endings
+from celery_safe_leader._worker.leader_only.leadership import Leadership, Place
+from celery_safe_leader._worker.leader_only.mark import Rules
 from celery_safe_leader.errors import ConfigurationError, LeadershipLostError
 
 BOUND = 10.0
@@ -217,7 +217,7 @@ HARD = """
 import os, signal, sys, threading, time
 sys.path.insert(0, {root!r})
 from tests.unit.worker.test_revoke import Desk
-from celery_safe_leader._worker import revoke
+from celery_safe_leader._worker.leader_only import interrupt as revoke
 
 desk = Desk()
 desk.lead()

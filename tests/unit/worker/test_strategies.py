@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-from celery_safe_leader._worker.strategies import GuardedStrategies
+from celery_safe_leader._worker.dedup.strategies import GuardedStrategies
 from tests.unit.worker.consumers import make_consumer
 
 

@@ -1,0 +1,1 @@
+"""The beat of ``celery worker -B``, in its own process."""

@@ -1,0 +1,1 @@
+"""Entries of the schedule, as Celery and the user give them."""

@@ -1,0 +1,127 @@
+"""The entries of the schedule, and which of them changed since the dispatcher last asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from celery import Celery
+from celery.beat import ScheduleEntry, Scheduler
+
+from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule, watch
+from celery_safe_leader._dispatch.entry import Item
+from celery_safe_leader._schedules.missed import Policy
+from celery_safe_leader._schedules.rule import ScheduleError
+from celery_safe_leader.errors import ConfigurationError
+
+__all__ = ["Roster"]
+
+logger = logging.getLogger("celery_safe_leader.beat")
+
+
+class Roster:
+    """Keeps the scheduler's entries in step with ``app.conf.beat_schedule``.
+
+    An entry that cannot be followed is an error in the log that names it; the others go on.
+    """
+
+    def __init__(self, app: Celery, default_policy: str) -> None:
+        """Begin without entries."""
+        self._app = app
+        self._default_policy = Policy(default_policy)
+        self._configured: WatchedSchedule | None = None
+        self._given: dict[str, datetime] = {}
+        self._changed: dict[str, Item | None] = {}
+        self.items: dict[str, Item] = {}
+        """Every entry that can be followed."""
+
+    def setup(self, scheduler: Scheduler) -> None:
+        """Take all entries for the first time.
+
+        Raises:
+            ConfigurationError: An entry's ``options["leader"]`` are wrong.
+        """
+        self._configured, _ = watch(self._app)
+        self._configured.changes()
+        self._merge(scheduler, self._configured)
+        self._take(scheduler, strict=True)
+
+    def refresh(self, scheduler: Scheduler) -> None:
+        """Notice what was set or removed since; costs nothing while nothing was."""
+        configured, replaced = watch(self._app)
+        if replaced or configured is not self._configured:
+            names: set[str] = set(configured).union(self._configured or ())
+            self._configured = configured
+        else:
+            names = configured.changes()
+        if names:
+            self._merge(scheduler, names)
+        self._take(scheduler, strict=False)
+
+    def changes(self) -> dict[str, Item | None]:
+        """Return the entries that are new, changed or gone since the last call.
+
+        Returns:
+            Name -> what it was at the last call; ``None`` if it was not there, or not followed.
+        """
+        changed, self._changed = self._changed, {}
+        return changed
+
+    def given_last_run(self, name: str) -> datetime | None:
+        """Return the ``last_run_at`` that the user wrote into an entry, if any."""
+        return self._given.get(name)
+
+    def _merge(self, scheduler: Scheduler, names: Iterable[str]) -> None:
+        configured: dict[str, Any] = self._configured or {}
+        for name in names:
+            raw = configured.get(name)
+            if raw is None:
+                scheduler.schedule.pop(name, None)
+                continue
+            entry = self._entry(scheduler, name, raw)
+            if entry is not None:
+                scheduler.schedule[name] = entry
+
+    def _entry(self, scheduler: Scheduler, name: str, raw: Any) -> ScheduleEntry | None:
+        self._given.pop(name, None)
+        try:
+            given = raw.get("last_run_at") if isinstance(raw, dict) else None
+            if given is not None:
+                if not isinstance(given, datetime):
+                    raise TypeError(f"last_run_at is {given!r}; it must be a datetime")
+                self._given[name] = given
+            entry = scheduler._maybe_entry(name, raw)
+            entry.total_run_count = int(entry.total_run_count or 0)
+            return entry
+        except Exception as exc:
+            # Whatever a schedule's own code raises is the matter of its entry alone.
+            logger.error("Entry %r of beat_schedule cannot be read: %s; it never runs", name, exc)
+            return None
+
+    def _take(self, scheduler: Scheduler, *, strict: bool) -> None:
+        entries = scheduler.schedule
+        if not isinstance(entries, WatchedSchedule):
+            scheduler.schedule = entries = WatchedSchedule(entries)
+            names: set[str] = set(entries).union(self.items)
+        else:
+            names = entries.changes()
+        for name in names:
+            before = self.items.pop(name, None)
+            self._changed.setdefault(name, before)
+            self._take_one(name, entries.get(name), strict=strict)
+
+    def _take_one(self, name: str, entry: ScheduleEntry | None, *, strict: bool) -> None:
+        if entry is None:
+            return
+        try:
+            self.items[name] = Item(entry, self._default_policy)
+        except ConfigurationError as exc:
+            if strict:
+                raise
+            logger.error("Entry %r of beat_schedule is refused: %s; it never runs", name, exc)
+        except ScheduleError as exc:
+            logger.error("Entry %r of beat_schedule never runs: %s", name, exc)
+        except Exception as exc:
+            logger.error("The schedule of entry %r fails: %r; it never runs", name, exc)

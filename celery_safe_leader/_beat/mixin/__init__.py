@@ -1,0 +1,1 @@
+"""Any other scheduler class, in any number."""

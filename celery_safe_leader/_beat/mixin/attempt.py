@@ -1,0 +1,71 @@
+"""The message of a run that another scheduler's store keeps: with an id that others would give it.
+
+Between a message and the note in the store that it was sent, a leader may die, and its successor
+sends the run once more. Both then derive the same id, from what the store says and from the
+schedule, and workers run the first of them.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from celery_safe_leader._publishing.messages import ELECTION, OCCURRENCE, PUBLICATION, TOKEN
+from celery_safe_leader._schedules.occurrence_id import occurrence_id, rule_for
+from celery_safe_leader._schedules.rule import SECOND_US, ScheduleError, from_datetime
+
+__all__ = ["prepared", "run_id"]
+
+_LONGEST_GAP_US = 400 * 86_400 * SECOND_US
+"""More than a year since the last run: not worth an enumeration."""
+
+
+def prepared(entry: Any, schedule: Any, key: str, token: int) -> Any:
+    """Copy an entry for one attempt to send it.
+
+    Args:
+        entry: Celery's ``ScheduleEntry`` or a class derived from it; not changed.
+        schedule: That of the entry, as a class of Celery's where there is one.
+        key: Of the elections and of the acceptance records.
+        token: Fencing token of the leader that sends.
+    """
+    options = {**(entry.options or {}), "retry": False}
+    options.pop("leader", None)  # for LeaderScheduler
+    headers = {**(options.get("headers") or {}), TOKEN: token}
+    run = None if options.get("task_id") else run_id(entry, schedule, key)
+    if run is not None:
+        options["task_id"] = run
+        headers |= {ELECTION: key, OCCURRENCE: run, PUBLICATION: uuid.uuid4().hex}
+    options["headers"] = headers
+    # Neither copy.copy(), which calls constructors that differ, nor the class's own next().
+    copy = object.__new__(type(entry))
+    copy.__dict__.update(vars(entry), options=options)
+    return copy
+
+
+def run_id(entry: Any, schedule: Any, key: str) -> str | None:
+    """Derive the id of the run that an entry owes now.
+
+    It is made of the last run and of the latest due moment: of both, so that no two runs can have
+    the same id, not even when the store has lost the last one, or was told to run an entry anew.
+
+    Returns:
+        A task id; ``None`` if the schedule's moments cannot be predicted.
+    """
+    if entry.last_run_at is None:
+        return None
+    try:
+        rule = rule_for(schedule)
+        if not rule.exact:
+            return None
+        last_us = from_datetime(entry.last_run_at)
+        now_us = time.time_ns() // 1000
+        if now_us - last_us > _LONGEST_GAP_US:
+            return None
+        moment_us = rule.latest(last_us, now_us)
+    except ScheduleError:
+        return None
+    if moment_us is None:
+        return None
+    return occurrence_id(key, f"{entry.name} after {last_us}", moment_us)

@@ -1,0 +1,1 @@
+"""The pipeline of due runs. Knows neither Celery nor kombu."""

@@ -1,0 +1,81 @@
+"""What became of an attempt to publish one message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from celery_safe_leader._publishing.messages import BuildError
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+__all__ = [
+    "Failed",
+    "NotSent",
+    "Outcome",
+    "Refused",
+    "Sent",
+    "Uncertain",
+    "of_the_rest",
+    "replace_sent",
+]
+
+
+class Sent(NamedTuple):
+    """The broker has it."""
+
+    nonce: str
+    """The nonce of the attempt, as the message carries it."""
+
+
+class Uncertain(NamedTuple):
+    """The broker may have it or not. It has to be published again, under a new nonce."""
+
+    error: BaseException
+    """What happened instead of an answer."""
+    nonce: str
+    """The nonce that the message carries, if it arrived."""
+
+    @property
+    def reached(self) -> bool:
+        """There was a connection: it broke with the message, or beneath it."""
+        return True
+
+
+class Failed(NamedTuple):
+    """The broker certainly does not have it. It has to be published again."""
+
+    error: BaseException
+    """What happened, to this message or to an earlier one of the batch."""
+    reached: bool = True
+    """Whether there was a connection. If not, no message can be to blame."""
+
+
+class Refused(NamedTuple):
+    """It cannot be published, now or later: the task class or its message is at fault."""
+
+    error: BuildError
+    """What is wrong."""
+
+
+class NotSent(NamedTuple):
+    """It was withheld, because the leadership had ended."""
+
+
+if TYPE_CHECKING:
+    Outcome: TypeAlias = Sent | Uncertain | Failed | Refused | NotSent
+else:
+    Outcome = (Sent, Uncertain, Failed, Refused, NotSent)
+
+
+def of_the_rest(last: Outcome) -> Outcome:
+    """Tell the outcome of messages that were not tried after one that did not arrive."""
+    return Failed(last.error) if isinstance(last, Uncertain) else last
+
+
+def replace_sent(
+    outcomes: Sequence[Outcome], replacement: Callable[[Sent], Outcome]
+) -> list[Outcome]:
+    """Correct the outcome of all that were thought to be sent."""
+    return [replacement(outcome) if isinstance(outcome, Sent) else outcome for outcome in outcomes]

@@ -1,0 +1,43 @@
+"""Script calls over redis-py: at most one execution each, errors in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from celery_safe_leader._store.errors import translate
+from celery_safe_leader._store.lua import Script, load
+
+__all__ = ["call", "ledger_script"]
+
+_PACKAGE = "celery_safe_leader._ledger"
+
+
+def ledger_script(name: str, *preludes: str) -> Script:
+    """Read a script of the ledger."""
+    return load(_PACKAGE, name, *preludes)
+
+
+def call(
+    client: Any,  # redis.Redis: execute_command has no annotations
+    script: Script,
+    keys: Sequence[str],
+    args: Sequence[bytes | str | int],
+) -> Any:
+    """Run a script, once.
+
+    Raises:
+        StoreUnavailableError: No answer; it may have been executed.
+        StoreRefusedError: Redis answered with an error.
+    """
+    tail = (len(keys), *keys, *args)
+    try:
+        try:
+            return client.execute_command("EVALSHA", script.sha, *tail)
+        except redis.exceptions.NoScriptError:
+            # The server said that it ran nothing, so this is no second execution.
+            return client.execute_command("EVAL", script.text, *tail)
+    except (redis.RedisError, OSError) as exc:
+        raise translate(keys[0], exc) from exc

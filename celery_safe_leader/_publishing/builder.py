@@ -1,0 +1,264 @@
+"""Builds the message of an entry, and remembers of it what does not change from run to run.
+
+A task with options that are plain values is composed once, for all entries that have it so; of an
+entry with plain arguments the body is encoded once. A later run only gets its own id, times and
+headers. What may differ each time is composed each time: lazy arguments, values that are not
+plain, routers that are functions, and everything once somebody listens to
+``before_task_publish``.
+
+Settings of the app and attributes of a task are taken to be what they were at the first run.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import timezone, tzinfo
+from numbers import Real
+from typing import Any
+
+from celery import signals
+from celery.app.routes import MapRoute
+
+from celery_safe_leader._publishing.encoding import check_headers, encode
+from celery_safe_leader._publishing.arguments import (
+    Arguments,
+    check_call,
+    describe,
+    evaluate,
+    fingerprint_of,
+)
+from celery_safe_leader._publishing.messages import BuildError, Built, Call, Message
+from celery_safe_leader._publishing.templates import Plan, Plans, Shape, Times, common_part
+from celery_safe_leader._publishing.compose import COMPOSED_OPTIONS, Draft, celerys_own, compose
+from celery_safe_leader._schedules.rule import from_datetime
+
+try:
+    from celery.utils.quorum_queues import detect_quorum_queues
+except ImportError:  # Celery 5.4 knows no native delayed delivery
+
+    def detect_quorum_queues(app: Any, driver_type: str) -> tuple[bool, str]:
+        """Find none."""
+        return False, ""
+
+
+__all__ = ["Builder"]
+
+
+class Builder:
+    """Builds messages for the entries of one beat.
+
+    Not thread-safe.
+
+    Args:
+        app: The Celery app.
+        now: Seconds since 1970; what is left of an expiry is counted from it.
+    """
+
+    def __init__(self, app: Any, now: Callable[[], float] = time.time) -> None:
+        self._app = app
+        self._now = now
+        self._plans = Plans()
+        self._basis: tuple[Any, ...] = ()
+        # Properties of the app, each of which takes its time.
+        self._amqp: Any = None
+        self._tasks: Mapping[str, Any] = {}
+        self._zone: tzinfo = timezone.utc
+        self._repeatable = False
+        self._driver = ""
+
+    def build(self, entry: Any, *, task_id: str, headers: Mapping[str, Any], due_us: int) -> Built:
+        """Build the message of one run. Does no IO, unless a lazy argument or a receiver does.
+
+        Args:
+            entry: The ``ScheduleEntry``. It is read and not changed.
+            task_id: Id of the task.
+            headers: Headers to add to those of the entry.
+            due_us: The due moment in microseconds; ``expires`` and ``countdown`` count from it.
+
+        Raises:
+            BuildError: Whatever is wrong with the entry.
+        """
+        name, task = str(entry.name), str(entry.task)
+        try:
+            return self._build(entry, task_id, headers, due_us)
+        except BuildError:
+            raise
+        except Exception as exc:
+            raise BuildError.because(name, task, exc) from exc
+
+    def is_steady(self, entry: Any) -> bool:
+        """Tell whether a message that is built a little before its moment is the same as then.
+
+        Lazy arguments and receivers of ``before_task_publish`` may look at the clock.
+        """
+        try:
+            self._check_basis()
+        except Exception:
+            return False  # building says what is wrong
+        fields = (entry.task, entry.args, entry.kwargs, entry.options)
+        return self._repeatable and fingerprint_of(*fields) is not None
+
+    def forget(self, name: str) -> None:
+        """Drop what is remembered of an entry that is gone."""
+        self._plans.forget(name)
+
+    def _build(self, entry: Any, task_id: str, headers: Mapping[str, Any], due_us: int) -> Built:
+        self._check_basis()
+        task, zone, run = self._tasks.get(entry.task), self._zone, (task_id, headers, due_us)
+        fingerprint = shape = None
+        if self._repeatable:
+            fingerprint = fingerprint_of(entry.task, entry.args, entry.kwargs, entry.options)
+            plan = self._plans.plan(entry.name, task, fingerprint)
+            if plan is not None:
+                return plan.message(entry, evaluate(entry.args, entry.kwargs), run, zone)
+            shape = self._plans.shape(entry, task)
+        arguments = evaluate(entry.args, entry.kwargs)
+        if shape is None:
+            return self._afresh(entry, arguments, run, fingerprint)
+        plan = self._fill(shape, entry, arguments, fingerprint)
+        self._plans.keep(entry.name, plan)
+        return plan.message(entry, arguments, run, zone)
+
+    def _fill(
+        self, shape: Shape, entry: Any, arguments: Arguments, fingerprint: bytes | None
+    ) -> Plan:
+        """Do for an entry's arguments what composing its message would."""
+        arguments = (arguments[0] or (), arguments[1])
+        if shape.task is not None:
+            check_call(shape.task, arguments)
+        body = encode((*arguments, shape.message.content), shape.serializer, shape.compression).body
+        texts = describe(self._app, arguments)
+        if self._driver == "amqp":  # JSON takes any text
+            check_headers(dict(zip(("argsrepr", "kwargsrepr"), texts, strict=True)), "amqp")
+        return Plan(fingerprint, shape, body, *texts)
+
+    def _afresh(
+        self,
+        entry: Any,
+        arguments: Arguments,
+        run: tuple[str, Mapping[str, Any], int],
+        fingerprint: bytes | None,
+    ) -> Built:
+        """Do all that Celery does for a call."""
+        task_id, headers, due_us = run
+        task = self._tasks.get(entry.task)
+        times = _times(task, entry.options)
+        options = {**entry.options, **times.later(due_us, self._zone)}
+        options.pop("countdown", None)
+        options["headers"] = {
+            **(options.get("headers") or {}),
+            "celery_beat_task": True,
+            **headers,
+        }
+        reason = self._why_not_here(task, options)
+        if reason:
+            return _call(entry, task_id, task, arguments, options, reason)
+        message, draft = self._compose(entry, task_id, task, arguments, options)
+        if self._repeatable:
+            shape = Shape(
+                task, common_part(message, headers), times, draft.serializer, draft.compression
+            )
+            if self._plans.keep_shape(entry, shape):
+                texts = (message.headers["argsrepr"], message.headers["kwargsrepr"])
+                self._plans.keep(entry.name, Plan(fingerprint, shape, message.body, *texts))
+        return message
+
+    def _check_basis(self) -> None:
+        """Forget everything when something changed that all messages depend on."""
+        app = self._app
+        if self._amqp is None:
+            self._amqp, self._tasks = app.amqp, app.tasks
+        listened = bool(signals.before_task_publish.receivers)
+        # After a fork, ``origin`` in the headers would name the parent.
+        basis = (os.getpid(), self._amqp.router, listened)
+        if basis == self._basis:
+            return
+        self._basis = basis
+        self._zone = app.timezone
+        self._plans.clear()
+        self._driver = app.connection_for_write().get_transport_cls().driver_type
+        self._repeatable = (
+            not listened
+            # Version 1 of the protocol has the id in the body.
+            and app.conf.task_protocol == 2
+            and all(isinstance(route, MapRoute) for route in app.amqp.routes)
+        )
+
+    def _why_not_here(self, task: Any, options: Mapping[str, Any]) -> str:
+        """Say why Celery has to send this itself; empty if it need not."""
+        unknown = options.keys() - COMPOSED_OPTIONS
+        if unknown:
+            return f"options {', '.join(sorted(unknown))}"
+        if any(isinstance(options.get(name), str) for name in ("eta", "expires")):
+            return "times given as text"
+        if task is not None and self._app.conf.task_always_eager:
+            return "task_always_eager"
+        if not celerys_own(self._app, task):
+            return "the class of the task or of the app has its own way of sending"
+        if options.get("eta") and detect_quorum_queues(self._app, self._driver)[0]:
+            return "native delayed delivery"
+        return ""
+
+    def _compose(
+        self,
+        entry: Any,
+        task_id: str,
+        task: Any,
+        arguments: Arguments,
+        options: dict[str, Any],
+    ) -> tuple[Message, Draft]:
+        if task is not None:
+            check_call(task, arguments)
+        expires = options.get("expires")
+        expires_us = from_datetime(expires) if expires else None
+        if expires_us is not None:
+            options["expiration"] = max(0.0, expires_us / 1e6 - self._now())
+        draft = compose(self._app, task, entry.task, arguments, options, task_id)
+        encoded = encode(draft.content, draft.serializer, draft.compression)
+        if encoded.compression:
+            draft.headers["compression"] = encoded.compression
+        check_headers(draft.headers, self._driver)
+        message = Message(
+            entry.name,
+            entry.task,
+            task_id,
+            draft.headers,
+            draft.properties,
+            draft.content,
+            *encoded[:3],
+            draft.exchange,
+            draft.routing_key,
+            draft.delivery_mode,
+            tuple(draft.declare),
+            expires_us,
+            draft.event,
+        )
+        return message, draft
+
+
+def _times(task: Any, options: Mapping[str, Any]) -> Times:
+    expires = options.get("expires", getattr(task, "expires", None))
+    return Times(
+        # As stock has it, a countdown of 0 is none.
+        countdown=options.get("countdown") or None,
+        expires=expires if isinstance(expires, Real) else None,
+    )
+
+
+def _call(
+    entry: Any,
+    task_id: str,
+    task: Any,
+    arguments: Arguments,
+    options: dict[str, Any],
+    reason: str,
+) -> Call:
+    kept = {
+        name: value
+        for name, value in options.items()
+        # A retry by kombu would send the nonce of the attempt again.
+        if name not in ("leader", "task_id", "headers", "retry", "retry_policy")
+    }
+    return Call(entry.name, entry.task, task_id, options["headers"], task, *arguments, kept, reason)

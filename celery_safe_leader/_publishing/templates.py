@@ -1,0 +1,176 @@
+"""What is remembered of messages, to be repeated run after run.
+
+There is one plan for each entry, and one shape for all entries that differ in nothing but their
+arguments: 10,000 entries of one task then cost little more than their arguments and bodies. Nor is
+the first message of the second one composed: what its arguments do not decide is there already.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, NamedTuple
+
+from celery_safe_leader._publishing.arguments import LARGEST_KEPT, Arguments, fingerprint_of
+from celery_safe_leader._publishing.messages import Message
+from celery_safe_leader._schedules.rule import from_datetime, to_datetime
+
+__all__ = ["Plan", "Plans", "Shape", "Times", "common_part"]
+
+_OWN_FIELDS = frozenset({"id", "root_id", "eta", "expires", "argsrepr", "kwargsrepr"})
+"""Header fields that shapes do not have."""
+
+_MOST_SHAPES = 1_000
+"""Where each entry has options of its own, nothing is gained by keeping more."""
+
+
+class Times(NamedTuple):
+    """The times of an entry, counted from the due moment, in seconds; ``None`` if not so given."""
+
+    countdown: Any
+    expires: Any
+
+    def later(self, due_us: int, zone: tzinfo) -> dict[str, datetime]:
+        """Make them moments, as ``eta`` and ``expires``."""
+        named = {"eta": self.countdown, "expires": self.expires}
+        return {
+            name: (to_datetime(due_us) + timedelta(seconds=seconds)).astimezone(zone)
+            for name, seconds in named.items()
+            if seconds is not None
+        }
+
+
+class Shape(NamedTuple):
+    """What the messages of all entries with the same task and options have in common."""
+
+    task: Any
+    message: Message
+    """Without anything that belongs to one entry or one run; ``content`` is its last part."""
+    times: Times
+    serializer: str
+    compression: str | None
+
+
+class Plan(NamedTuple):
+    """The message of an entry, good as long as the entry stays as it is."""
+
+    fingerprint: bytes | None
+    shape: Shape
+    body: bytes
+    args_text: str
+    kwargs_text: str
+
+    def message(
+        self,
+        entry: Any,
+        arguments: Arguments,
+        run: tuple[str, Mapping[str, Any], int],
+        zone: tzinfo,
+    ) -> Message:
+        """Make the message of a run, given by task id, headers and due moment."""
+        task_id, headers, due_us = run
+        common, times = self.shape.message, self.shape.times
+        own: dict[str, Any] = {"root_id": task_id}
+        expires_us = None
+        if times != (None, None):
+            moments = times.later(due_us, zone)
+            own |= {name: moment.isoformat() for name, moment in moments.items()}
+            expires_us = from_datetime(moments["expires"]) if "expires" in moments else None
+        texts = {"argsrepr": self.args_text, "kwargsrepr": self.kwargs_text}
+        event = common.event and {
+            **common.event, **own,
+            "uuid": task_id, "args": self.args_text, "kwargs": self.kwargs_text,
+        }  # fmt: skip
+        return common._replace(
+            entry=entry.name,
+            task_id=task_id,
+            headers={**common.headers, **texts, **own, "id": task_id, **headers},
+            properties={**common.properties, "correlation_id": task_id},
+            content=(*arguments, common.content),
+            body=self.body,
+            expires_us=expires_us,
+            event=event,
+        )
+
+
+class Plans:
+    """All plans, by the name of their entry, and the shapes."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, Plan] = {}
+        self._shapes: dict[bytes, Shape] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._plans
+
+    def plan(self, name: str, task: Any, fingerprint: bytes | None) -> Plan | None:
+        """Return the plan of an entry, if it was made for this task and fingerprint."""
+        plan = self._plans.get(name)
+        if plan is None or plan.fingerprint != fingerprint or plan.shape.task is not task:
+            return None
+        return plan
+
+    def keep(self, name: str, plan: Plan) -> None:
+        """Remember the plan of an entry, unless its arguments may change or are large."""
+        if plan.fingerprint is not None and len(plan.body) <= LARGEST_KEPT:
+            self._plans[name] = plan._replace(
+                args_text=sys.intern(plan.args_text), kwargs_text=sys.intern(plan.kwargs_text)
+            )
+
+    def forget(self, name: str) -> None:
+        """Drop the plan of an entry."""
+        self._plans.pop(name, None)
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._plans.clear()
+        self._shapes.clear()
+
+    def shape(self, entry: Any, task: Any) -> Shape | None:
+        """Return the shape for the task and the options of an entry, if there is one."""
+        key = fingerprint_of(entry.task, entry.options)
+        shape = self._shapes.get(key) if key is not None else None
+        return shape if shape is not None and shape.task is task else None
+
+    def keep_shape(self, entry: Any, shape: Shape) -> bool:
+        """Remember a shape, if the options of the entry allow it to be used again."""
+        key = fingerprint_of(entry.task, entry.options)
+        if key is None or _OWN_FIELDS & (entry.options.get("headers") or {}).keys():
+            return False
+        if len(self._shapes) >= _MOST_SHAPES:
+            self._shapes.clear()
+        self._shapes[key] = shape
+        return True
+
+
+def common_part(message: Message, headers: Mapping[str, Any]) -> Message:
+    """Remove what belongs to one entry or one run from a message of version 2 of the protocol.
+
+    Args:
+        message: The message of some run.
+        headers: Headers that were added for this one run.
+    """
+    run_only = _OWN_FIELDS | headers.keys()
+    # What is not set for each run has to stay: None for times that the entries do not have.
+    kept = {
+        name: value
+        for name, value in message.headers.items()
+        if name not in run_only or value is None
+    }
+    event = message.event and {
+        name: value
+        for name, value in message.event.items()
+        if name not in ("uuid", "root_id", "args", "kwargs", "eta", "expires") or value is None
+    }
+    dropped = ("correlation_id", "expiration")
+    return message._replace(
+        entry="",
+        task_id="",
+        headers=kept,
+        properties={k: v for k, v in message.properties.items() if k not in dropped},
+        content=message.content[2],
+        body=b"",
+        expires_us=None,
+        event=event,
+    )

@@ -1,0 +1,1 @@
+"""When something is due: the moments of a schedule, and what becomes of missed ones. Pure."""

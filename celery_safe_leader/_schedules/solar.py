@@ -1,0 +1,78 @@
+"""Solar schedules: events of the sun, computed by ``ephem``, as whole seconds.
+
+What ``ephem`` answers depends a little on the moment it is asked from. So a moment is rounded *up*
+to the second, and from a whole second, which may be an event itself, the search begins 60 s later:
+the same sunrise is never given twice.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from celery_safe_leader._schedules.rule import (
+    LAST_US,
+    SECOND_US,
+    Rule,
+    ScheduleError,
+    digest,
+    from_datetime,
+    to_datetime,
+)
+
+__all__ = ["SEARCH_DAYS", "Solar"]
+
+SEARCH_DAYS = 400
+"""How far ahead an event is looked for; inside the polar circles some pause for months."""
+
+_STEP_OVER_US = 60 * SECOND_US
+
+
+class Solar(Rule):
+    """The moments of one event of the sun at one place.
+
+    Args:
+        schedule: A ``celery.schedules.solar``.
+    """
+
+    __slots__ = ("_center", "_ephem", "_method", "_observer")
+
+    def __init__(self, schedule: Any) -> None:
+        place = (schedule.event, float(schedule.lat), float(schedule.lon))
+        super().__init__(schedule, digest("solar", *place))
+        self._ephem = schedule.ephem
+        self._observer = schedule.cal.copy()
+        # Celery 5.4 has dusk 18 degrees *above* the horizon. No event is above it.
+        self._observer.horizon = -abs(float(self._observer.horizon))
+        self._method: str = schedule.method
+        self._center: bool = schedule.use_center
+
+    def after(self, moment_us: int) -> int | None:
+        """Find the next event, in whole seconds.
+
+        An event less than 60 s after a ``moment_us`` of whole seconds is taken to be the same.
+        """
+        start_us = moment_us if moment_us % SECOND_US else moment_us + _STEP_OVER_US
+        if start_us + SEARCH_DAYS * 86_400 * SECOND_US > LAST_US:
+            return None
+        event_us = from_datetime(self._next_event(to_datetime(start_us)))
+        moment = -(-event_us // SECOND_US) * SECOND_US
+        if moment <= moment_us:
+            raise ScheduleError(self.name, f"gave {to_datetime(moment)} as later than itself")
+        return moment
+
+    def _next_event(self, start: datetime) -> datetime:
+        # A copy for each search: an observer is changed by it, and threads may share the rule.
+        observer = self._observer.copy()
+        sun = self._ephem.Sun()
+        options = {"use_center": True} if self._center else {}
+        search, end = self._ephem.Date(start), self._ephem.Date(start) + SEARCH_DAYS
+        while search < end:
+            try:
+                event = getattr(observer, self._method)(sun, start=search, **options)
+            except self._ephem.CircumpolarError:
+                search = observer.next_antitransit(sun, start=search) + self._ephem.minute
+            else:
+                found: datetime = event.datetime()
+                return found
+        raise ScheduleError(self.name, f"has no event within {SEARCH_DAYS} days of {start}")

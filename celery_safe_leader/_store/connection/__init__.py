@@ -1,0 +1,1 @@
+"""From a URL or a client of the caller's to a client of redis-py."""

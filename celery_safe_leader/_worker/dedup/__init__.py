@@ -1,0 +1,1 @@
+"""First publication wins: second publications of a run are dropped."""

@@ -1,0 +1,250 @@
+"""Questions of a worker to the election's Redis, asked so that the worker's loop never hangs.
+
+The loop asks over a connection that stands, and waits briefly for the reply. Everything that can
+take longer (names, connecting, logging in) is done by a thread. After one failure the loop does
+not ask any more, until the thread has found that Redis does what is needed again. The questions
+that were not answered are asked then all the same: a run that was let through is from then on
+known to whoever asks about it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections import deque
+from typing import Any, NamedTuple
+
+import redis
+
+from celery_safe_leader._ledger.acceptance import Acceptance, accept
+from celery_safe_leader._store.errors import translate
+from celery_safe_leader.errors import StoreError, StoreRefusedError
+
+__all__ = ["LIMIT", "Inquirer"]
+
+logger = logging.getLogger("celery_safe_leader.worker")
+
+LIMIT = 0.06
+"""Seconds that the loop waits for a reply: the read limit that the client must have."""
+PAUSE = 1.0
+"""Seconds between two attempts to connect."""
+IDLE = 30.0
+"""Seconds after which a connection is tried, so that a dead one is found before it matters."""
+GREETING = 1.0
+"""Seconds that the start of a worker waits for the first connection."""
+BACKLOG = 1000
+"""Questions without answer that are kept, the newest."""
+
+
+class _Question(NamedTuple):
+    """Is this publication the first of its occurrence?"""
+
+    key: str
+    occurrence: str
+    publication: str
+
+
+class _Line:
+    """A connection that stands. It is never connected again: a new one is made instead.
+
+    A client of redis-py connects whenever it must, so the loop cannot use one.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        pool: Any = client.connection_pool  # that itself makes no more than 100 in its life
+        self._connection = pool.connection_class(**pool.connection_kwargs)
+        try:
+            self._connection.connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def execute_command(self, *command: Any) -> Any:
+        self._connection.send_command(*command)
+        return self._connection.read_response()
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class Inquirer:
+    """Asks whether a publication is the first of its occurrence.
+
+    Belongs to the process that starts it. ``ask`` may be called from any thread.
+    """
+
+    def __init__(
+        self, client: redis.Redis, server: str, key: str, window: float, prefix: str = ""
+    ) -> None:
+        """Make an inquirer. Does no IO and starts nothing.
+
+        Args:
+            client: For the election's Redis, with ``LIMIT`` as its read limit.
+            server: The same server as people may read it.
+            key: Under which it is tried whether Redis does what is needed.
+            window: Seconds for which an accepted occurrence is remembered.
+            prefix: Of all keys in Redis.
+        """
+        self._prefix = prefix
+        self.late = 0
+        """Runs that were let through unchecked and have been entered since."""
+        self.doubled = 0
+        """Those of them of which another publication had been accepted: they ran twice."""
+        self._client = client
+        self._server = server
+        self._key = key
+        self._window = window
+        self._lock = threading.Lock()  # held for one question, so never longer than LIMIT
+        self._line: _Line | None = None
+        self._unanswered: deque[_Question] = deque(maxlen=BACKLOG)
+        self._trouble = False
+        self._wake = threading.Event()
+        self._greeted = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def answers(self) -> bool:
+        """Whether Redis did what is needed when it was last asked."""
+        return self._line is not None
+
+    def start(self) -> None:
+        """Connect, and wait for that, briefly. Does nothing if it was started already."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="leader:accept", daemon=True)
+            self._thread.start()
+            if not self._greeted.wait(GREETING):
+                self._report(f"{self._server}: no answer within {GREETING:g} s")
+
+    def close(self) -> None:
+        """End the thread and close the connection; questions without answer are forgotten."""
+        self._closed = True
+        self._wake.set()
+        with self._lock:
+            self._drop_line()
+
+    def ask(self, key: str, occurrence: str, publication: str) -> Acceptance | None:
+        """Ask, and wait no longer than ``LIMIT``; while Redis is in trouble, not at all.
+
+        Returns:
+            The answer; ``None`` if there is none, and then the message should run.
+        """
+        question = _Question(key, occurrence, publication)
+        with self._lock:
+            if self._line is not None:
+                try:
+                    return self._put(question, self._line)
+                except Exception as exc:  # the message runs, whatever is wrong here
+                    self._lose_line(exc)
+            self._unanswered.append(question)
+            return None
+
+    def _put(self, question: _Question, line: _Line) -> Acceptance:
+        return accept(line, *question, window=self._window, prefix=self._prefix)
+
+    def _try(self, line: _Line) -> None:
+        """Find out whether Redis does what is needed: writes, hence a new record each time."""
+        occurrence = f"trial-{uuid.uuid4().hex}"
+        accept(line, self._key, occurrence, "trial", window=1, prefix=self._prefix)
+
+    # With the lock
+
+    def _lose_line(self, error: Exception) -> None:
+        self._drop_line()
+        self._report(self._told(error))
+        self._wake.set()
+
+    def _drop_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    # The thread
+
+    def _run(self) -> None:
+        while not self._closed:
+            well = self._try_line() if self._line is not None else self._connect()
+            self._greeted.set()
+            if self._wake.wait(IDLE if well else PAUSE):
+                self._wake.clear()
+
+    def _try_line(self) -> bool:
+        with self._lock:
+            if self._line is None:
+                return False
+            try:
+                self._try(self._line)
+            except Exception as exc:
+                self._lose_line(exc)
+                return False
+        return True
+
+    def _connect(self) -> bool:
+        """Put a connection up and ask what was not answered; return whether all went well."""
+        line = None
+        try:
+            line = _Line(self._client)
+            self._try(line)
+            while not self._handed_over(line):
+                self._enter(self._unanswered[0], line)
+        except Exception as exc:  # a thread that ended would never find Redis well again
+            if line is not None:
+                line.close()
+            self._report(self._told(exc))
+            return False
+        return True
+
+    def _handed_over(self, line: _Line) -> bool:
+        """Give the connection to the loop, if no question is left."""
+        with self._lock:
+            if self._unanswered:
+                return False
+            if self._closed:
+                line.close()
+                return True
+            self._line = line
+            recovered, self._trouble = self._trouble, False
+        if recovered:
+            logger.warning("%s answers again: periodic runs are checked again", self._server)
+        return True
+
+    def _enter(self, question: _Question, line: _Line) -> None:
+        try:
+            answer = self._put(question, line)
+        except StoreRefusedError as exc:
+            # Of this question alone: the trial was not refused.
+            logger.error("The periodic run %s cannot be entered: %s", question.occurrence, exc)
+            self._forget(question)
+            return
+        self._forget(question)
+        self.late += 1
+        if not answer.may_run:
+            self.doubled += 1
+            logger.error(
+                "The periodic run %s of %s was executed twice: publication %s was let through "
+                "without being checked, and %s had been accepted before",
+                question.occurrence,
+                question.key,
+                question.publication,
+                answer.publication,
+            )
+
+    def _forget(self, question: _Question) -> None:
+        with self._lock:
+            if self._unanswered[0] is question:  # or newer ones have pushed it out
+                self._unanswered.popleft()
+
+    def _told(self, error: Exception) -> str:
+        if isinstance(error, (redis.RedisError, OSError)):
+            error = translate(self._server, error)
+        return f"{self._server}: {error.detail if isinstance(error, StoreError) else repr(error)}"
+
+    def _report(self, why: str) -> None:
+        if not self._trouble and not self._closed:
+            self._trouble = True
+            logger.warning(
+                "Until Redis answers again, periodic runs are executed without checking that each "
+                "is the first of its kind: %s",
+                why,
+            )

@@ -1,0 +1,93 @@
+"""The step of a worker that drops second publications of periodic runs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+
+from celery_safe_leader import conf
+from celery_safe_leader._store.connection.client import connect
+from celery_safe_leader._store.keys import LedgerKeys
+from celery_safe_leader._worker.dedup.gate import Gate
+from celery_safe_leader._worker.dedup.inquirer import LIMIT, Inquirer
+from celery_safe_leader._worker.dedup.strategies import GuardedStrategies
+
+__all__ = ["FirstPublicationWins"]
+
+logger = logging.getLogger("celery_safe_leader.worker")
+
+_CONNECT_LIMIT = 1.0
+"""Seconds. No message waits for it: a thread of its own connects."""
+
+
+class FirstPublicationWins(bootsteps.StartStopStep):
+    """Of all publications of a periodic run, lets the first through and drops the others.
+
+    Raises:
+        celery.exceptions.ImproperlyConfigured: A setting is wrong; before the worker starts.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        """Read the settings and step in front of the tasks; does no IO."""
+        super().__init__(consumer, **kwargs)
+        self._settings = settings = conf.read(consumer.app)
+        with conf.as_improperly_configured(consumer.app):
+            client = connect(
+                settings.url,
+                settings.options,
+                connect_timeout=_CONNECT_LIMIT,
+                read_timeout=LIMIT,
+                key=LedgerKeys(settings.key, settings.prefix).runs,
+                setting=settings.url_setting,
+                options_setting=settings.options_setting,
+            )
+        self._inquirer = Inquirer(
+            client, settings.server, settings.key, settings.dedup_window, settings.prefix
+        )
+        self._gate = Gate(consumer, self._inquirer)
+        self._strategies = GuardedStrategies(self._gate)
+        consumer.strategies = self._strategies
+        self._started = False
+
+    def start(self, consumer: Any) -> None:
+        """Connect to Redis; after each reconnect of the worker, only look."""
+        self._strategies.check(consumer)
+        if not self._started:
+            self._started = True
+            settings = self._settings
+            logger.info(
+                "Of each periodic run the first publication is executed, and others are dropped: "
+                "%s (%s) remembers it for %g s",
+                settings.server,
+                settings.url_setting,
+                settings.dedup_window,
+            )
+            self._inquirer.start()
+
+    def stop(self, consumer: Any) -> None:
+        """Go on: the worker may only be reconnecting."""
+
+    terminate = stop
+
+    def shutdown(self, consumer: Any) -> None:
+        """End, with the worker."""
+        self._inquirer.close()
+
+    def info(self, consumer: Any) -> dict[str, Any]:
+        """Return what ``celery inspect stats`` shows."""
+        gate, inquirer = self._gate, self._inquirer
+        return {
+            "leader_publications": {
+                "server": self._settings.server,
+                "answers": inquirer.answers,
+                "passed": gate.passed,
+                "dropped": gate.dropped,
+                "unchecked": gate.unchecked,
+                "entered_late": inquirer.late,
+                "doubled": inquirer.doubled,
+            }
+        }

@@ -1,0 +1,1 @@
+"""The beat of ``celery worker -B``, as its worker sees it."""

@@ -1,0 +1,276 @@
+"""The beat of ``celery worker -B``, as its worker sees it: started, watched, started again, ended.
+
+Celery starts the process and never looks at it again (celery/worker/components.py and
+celery/beat.py, read in 5.4.0, 5.5.3, 5.6.0 and 5.7.0: the step ``Beat`` keeps in ``obj``, and in
+``worker.beat``, what ``EmbeddedService`` makes, and calls its ``start``, ``stop`` and
+``terminate``). The keeper takes the place of that process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery.beat import EmbeddedService
+from celery.utils.imports import load_extension_class_names, symbol_by_name
+from celery.worker import state
+
+from celery_safe_leader._dispatch.entry import check_entry_options
+from celery_safe_leader._beat.mixin.scheduler import LeaderSchedulerMixin
+from celery_safe_leader._runtime.pulse import PulseReader
+from celery_safe_leader._worker.member import Member
+
+__all__ = ["Keeper", "keep_embedded_beat"]
+
+logger = logging.getLogger("celery_safe_leader.worker")
+
+BEAT = "beat"
+"""Why a worker takes no part in the election: its beat does not run."""
+_GLANCE = 0.1
+"""Seconds between two looks at the process."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+"""Seconds until a beat that ended is started again; doubled from one time to the next."""
+_SHORTEST_SILENCE = 5.0
+_LONGEST_START = 60.0
+"""Seconds without a sign of life after which a beat counts as dead: later, and at its start."""
+
+
+class Keeper:
+    """Keeps one embedded beat running. Stands in for Celery's process object.
+
+    While its beat does not run, the worker takes no part in the election: another one can lead
+    whose beat runs.
+    """
+
+    def __init__(
+        self, process: Any, make: Callable[[], Any], member: Member | None, *, ttl: float
+    ) -> None:
+        """Take over a process that was not started yet.
+
+        Args:
+            process: What Celery made.
+            make: Makes another like it.
+            member: The worker's part in the election, if the beat follows it.
+            ttl: Seconds: what the beat may take to end.
+        """
+        self._process = process
+        self._make = make
+        self._member = member
+        self._ttl = ttl
+        self._pulse = None if member is None else PulseReader(member.board_path)
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pause = _SHORTEST_PAUSE
+        self._started_at = 0.0
+        self._beats = 0
+        self._silence = 0.0
+        self._alive = False
+        self._back_at: float | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether the beat leads when its worker does."""
+        return self._member is not None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the beat runs, and has said so."""
+        return self._alive and self._running()
+
+    # What Celery calls
+
+    def start(self) -> None:
+        """Start the process."""
+        self._start(self._process)
+
+    def stop(self) -> None:
+        """End the process, unless the election does it when the worker has resigned."""
+        if self._member is None or self._thread is None:
+            self._ending.set()
+            self._signal_end()
+
+    def terminate(self) -> None:
+        """End the process, as ``stop()``."""
+        self.stop()
+
+    # What the election calls
+
+    def watch(self) -> None:
+        """See to it that the beat runs, from now on. May be called again."""
+        if self._thread is None and not self._ending.is_set():
+            self._thread = threading.Thread(target=self._watch, name="leader:keeper", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """End the process, and wait for it, at most for a ttl. May be called again.
+
+        The beat finishes its batch: call it while the worker still leads.
+        """
+        self._ending.set()
+        self._signal_end()
+        deadline = time.monotonic() + self._ttl
+        while self._running() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if self._running():
+            logger.warning("The embedded beat did not end within %g s: it is killed", self._ttl)
+            self._kill()
+
+    # The parts
+
+    def _start(self, process: Any) -> None:
+        with self._lock:
+            if self._ending.is_set():
+                return
+            self._process = process
+            process.start()
+        self._started_at = time.monotonic()
+        self._alive, self._silence = False, 0.0
+        if self._pulse is not None:
+            self._beats = self._pulse.beats
+
+    def _running(self) -> bool:
+        # Not join(): the other end of what it waits for is closed by the beat at its start.
+        return self._process.pid is not None and self._process.exitcode is None
+
+    def _signal_end(self) -> None:
+        with self._lock:
+            if self._running():
+                self._process.terminate()
+
+    def _kill(self) -> None:
+        with self._lock:
+            if self._running():
+                os.kill(self._process.pid, signal.SIGKILL)
+        while self._running():
+            time.sleep(0.01)
+
+    def _watch(self) -> None:
+        while not self._ending.wait(_GLANCE):
+            try:
+                self._look()
+            except Exception:
+                logger.exception("Watching the embedded beat failed; going on")
+
+    def _look(self) -> None:
+        if not self._running():
+            self._revive(_how_it_ended(self._process.exitcode))
+        elif self._silent():
+            self._revive(f"gave no sign of life for {self._silence:.0f} s, and is killed")
+        if self._pulse is None or self._member is None:
+            return
+        seconds = self._pulse.wish()
+        if seconds is not None:
+            self._member.resign(BEAT)
+            self._back_at = time.monotonic() + seconds
+        elif self._back_at is not None and time.monotonic() >= self._back_at:
+            self._back_at = None
+            self._member.elect(BEAT)
+
+    def _silent(self) -> bool:
+        """Tell whether the beat stands still. Looks are counted: this process may stand, too."""
+        if self._pulse is None:
+            return False
+        beats = self._pulse.beats
+        if beats != self._beats:
+            self._beats, self._silence, self._alive = beats, 0.0, True
+            return False
+        self._silence += _GLANCE
+        limit = max(self._ttl, _SHORTEST_SILENCE) if self._alive else _LONGEST_START
+        return self._silence >= limit
+
+    def _revive(self, how: str) -> None:
+        if time.monotonic() - self._started_at >= _LONGEST_PAUSE:
+            self._pause = _SHORTEST_PAUSE
+        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        if _shuts_down():
+            # It got the same signal. Until the worker has resigned, somebody has to dispatch.
+            self._kill()
+        else:
+            logger.error(
+                "The embedded beat (pid %s) %s. This worker %s it again in %g s",
+                self._process.pid,
+                how,
+                "starts" if self._member is None else "hands leadership over and starts",
+                pause,
+            )
+            if self._member is not None:
+                self._member.resign(BEAT)
+            self._kill()
+        if self._ending.wait(pause):
+            return
+        self._start(self._make())
+        if self._member is not None and self._back_at is None:
+            self._member.elect(BEAT)
+
+
+def keep_embedded_beat(worker: Any, member: Member | None, ttl: float) -> Keeper | None:
+    """Put a keeper in the place of a worker's embedded beat, if it has one of this package.
+
+    Args:
+        worker: Celery's ``WorkController``, before it starts.
+        member: The worker's part in the election; ``None`` if it stands aside.
+        ttl: Of the election, in seconds.
+
+    Raises:
+        ConfigurationError: An entry's options are wrong, which its beat would refuse.
+        OSError: There is no place for temporary files.
+    """
+    process = getattr(worker, "beat", None)
+    if process is None:
+        return None
+    scheduler = _scheduler_class(worker.scheduler)
+    follows = getattr(scheduler, "follows_worker", False)
+    if not follows and not issubclass(scheduler, LeaderSchedulerMixin):
+        return None
+    step = next(each for each in worker.steps if each.obj is process)
+    if follows and member is None:
+        logger.info("This worker stands aside: its embedded beat is not started")
+        step.obj = worker.beat = None
+        return None
+    _check_entries(worker.app)
+
+    def make() -> Any:
+        return EmbeddedService(
+            worker.app, schedule_filename=worker.schedule_filename, scheduler_cls=worker.scheduler
+        )
+
+    keeper = Keeper(process, make, member if follows else None, ttl=ttl)
+    step.obj = worker.beat = keeper
+    return keeper
+
+
+def _scheduler_class(named: Any) -> type:
+    try:
+        aliases = dict(load_extension_class_names("celery.beat_schedulers"))
+        found = symbol_by_name(named, aliases=aliases)
+    except Exception:
+        # Its beat says what is wrong, as without this package.
+        return object
+    return found if isinstance(found, type) else object
+
+
+def _check_entries(app: Any) -> None:
+    # A beat that refuses to start again and again would keep its worker from leading.
+    for name, entry in (app.conf.beat_schedule or {}).items():
+        if isinstance(entry, dict):
+            check_entry_options(name, entry.get("options") or {})
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+    return "could not start" if code is None else f"has ended with exit code {code}"
+
+
+def _shuts_down() -> bool:
+    wanted = (state.should_stop, state.should_terminate)
+    return any(each is not None and each is not False for each in wanted)

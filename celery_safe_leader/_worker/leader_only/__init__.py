@@ -1,0 +1,1 @@
+"""Tasks that run on the elected worker only."""
