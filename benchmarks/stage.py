@@ -13,9 +13,8 @@ import redis
 from celery import Celery
 from kombu.connection import Connection
 
-from celery_safe_leader._beat.membership import ROLE
 from celery_safe_leader._core.options import Options
-from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.keys import BEAT, ElectionKeys
 from celery_safe_leader.leader import build_leader
 from tests.support.servers import installed_kinds
 
@@ -104,7 +103,7 @@ class Stage:
 
     def hold_election(self) -> None:
         """Leave a record of which the leader has resigned: the next one need not wait for a ttl."""
-        keys = ElectionKeys(_KEY, ROLE)
+        keys = ElectionKeys(_KEY, BEAT)
         with build_leader(self.state, keys, Options(0.4), {}) as leader:
             leader.wait_until_leader(20)
 

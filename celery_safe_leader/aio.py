@@ -14,7 +14,7 @@ from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.aio import AsyncRunner
 from celery_safe_leader._runtime.views import LeaderViews
 from celery_safe_leader._store.aio import AsyncRedisStore
-from celery_safe_leader._store.connection.client import Source, connect_async
+from celery_safe_leader._store.connection.client import Source, make_async_client
 from celery_safe_leader._store.keys import ElectionKeys, checked_key
 from celery_safe_leader.errors import LifecycleError
 
@@ -129,7 +129,7 @@ def create_async_safe_redis_leader(
     keys = ElectionKeys(checked_key(key))
     limit = checked.request_timeout
     client, waiting_client = (
-        connect_async(
+        make_async_client(
             redis, options or {}, connect_timeout=limit, read_timeout=read, key=keys.lease
         )
         for read in (limit, checked.wait + limit)

@@ -16,15 +16,17 @@ from celery.beat import Scheduler
 from celery.signals import beat_embedded_init
 
 from celery_safe_leader import conf
-from celery_safe_leader._beat.background import Aside
-from celery_safe_leader._dispatch.dispatcher import ClockAheadError, Dispatcher
-from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule
-from celery_safe_leader._beat.membership import ROLE, Membership
+from celery_safe_leader._beat.background import BackgroundThread
+from celery_safe_leader._beat.dispatching import make_dispatcher
+from celery_safe_leader._beat.embedded.following import Following, follow_worker, move_in
 from celery_safe_leader._beat.embedded.parent_watch import end_with_parent
 from celery_safe_leader._beat.entries.roster import Roster
-from celery_safe_leader._store.connection.client import connect
-from celery_safe_leader._store.keys import LedgerKeys
-from celery_safe_leader._beat.embedded.following import Following, follow_worker, move_in
+from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule
+from celery_safe_leader._beat.membership import Membership
+from celery_safe_leader._dispatch.dispatcher import Dispatcher
+from celery_safe_leader._ledger.errors import ClockAheadError
+from celery_safe_leader._store.connection.client import make_client
+from celery_safe_leader._store.keys import BEAT, LedgerKeys
 from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["LeaderScheduler"]
@@ -63,7 +65,7 @@ class LeaderScheduler(Scheduler):
         self._membership: Membership | Following = Membership(self._settings)
         self._embedded = False
         self._roster = Roster(app, self._settings.missed_runs)
-        self._aside = Aside("leader:dispatch")
+        self._aside = BackgroundThread("leader:dispatch")
         self._dispatcher: Dispatcher | None = None
         self.data: Any = None  # annotated for the type checker; Celery sets it
         self._closed = False
@@ -153,13 +155,13 @@ class LeaderScheduler(Scheduler):
 
     def _take_part(self) -> tuple[SafeLeader | Following, Dispatcher]:
         if self._dispatcher is None:
-            settings, role = self._settings, ROLE
+            settings, role = self._settings, BEAT
             # Here, where an error ends the process: what receivers raise is only logged.
             following = follow_worker(settings) if self._embedded else None
             if following is not None:
                 self._membership, role = following, following.role
             limit = settings.election.request_timeout
-            client = connect(
+            client = make_client(
                 settings.url,
                 settings.options,
                 connect_timeout=limit,
@@ -168,7 +170,7 @@ class LeaderScheduler(Scheduler):
                 setting=settings.url_setting,
                 options_setting=settings.options_setting,
             )
-            self._dispatcher = Dispatcher(self.app, settings, client, role, self._roster)
+            self._dispatcher = make_dispatcher(self.app, settings, client, role, self._roster)
         return self._membership.join(), self._dispatcher
 
     def _stand_down(self, error: ClockAheadError) -> None:

@@ -8,9 +8,9 @@ from celery import Celery
 
 from celery_safe_leader import conf
 from celery_safe_leader._worker import inspection
-from celery_safe_leader._worker.election_step import LeaderElection
 from celery_safe_leader._worker.command_line import offer_for
 from celery_safe_leader._worker.dedup.step import FirstPublicationWins
+from celery_safe_leader._worker.election_step import LeaderElection
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = ["inspection", "install"]

@@ -22,10 +22,10 @@ from celery_safe_leader._store.acl import (
     quoted,
     setuser,
 )
-from celery_safe_leader._store.connection.client import connect
+from celery_safe_leader._store.connection.client import make_client
+from celery_safe_leader._store.connection.urls import scheme_of
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.record_view import Sighting, look
-from celery_safe_leader._store.connection.urls import scheme_of
 from celery_safe_leader._worker import inspection
 from celery_safe_leader._worker.command_line import offer
 from celery_safe_leader.errors import StoreError
@@ -59,7 +59,7 @@ def status(context: click.Context, workers: bool) -> None:
     try:
         settings = conf.read(context.obj.app)
         keys = ElectionKeys(settings.key, role, settings.prefix)
-        client = connect(
+        client = make_client(
             settings.url,
             settings.options,
             connect_timeout=settings.election.request_timeout,

@@ -29,8 +29,8 @@ from celery_safe_leader._setting_sources import (
     spelling,
     visibility_timeout,
 )
-from celery_safe_leader._store.keys import checked_key
 from celery_safe_leader._store.connection.factory import check_place, read_url
+from celery_safe_leader._store.keys import checked_key
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = [

@@ -12,7 +12,7 @@ from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.thread import ThreadRunner
 from celery_safe_leader._runtime.views import LeaderViews
-from celery_safe_leader._store.connection.client import Source, connect
+from celery_safe_leader._store.connection.client import Source, make_client
 from celery_safe_leader._store.keys import ElectionKeys, checked_key
 from celery_safe_leader._store.sync import RedisStore
 from celery_safe_leader.errors import LifecycleError
@@ -162,7 +162,7 @@ def build_leader(
     """Make a candidate of checked options; for the other modules of this package."""
     limit = options.request_timeout
     client, waiting_client = (
-        connect(
+        make_client(
             server,
             connection,
             connect_timeout=limit,

@@ -10,10 +10,10 @@ from celery import Celery, Task, _state
 from celery.local import PromiseProxy, Proxy
 
 from celery_safe_leader import conf
-from celery_safe_leader._worker.leader_only.run_guard import guarded
 from celery_safe_leader._worker.leader_only.leadership import CURRENT, Leadership
+from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark, Otherwise, mark_of
 from celery_safe_leader._worker.leader_only.queue import declaration
-from celery_safe_leader._worker.leader_only.mark import Otherwise, Rules, rules_of
+from celery_safe_leader._worker.leader_only.run_guard import guarded
 from celery_safe_leader.bootsteps import install
 from celery_safe_leader.errors import ConfigurationError, LifecycleError
 
@@ -56,7 +56,7 @@ def leader_only(
         raise ConfigurationError("otherwise", repr(otherwise), "'forward', 'skip' or 'fail'")
     if not isinstance(revoke_on_loss, bool):
         raise ConfigurationError("revoke_on_loss", repr(revoke_on_loss), "True or False")
-    rules = Rules(otherwise, revoke_on_loss)
+    rules = LeaderOnlyMark(otherwise, revoke_on_loss)
     return (lambda found: _mark(found, rules)) if target is None else _mark(target, rules)
 
 
@@ -83,12 +83,12 @@ def leader_route(
 
     ``@leader_only`` puts it first among the app's routes.
     """
-    if task is None or rules_of(task) is None:
+    if task is None or mark_of(task) is None:
         return None
     return {"queue": declaration(task.app, conf.leader_names(task.app)[1])}
 
 
-def _mark(target: Any, rules: Rules) -> Any:
+def _mark(target: Any, rules: LeaderOnlyMark) -> Any:
     if type(target) is PromiseProxy:
         target.__then__(lambda: _mark_task(target._get_current_object(), rules))
     elif type(target) is Proxy:
@@ -110,7 +110,7 @@ def _mark(target: Any, rules: Rules) -> Any:
     return target
 
 
-def _mark_class(kind: Any, rules: Rules) -> None:
+def _mark_class(kind: Any, rules: LeaderOnlyMark) -> None:
     if kind.run is Task.run:
         raise ConfigurationError(
             "@leader_only", f"on {kind.__qualname__}", "on a class with a run() of its own"
@@ -118,12 +118,12 @@ def _mark_class(kind: Any, rules: Rules) -> None:
     kind.run = guarded(kind.run, rules)
 
 
-def _mark_task(task: Any, rules: Rules) -> None:
-    if rules_of(task) is None:
+def _mark_task(task: Any, rules: LeaderOnlyMark) -> None:
+    if mark_of(task) is None:
         task.run = guarded(task.run, rules)
 
 
-def _mark_shared(app: Celery, proxy: Any, rules: Rules) -> None:
+def _mark_shared(app: Celery, proxy: Any, rules: LeaderOnlyMark) -> None:
     before = _state._tls.current_app
     app.set_current()
     try:

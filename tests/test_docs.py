@@ -196,14 +196,14 @@ def test_the_excerpt_of_the_demo_is_what_the_demo_says() -> None:
 
 
 def test_headers_are_those_of_the_messages() -> None:
-    from celery_safe_leader._publishing import messages
+    from celery_safe_leader._publishing import headers
 
     names = {
-        messages.ELECTION,
-        messages.OCCURRENCE,
-        messages.PUBLICATION,
-        messages.TOKEN,
-        messages.COVERS,
+        headers.ELECTION,
+        headers.OCCURRENCE,
+        headers.PUBLICATION,
+        headers.TOKEN,
+        headers.COVERS,
     }
     assert {row[0].strip("`") for row in page("docs/beat.md").rows("header")} == names
 

@@ -51,6 +51,46 @@ def test_importing_needs_neither_celery_nor_django(children: Children, module: s
     assert child.wait_for_line("loaded").text == "loaded [] 1"
 
 
+WITHOUT_CELERY = ["_core", "_schedules", "_runtime", "_store", "_ledger", "_dispatch"]
+"""The rooms that RQ and other users of the library can have: all of their modules are imported."""
+BLOCKED = """
+import importlib, importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"billiard", "celery", "django", "kombu", "vine"}:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print("imported", len(sys.argv) - 1)
+"""
+
+
+def modules_without_celery() -> list[str]:
+    paths = [path for room in WITHOUT_CELERY for path in (PACKAGE / room).rglob("*.py")]
+    paths += [PACKAGE / f"{name}.py" for name in ("errors", "leader", "aio")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    return sorted(name.removesuffix(".__init__") for name in names)
+
+
+def test_the_library_the_ledger_and_the_pipeline_work_where_celery_is_not(
+    children: Children,
+) -> None:
+    modules = modules_without_celery()
+    assert len(modules) > 60
+    child = children.start([sys.executable, "-c", BLOCKED, *modules], name="without Celery")
+    assert child.wait_for_line("imported").text == f"imported {len(modules)}"
+
+
+def test_a_module_that_needs_celery_is_noticed(children: Children) -> None:
+    command = [sys.executable, "-c", BLOCKED, "celery_safe_leader.conf"]
+    child = children.start(command, name="without Celery")
+    assert child.wait(50) != 0
+    assert "is blocked" in child.output
+
+
 def test_all_layers_are_kept(children: Children) -> None:
     program = Path(sys.executable).parent / "lint-imports"
     child = children.start([str(program), "--no-cache"], name="lint-imports")

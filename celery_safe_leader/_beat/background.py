@@ -14,12 +14,12 @@ from typing import Generic, TypeVar
 
 from celery_safe_leader._runtime.broadcast import Broadcast
 
-__all__ = ["Aside", "Job"]
+__all__ = ["BackgroundCall", "BackgroundThread"]
 
 T = TypeVar("T")
 
 
-class Job(Generic[T]):
+class BackgroundCall(Generic[T]):
     """A call that was handed over, and what came of it."""
 
     def __init__(self, function: Callable[[], T]) -> None:
@@ -38,13 +38,13 @@ class Job(Generic[T]):
         self.done = True
 
 
-class Aside:
+class BackgroundThread:
     """One daemon thread, started at the first call. For one caller at a time."""
 
     def __init__(self, name: str) -> None:
         """Give the thread a name."""
         self._name = name
-        self._jobs: SimpleQueue[Job[object] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[BackgroundCall[object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._changed = Broadcast()
         self._busy = False
@@ -61,17 +61,17 @@ class Aside:
             raise job.error
         return job.result  # type: ignore[return-value]
 
-    def start(self, function: Callable[[], T]) -> Job[T]:
+    def start(self, function: Callable[[], T]) -> BackgroundCall[T]:
         """Begin to run ``function`` there, and return at once; what it raises is in the job."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
             self._thread.start()
-        job = Job(function)
+        job = BackgroundCall(function)
         self._busy = True
         self._jobs.put(job)  # type: ignore[arg-type]
         return job
 
-    def wait(self, job: Job[T], timeout: float | None) -> bool:
+    def wait(self, job: BackgroundCall[T], timeout: float | None) -> bool:
         """Wait for the end of a job; tell whether it has ended. Signal handlers run meanwhile."""
         return self._changed.wait(lambda: job.done, timeout)
 

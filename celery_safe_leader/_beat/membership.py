@@ -11,16 +11,13 @@ import time
 from celery_safe_leader._beat.inspection import answer_inspections
 from celery_safe_leader._beat.log import Reporter
 from celery_safe_leader._runtime.inspection import answer_of
-from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.keys import BEAT, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
 from celery_safe_leader.leader import SafeLeader, build_leader
 
-__all__ = ["ROLE", "Membership"]
+__all__ = ["Membership"]
 
 logger = logging.getLogger("celery_safe_leader.beat")
-
-ROLE = "beat"
-"""Which of a key's elections beats take part in."""
 
 _SHORTEST_REST = 5.0
 """Seconds."""
@@ -36,7 +33,7 @@ class Membership:
     def __init__(self, settings: LeaderSettings) -> None:
         """Remember the settings."""
         self._settings = settings
-        self._keys = ElectionKeys(settings.key, ROLE, settings.prefix)
+        self._keys = ElectionKeys(settings.key, BEAT, settings.prefix)
         self._leader: SafeLeader | None = None
         self._rests_until = 0.0
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from celery_safe_leader._core.requests import Drafts
 from celery_safe_leader._core.events import Demoted, DemotionReason, Event, Lease, StoreFailed
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import Request
+from celery_safe_leader._core.observation import Observation
 from celery_safe_leader._core.options import Options
-from celery_safe_leader._core.observation import Sight
+from celery_safe_leader._core.requests import Requests
 from celery_safe_leader._core.state import Move, State, next_state
 from celery_safe_leader.errors import StoreRefusedError
 
@@ -27,8 +27,8 @@ class Candidacy:
         """
         self.options = options
         self.candidate_id = candidate_id
-        self.sight = Sight(options)
-        self._drafts = Drafts(options, candidate_id, seed, self.sight)
+        self.sight = Observation(options)
+        self._drafts = Requests(options, candidate_id, seed, self.sight)
         self._state = State.IDLE
         self._lease: Lease | None = None
         self._events: list[Event] = []

@@ -8,10 +8,10 @@ from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import Record
 from celery_safe_leader._core.options import MARGIN, MAX_TTL, Options
 
-__all__ = ["Sight"]
+__all__ = ["Observation"]
 
 
-class Sight:
+class Observation:
     """One candidate's observations of one election. Not thread-safe."""
 
     def __init__(self, options: Options) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import Await, Campaign, Observe, Renew, Resign
+from celery_safe_leader._core.observation import Observation
 from celery_safe_leader._core.options import Options
-from celery_safe_leader._core.observation import Sight
 
-__all__ = ["Drafts"]
+__all__ = ["Requests"]
 
 _SHORTEST_AWAIT = 0.01
 """Seconds. Some servers take a shorter blocking time for 0, which is for ever."""
 
 
-class Drafts:
+class Requests:
     """Makes requests; every one has a nonce that no other request of any candidate has."""
 
-    def __init__(self, options: Options, candidate_id: str, seed: str, sight: Sight) -> None:
+    def __init__(self, options: Options, candidate_id: str, seed: str, sight: Observation) -> None:
         """Remember who asks."""
         self._options = options
         self._candidate_id = candidate_id

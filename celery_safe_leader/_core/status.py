@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Role", "Standing"]
+__all__ = ["Role", "Status"]
 
 
 class Role(enum.Enum):
@@ -22,7 +22,7 @@ class Role(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Status:
     """A snapshot. All of it is known locally."""
 
     role: Role

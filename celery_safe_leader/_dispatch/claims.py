@@ -10,18 +10,17 @@ import logging
 import time
 from collections.abc import Iterable
 
-from celery_safe_leader._dispatch.memory import now_us
-from celery_safe_leader._publishing.builder import Builder
-from celery_safe_leader._dispatch.waiting import Held, Job
-from celery_safe_leader._dispatch.entry import Item
-from celery_safe_leader._ledger.ledger import BATCH, Ledger
+from celery_safe_leader._dispatch.entry import Entry
+from celery_safe_leader._dispatch.outcomes import BuildError
+from celery_safe_leader._dispatch.ports import MessageBuilder, Schedule
+from celery_safe_leader._dispatch.timetable import Timetable
+from celery_safe_leader._dispatch.waiting import Run, Waiting
 from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._ledger.errors import ClockAheadError, GenerationChangedError
+from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import ClaimOutcome, Commit, CommitOutcome, Next
-from celery_safe_leader._publishing.messages import BuildError, leader_headers
-from celery_safe_leader._beat.entries.roster import Roster
+from celery_safe_leader._schedules.moments import now_us
 from celery_safe_leader._schedules.rule import ScheduleError
-from celery_safe_leader._dispatch.timetable import Timetable
 
 __all__ = ["Claims"]
 
@@ -38,11 +37,11 @@ class Claims:
     """
 
     def __init__(
-        self, key: str, token: int, ledger: Ledger, roster: Roster, builder: Builder
+        self, key: str, token: int, ledger: Ledger, roster: Schedule, builder: MessageBuilder
     ) -> None:
         """Begin with nothing due."""
         self.timetable = Timetable()
-        self.held = Held()
+        self.held = Waiting()
         self._key = key
         self._token = token
         self._ledger = ledger
@@ -129,22 +128,17 @@ class Claims:
         )
         return True
 
-    def job(self, item: Item, claim: Claim, *, is_fresh: bool = True) -> Job:
+    def job(self, item: Entry, claim: Claim, *, is_fresh: bool = True) -> Run:
         """Begin with a claimed run; build its message, if that need not wait for its moment."""
-        job = Job(item, claim, is_fresh=is_fresh)
-        if claim.moment <= now_us() or self._builder.is_steady(item.entry):
+        job = Run(item, claim, is_fresh=is_fresh)
+        if claim.moment <= now_us() or self._builder.is_steady(item.source):
             self.build(job)
         return job
 
-    def build(self, job: Job) -> None:
+    def build(self, job: Run) -> None:
         """Build the message of a run, or give it up."""
-        claim = job.claim
-        covers = (claim.first, claim.moment)
-        headers = leader_headers(self._key, claim.occurrence, self._token, covers)
         try:
-            job.built = self._builder.build(
-                job.item.entry, task_id=claim.occurrence, headers=headers, due_us=claim.moment
-            )
+            job.built = self._builder.build_run(job.item.source, job.claim, self._token)
         except BuildError as exc:
             job.given_up = True
             self.give_up(exc)
@@ -168,7 +162,7 @@ class Claims:
             if job.is_fresh:
                 self.take_back(job)
 
-    def take_back(self, job: Job) -> None:
+    def take_back(self, job: Run) -> None:
         """Take back a claim of which nothing was handed to the broker."""
         # Recording the run that was recorded before leaves nothing of the claim.
         if job.item.run is not None:
@@ -180,7 +174,7 @@ class Claims:
         # Permanent: the same arguments fail again. It is committed unpublished.
         logger.error("%s. This run is given up; the entry goes on", error)
 
-    def done(self, item: Item, claim: Claim) -> None:
+    def done(self, item: Entry, claim: Claim) -> None:
         """Go on behind a run that was published, or given up."""
         item.claim = None
         run = item.committed(claim)
@@ -188,15 +182,15 @@ class Claims:
         self._commits.append(Commit(claim, run))
         self.timetable.schedule(item)
 
-    def _unclaimed(self) -> list[tuple[Item, Next]]:
+    def _unclaimed(self) -> list[tuple[Entry, Next]]:
         """Return claims of a write that had no answer: the same ones are written again."""
         items = self._roster.items
         return [(items[name], again) for name, again in self._claimed.items() if name in items]
 
-    def _due(self, item: Item, moment: int) -> Job | None:
+    def _due(self, item: Entry, moment: int) -> Run | None:
         """Return the run of an entry that is owed at a moment, if there is one."""
         try:
-            owed = item.plan(moment)
+            owed = item.due_runs(moment)
         except Exception as exc:
             self.timetable.failed(item, exc)
             return None
@@ -212,7 +206,7 @@ class Claims:
             return None
         return self.job(item, item.claim_for(self._key, owed, self._token))
 
-    def _got(self, job: Job, outcome: ClaimOutcome) -> bool:
+    def _got(self, job: Run, outcome: ClaimOutcome) -> bool:
         if outcome is ClaimOutcome.CLAIMED:
             return True
         job.item.claim = None

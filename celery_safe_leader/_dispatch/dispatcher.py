@@ -9,12 +9,9 @@ import logging
 import time
 from collections.abc import Callable
 
-import redis
-from celery import Celery
-
-from celery_safe_leader._dispatch.memory import Books
-from celery_safe_leader._publishing.builder import Builder
-from celery_safe_leader._ledger.ledger import Ledger
+from celery_safe_leader._dispatch.memory import Memory
+from celery_safe_leader._dispatch.ports import Gate, MessageBuilder, MessagePublisher, Schedule
+from celery_safe_leader._dispatch.rounds import Rounds
 from celery_safe_leader._ledger.errors import (
     ClockAheadError,
     FencedError,
@@ -22,18 +19,12 @@ from celery_safe_leader._ledger.errors import (
     GenerationChangedError,
     LedgerError,
 )
-from celery_safe_leader._publishing.publisher import Publisher
-from celery_safe_leader._beat.entries.roster import Roster
-from celery_safe_leader._dispatch.rounds import Rounds
-from celery_safe_leader._dispatch.timetable import EARLIEST
-from celery_safe_leader.conf import LeaderSettings
+from celery_safe_leader._ledger.ledger import Ledger
 from celery_safe_leader.errors import SafeLeaderError, StoreError
 
 __all__ = ["ClockAheadError", "Dispatcher"]
 
 logger = logging.getLogger("celery_safe_leader.beat")
-
-Gate = Callable[[], bool]
 
 _LONGEST_BACK_OFF = 5.0
 _REFUSED_PAUSE = 1.0
@@ -45,32 +36,28 @@ class Dispatcher:
     """Works for one beat. One thread at a time; ``close`` from any thread."""
 
     def __init__(
-        self, app: Celery, settings: LeaderSettings, client: redis.Redis, role: str, roster: Roster
+        self,
+        ledger: Ledger,
+        schedule: Schedule,
+        builder: MessageBuilder,
+        make_publisher: Callable[[Gate], MessagePublisher],
     ) -> None:
         """Make an idle dispatcher. Does no IO.
 
         Args:
-            app: Whose tasks are sent.
-            settings: Of that app.
-            client: For the ledger; one that the election does not use.
-            role: Which of the key's elections the beat takes part in.
-            roster: The entries.
+            ledger: Of the key; on a client that the election does not use.
+            schedule: The entries.
+            builder: Makes their messages.
+            make_publisher: Makes what gets messages to the broker. It is given the gate to ask
+                immediately before each write.
         """
-        self._key = settings.key
-        self._roster = roster
-        self._ledger = Ledger(
-            client,
-            settings.key,
-            role,
-            ttl=settings.ttl,
-            clock=time.monotonic,
-            prefix=settings.prefix,
-            early=EARLIEST,
-        )
-        self._books = Books(self._ledger, roster)
+        self._key = ledger.key
+        self._schedule = schedule
+        self._ledger = ledger
+        self._books = Memory(ledger, schedule)
         self._may_go_on: Gate = lambda: False
-        self._publisher = Publisher(app, still_leading=lambda: self._may_go_on())
-        self._builder = Builder(app)
+        self._publisher = make_publisher(lambda: self._may_go_on())
+        self._builder = builder
         self._holder = ""
         self._token = 0
         self._rounds: Rounds | None = None
@@ -145,7 +132,7 @@ class Dispatcher:
 
     def _change(self, rounds: Rounds) -> None:
         """Take up what is new in the schedule, after what was claimed of it is taken back."""
-        changes = self._roster.changes()
+        changes = self._schedule.changes()
         rounds.withdraw(changes)
         for name, before in changes.items():
             self._books.replace(name, before)
@@ -164,11 +151,11 @@ class Dispatcher:
     def _begin(self, holder: str, token: int) -> Rounds:
         started = time.monotonic()
         self._rounds, self._lost, self._silent_until = None, False, 0.0
-        self._roster.changes()
+        self._schedule.changes()
         self._changed.clear()
         self._books.load(holder, token)
         rounds = Rounds(
-            self._key, token, self._ledger, self._roster, self._builder, self._publisher
+            self._key, token, self._ledger, self._schedule, self._builder, self._publisher
         )
         rounds.restart()
         self._holder, self._token, self._rounds = holder, token, rounds
@@ -176,7 +163,7 @@ class Dispatcher:
             "Loaded the ledger of %s in %.0f ms: %d entries, %d runs to settle",
             self._key,
             1000 * (time.monotonic() - started),
-            len(self._roster.items),
+            len(self._schedule.items),
             rounds.owed,
         )
         return rounds

@@ -1,46 +1,62 @@
-"""One entry of the schedule as the dispatcher sees it."""
+"""One entry of the schedule as the dispatcher sees it: its rule, its policy, its last run."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Protocol
 
-from celery.beat import ScheduleEntry
+from celery_safe_leader._ledger.codec import Claim, LastRun
+from celery_safe_leader._schedules.missed import (
+    DEFAULT_LIMIT,
+    DEFAULT_TOLERANCE_US,
+    DueRuns,
+    Policy,
+    due_runs,
+)
+from celery_safe_leader._schedules.moments import from_datetime, to_datetime
+from celery_safe_leader._schedules.occurrence_id import occurrence_id, successor_id
+from celery_safe_leader._schedules.rule import Rule, ScheduleError
 
-from celery_safe_leader._ledger.codec import Claim, Run
-from celery_safe_leader._schedules.missed import DEFAULT_LIMIT, DEFAULT_TOLERANCE_US, Plan, Policy, plan
-from celery_safe_leader._schedules.occurrence_id import occurrence_id, rule_for, successor_id
-from celery_safe_leader._schedules.rule import Rule, ScheduleError, from_datetime, to_datetime
-from celery_safe_leader.errors import ConfigurationError
-
-__all__ = ["Item", "check_entry_options"]
-
-_OPTIONS = ("missed_runs", "max_lateness", "limit")
+__all__ = ["Entry", "Source"]
 
 
-class Item:
+class Source(Protocol):
+    """What an entry is made from: Celery's ``ScheduleEntry``, or anything that shows as much."""
+
+    last_run_at: datetime | None
+    total_run_count: int
+
+
+class Entry:
     """An entry, the rule of its schedule, and where it stands in the ledger."""
 
-    __slots__ = ("claim", "entry", "limit", "max_lateness_us", "name", "policy", "rule", "run")
+    __slots__ = ("claim", "limit", "max_lateness_us", "name", "policy", "rule", "run", "source")
 
-    def __init__(self, entry: ScheduleEntry, default_policy: Policy) -> None:
-        """Read an entry.
+    def __init__(
+        self, source: Source, name: str, rule: Rule, own: Mapping[str, Any], default_policy: Policy
+    ) -> None:
+        """Make an entry that the ledger has not been asked about.
 
-        Raises:
-            ScheduleError: Its schedule can never be followed.
-            ConfigurationError: Its ``options["leader"]`` are wrong.
+        Args:
+            source: What the schedule holds: shown its last run, and given to whoever builds
+                messages.
+            name: Of the entry.
+            rule: Of its schedule.
+            own: Its own options, as ``check_entry_options`` returns them.
+            default_policy: For missed runs, where they name none.
         """
-        self.entry = entry
-        self.name: str = entry.name
-        self.rule: Rule = rule_for(entry.schedule)
-        own = check_entry_options(entry.name, entry.options)
+        self.source = source
+        self.name = name
+        self.rule = rule
         self.policy = Policy(own.get("missed_runs", default_policy))
         self.limit: int = own.get("limit", DEFAULT_LIMIT)
         lateness = own.get("max_lateness")
         self.max_lateness_us = None if lateness is None else int(lateness * 1_000_000)
-        self.run: Run | None = None
+        self.run: LastRun | None = None
         self.claim: Claim | None = None
 
-    def starting_run(self, now_us: int, given_last_run: Any) -> Run:
+    def starting_run(self, now_us: int, given_last_run: Any) -> LastRun:
         """Return where an entry begins that the ledger does not know.
 
         Args:
@@ -48,15 +64,15 @@ class Item:
             given_last_run: ``last_run_at`` as the user gave it in the entry, or ``None``.
         """
         moment = now_us if given_last_run is None else min(now_us, from_datetime(given_last_run))
-        count = int(self.entry.total_run_count or 0)
-        return Run(moment, count, moment, self.rule.fingerprint)
+        count = int(self.source.total_run_count or 0)
+        return LastRun(moment, count, moment, self.rule.fingerprint)
 
-    def changed_run(self, run: Run, now_us: int) -> Run:
+    def changed_run(self, run: LastRun, now_us: int) -> LastRun:
         """Return where an entry goes on whose schedule is not the ledger's any more.
 
         It keeps its count; nothing before this moment counts as missed.
         """
-        return Run(run.moment, run.count, max(now_us, run.moment), self.rule.fingerprint)
+        return LastRun(run.moment, run.count, max(now_us, run.moment), self.rule.fingerprint)
 
     def next_us(self) -> int | None:
         """Return when the entry is due next, as far as its rule can say without a clock."""
@@ -67,12 +83,12 @@ class Item:
         # A schedule of an unknown class has to be asked, with the clock: at once.
         return self.rule.after(base_us) if self.rule.exact else base_us
 
-    def plan(self, now_us: int) -> Plan:
+    def due_runs(self, now_us: int) -> DueRuns:
         """Decide what the entry owes now."""
         run = self.run
         if run is None:
             raise ScheduleError(self.rule.name, "is not in the ledger yet")
-        return plan(
+        return due_runs(
             self.rule,
             run.moment,
             now_us,
@@ -88,7 +104,7 @@ class Item:
         limit = float("inf") if self.max_lateness_us is None else self.max_lateness_us
         return min(limit, DEFAULT_TOLERANCE_US) if self.policy is Policy.SKIP else limit
 
-    def claim_for(self, key: str, owed: Plan, token: int) -> Claim:
+    def claim_for(self, key: str, owed: DueRuns, token: int) -> Claim:
         """Return the claim of the oldest run that is owed."""
         first, moment = owed.runs[0]
         if self.rule.exact:
@@ -97,49 +113,15 @@ class Item:
             occurrence = successor_id(key, self.name, owed.base_us)
         return Claim(self.name, occurrence, moment, first, self.rule.fingerprint, token)
 
-    def committed(self, claim: Claim) -> Run:
+    def committed(self, claim: Claim) -> LastRun:
         """Return the run to record once ``claim`` is published."""
         run = self.run
         count = 0 if run is None else run.count
         seen = claim.moment if run is None else run.seen
-        return Run(claim.moment, count + 1, seen, self.rule.fingerprint)
+        return LastRun(claim.moment, count + 1, seen, self.rule.fingerprint)
 
-    def take(self, run: Run) -> None:
+    def take(self, run: LastRun) -> None:
         """Stand where the ledger says, and show it on Celery's entry."""
         self.run = run
-        entry = self.entry
-        entry.total_run_count = run.count
-        entry.last_run_at = to_datetime(run.moment)
-
-
-def check_entry_options(name: str, options: Any) -> dict[str, Any]:
-    """Return an entry's own ``options["leader"]``.
-
-    Raises:
-        ConfigurationError: An option is unknown or has a wrong value.
-    """
-    own = (options or {}).get("leader")
-    if own is None:
-        return {}
-    where = f'options["leader"] of beat entry {name!r}'
-    if not isinstance(own, dict):
-        raise ConfigurationError(where, repr(own), f"a dict with any of {', '.join(_OPTIONS)}")
-    for option, value in own.items():
-        _check_option(f"{where}: {option}", option, value)
-    return own
-
-
-def _check_option(where: str, option: str, value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if option == "missed_runs":
-        policies = [policy.value for policy in Policy]
-        if value not in policies:
-            raise ConfigurationError(where, repr(value), "one of " + ", ".join(policies))
-    elif option == "max_lateness":
-        if not number or not 0 < value < float("inf"):
-            raise ConfigurationError(where, repr(value), "a number of seconds above 0")
-    elif option == "limit":
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(where, repr(value), "a whole number from 1 up")
-    else:
-        raise ConfigurationError(where, repr(value), "absent: known are " + ", ".join(_OPTIONS))
+        self.source.total_run_count = run.count
+        self.source.last_run_at = to_datetime(run.moment)

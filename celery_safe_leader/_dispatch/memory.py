@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable
 
-from celery_safe_leader._dispatch.entry import Item
+from celery_safe_leader._dispatch.entry import Entry
+from celery_safe_leader._dispatch.ports import Schedule
+from celery_safe_leader._ledger.codec import Claim, LastRun
 from celery_safe_leader._ledger.ledger import BATCH, Ledger
-from celery_safe_leader._ledger.codec import Claim, Run
 from celery_safe_leader._ledger.results import (
     Commit,
     Condition,
@@ -18,10 +18,9 @@ from celery_safe_leader._ledger.results import (
     Merged,
     Snapshot,
 )
-from celery_safe_leader._beat.entries.roster import Roster
-from celery_safe_leader._dispatch.strangers import Strangers
+from celery_safe_leader._schedules.moments import now_us
 
-__all__ = ["GRACE", "Books", "now_us"]
+__all__ = ["GRACE", "Memory"]
 
 logger = logging.getLogger("celery_safe_leader.beat")
 
@@ -30,25 +29,25 @@ GRACE = 7 * 86_400.0
 rolled back, and than two releases that lead in turns."""
 
 
-def now_us() -> int:
-    """Return the wall clock in microseconds since 1970, which due moments are compared with."""
-    return time.time_ns() // 1000
+_EVERYBODYS = frozenset({"celery.backend_cleanup"})
+"""Entries that Celery itself adds to the schedules of many apps."""
+_SHOWN = 3
 
 
-class Books:
+class Memory:
     """What the ledger holds, for the entries of the roster and for those that it does not have.
 
     For one thread. The methods raise what the ledger's do.
     """
 
-    def __init__(self, ledger: Ledger, roster: Roster) -> None:
+    def __init__(self, ledger: Ledger, roster: Schedule) -> None:
         """Begin with nothing loaded."""
         self.ledger = ledger
         self._roster = roster
-        self._foreign_runs: dict[str, Run] = {}
+        self._foreign_runs: dict[str, LastRun] = {}
         self._foreign_pending: dict[str, Claim] = {}
         self._unreadable: set[str] = set()
-        self._strangers = Strangers(ledger.key)
+        self._strangers = SharedKeyCheck(ledger.key)
 
     def load(self, holder: str, token: int) -> None:
         """Take the ledger over at the beginning of a tenure.
@@ -98,7 +97,7 @@ class Books:
             enrolments.append(Enrolment(name, item.run, run))
         self._enrol(enrolments)
 
-    def replace(self, name: str, before: Item | None) -> None:
+    def replace(self, name: str, before: Entry | None) -> None:
         """Let an entry that changed or went keep its place in the ledger."""
         item = self._roster.items.get(name)
         if before is None or before.run is None:
@@ -167,7 +166,7 @@ class Books:
                 name,
                 ahead,
             )
-            run = Run(now, item.run.count, now, item.rule.fingerprint)
+            run = LastRun(now, item.run.count, now, item.rule.fingerprint)
             enrolments.append(Enrolment(name, item.run, run))
         self._enrol(enrolments)
 
@@ -200,3 +199,33 @@ class Books:
                     name,
                     GRACE // 86_400,
                 )
+
+
+class SharedKeyCheck:
+    """Compares what a leader finds with what it has. Warns once."""
+
+    def __init__(self, key: str) -> None:
+        """Begin without suspicion."""
+        self._key = key
+        self._told = False
+
+    def look(self, found: Iterable[str], own: Iterable[str]) -> None:
+        """Say so if the ledger has entries, and none of them is in the schedule.
+
+        Args:
+            found: Entries of the ledger.
+            own: Entries of this beat's schedule.
+        """
+        theirs, ours = set(found) - _EVERYBODYS, set(own) - _EVERYBODYS
+        if self._told or not theirs or not ours or theirs & ours:
+            return
+        self._told = True
+        logger.warning(
+            "The ledger of %s has %d entries, and none of them is in this beat's schedule: %s. If "
+            "they belong to another app, the two take turns under one leader_key, and whoever "
+            "stands by dispatches nothing: give each its own. If all entries were renamed, nothing "
+            "is wrong",
+            self._key,
+            len(theirs),
+            ", ".join(f"{name[:80]!r}" for name in sorted(theirs)[:_SHOWN]),
+        )

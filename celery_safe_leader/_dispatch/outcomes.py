@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from celery_safe_leader._publishing.messages import BuildError
+from celery_safe_leader.errors import SafeLeaderError
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
 __all__ = [
+    "BuildError",
     "Failed",
     "NotSent",
     "Outcome",
@@ -20,6 +21,38 @@ __all__ = [
     "of_the_rest",
     "replace_sent",
 ]
+
+
+_LONGEST_DETAIL = 500
+
+
+class BuildError(SafeLeaderError):
+    """The message of an entry cannot be built. Trying again will not help.
+
+    What was raised, if anything was, is in ``__cause__``.
+
+    Args:
+        entry: Name of the entry.
+        task: Name of its task.
+        detail: What is wrong.
+    """
+
+    def __init__(self, entry: str, task: str, detail: str) -> None:
+        super().__init__(entry, task, detail)
+        self.entry = entry
+        self.task = task
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"periodic task {self.entry!r} ({self.task}) cannot be sent: {self.detail}"
+
+    @classmethod
+    def because(cls, entry: str, task: str, cause: BaseException) -> BuildError:
+        """Describe what was raised, in one line."""
+        text = " ".join(str(cause).split()) or "no details"
+        if len(text) > _LONGEST_DETAIL:
+            text = f"{text[:_LONGEST_DETAIL]}…"
+        return cls(entry, task, f"{type(cause).__name__}: {text}")
 
 
 class Sent(NamedTuple):

@@ -10,26 +10,22 @@ burst of runs only has to be written to the broker. Never before it, by this mac
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
-from celery_safe_leader._dispatch.memory import now_us
-from celery_safe_leader._publishing.builder import Builder
 from celery_safe_leader._dispatch.claims import Claims
-from celery_safe_leader._dispatch.waiting import Job
-from celery_safe_leader._dispatch.entry import Item
-from celery_safe_leader._ledger.ledger import BATCH, Ledger
+from celery_safe_leader._dispatch.entry import Entry
+from celery_safe_leader._dispatch.outcomes import Failed, NotSent, Outcome, Refused, Uncertain
+from celery_safe_leader._dispatch.ports import Gate, MessageBuilder, MessagePublisher, Schedule
+from celery_safe_leader._dispatch.unsettled import Unsettled
+from celery_safe_leader._dispatch.waiting import Run
 from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._ledger.errors import GenerationChangedError
+from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import SettlementOutcome
-from celery_safe_leader._dispatch.outcomes import Failed, NotSent, Outcome, Refused, Uncertain
-from celery_safe_leader._dispatch.unsettled import Owed
-from celery_safe_leader._publishing.publisher import Publisher
-from celery_safe_leader._beat.entries.roster import Roster
+from celery_safe_leader._schedules.moments import now_us
 
 __all__ = ["Rounds"]
-
-Gate = Callable[[], bool]
 
 _LONGEST_WORK = 1.0
 _NOTHING_DUE = 3600.0
@@ -55,9 +51,9 @@ class Rounds:
         key: str,
         token: int,
         ledger: Ledger,
-        roster: Roster,
-        builder: Builder,
-        publisher: Publisher,
+        roster: Schedule,
+        builder: MessageBuilder,
+        publisher: MessagePublisher,
     ) -> None:
         """Begin with nothing due."""
         self._key = key
@@ -65,7 +61,7 @@ class Rounds:
         self._roster = roster
         self._publisher = publisher
         self._claims = Claims(key, token, ledger, roster, builder)
-        self._owed = Owed()
+        self._owed = Unsettled()
         self._may_go_on: Gate = lambda: True
 
     @property
@@ -147,11 +143,11 @@ class Rounds:
         claimed = self._claims.claim()
         return self._publish_held() or claimed
 
-    def _settle(self, owed: list[Claim]) -> list[Job]:
+    def _settle(self, owed: list[Claim]) -> list[Run]:
         """Find out what became of runs that are owed; return those to publish now."""
         self._claims.flush()
-        jobs: list[Job] = []
-        early: list[Job] = []
+        jobs: list[Run] = []
+        early: list[Run] = []
         for settlement in self._ledger.settle(owed):
             claim = settlement.claim
             item = self._roster.items.get(claim.entry)
@@ -187,7 +183,7 @@ class Rounds:
             self._publish([job for job in jobs if not self._is_too_late(job, now)])
         return True
 
-    def _is_too_late(self, job: Job, now: int) -> bool:
+    def _is_too_late(self, job: Run, now: int) -> bool:
         """Give a run back to its policy that waited in vain for longer than the entry allows."""
         if not job.is_fresh or now - job.claim.moment <= job.item.lateness_us:
             return False
@@ -205,7 +201,7 @@ class Rounds:
             time.sleep(min(left / 1_000_000, _LOOK_EVERY))
         return True
 
-    def _publish(self, jobs: list[Job], moment: int = 0) -> None:
+    def _publish(self, jobs: list[Run], moment: int = 0) -> None:
         """Publish runs, not before the moment."""
         built = [job for job in jobs if job.built is not None]
         if built:
@@ -226,7 +222,7 @@ class Rounds:
         if built:
             self._send(built)
 
-    def _send(self, jobs: list[Job], hold: Gate | None = None) -> None:
+    def _send(self, jobs: list[Run], hold: Gate | None = None) -> None:
         batch = [job.built for job in jobs if job.built is not None]
         failed: list[Claim] = []
         trouble: Failed | Uncertain | None = None
@@ -239,7 +235,7 @@ class Rounds:
         if trouble is not None:
             self._owed.failed(failed, trouble.error, reached=trouble.reached)
 
-    def _published(self, job: Job, outcome: Outcome) -> None:
+    def _published(self, job: Run, outcome: Outcome) -> None:
         """Take in what became of a message with which the broker had no trouble."""
         if isinstance(outcome, NotSent):
             self._put_back(job)
@@ -250,13 +246,13 @@ class Rounds:
             self._owed.published()
         self._done(job.item, job.claim)
 
-    def _put_back(self, job: Job) -> None:
+    def _put_back(self, job: Run) -> None:
         """Keep a run that did not get its turn: held, or owed if others may know of it."""
         if job.is_fresh:
             self._claims.held.add([job])
         else:
             self._owed.add(job.claim)
 
-    def _done(self, item: Item, claim: Claim) -> None:
+    def _done(self, item: Entry, claim: Claim) -> None:
         self._owed.discard(item.name)
         self._claims.done(item, claim)

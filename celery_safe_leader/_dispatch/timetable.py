@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from celery_safe_leader._dispatch.agenda import Agenda
-from celery_safe_leader._dispatch.memory import now_us
-from celery_safe_leader._dispatch.entry import Item
+from celery_safe_leader._dispatch.entry import Entry
+from celery_safe_leader._schedules.moments import now_us
 from celery_safe_leader._schedules.rule import ScheduleError
 
 __all__ = ["EARLIEST", "Timetable"]
@@ -35,19 +35,19 @@ class Timetable:
         # A schedule of an unknown class says only whether it is due now: it is asked on time.
         self._asked = Agenda()
 
-    def schedule(self, item: Item) -> None:
+    def schedule(self, item: Entry) -> None:
         """Put an entry at its next moment; if its schedule fails, at another try."""
         try:
             self.put(item, item.next_us())
         except Exception as exc:
             self.failed(item, exc)
 
-    def put(self, item: Item, moment_us: int | None) -> None:
+    def put(self, item: Entry, moment_us: int | None) -> None:
         """Put an entry at a moment; ``None``: nowhere."""
         agenda = self._known if item.rule.exact else self._asked
         agenda.put(item.name, moment_us)
 
-    def failed(self, item: Item, error: Exception) -> None:
+    def failed(self, item: Entry, error: Exception) -> None:
         """Name an entry whose schedule failed, and put it at another try."""
         logger.error(
             "The schedule of entry %r fails: %s. The entry does not run; it is asked again in 60 s",

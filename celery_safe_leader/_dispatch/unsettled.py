@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from celery_safe_leader._ledger.codec import Claim
 
-__all__ = ["Owed"]
+__all__ = ["Unsettled"]
 
 logger = logging.getLogger("celery_safe_leader.beat")
 
@@ -27,7 +27,7 @@ class _Debt:
     not_before: float = 0.0
 
 
-class Owed:
+class Unsettled:
     """What a leader owes the broker. For one thread.
 
     If the broker fails, everything waits a little. A run that keeps failing waits for itself, and

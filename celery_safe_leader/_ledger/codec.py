@@ -12,7 +12,7 @@ __all__ = [
     "FORMAT",
     "SENTINEL",
     "Claim",
-    "Run",
+    "LastRun",
     "Sentinel",
     "UnreadableValueError",
     "decode_claim",
@@ -40,7 +40,7 @@ class UnreadableValueError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LastRun:
     """Where an entry stands. Moments are microseconds since 1970 in UTC."""
 
     moment: int
@@ -93,7 +93,7 @@ def decode_entry(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogatepass")
 
 
-def encode_run(run: Run) -> bytes:
+def encode_run(run: LastRun) -> bytes:
     """Write a run.
 
     Raises:
@@ -103,7 +103,7 @@ def encode_run(run: Run) -> bytes:
     return f"{run.moment} {run.count} {run.seen} {run.fingerprint}".encode()
 
 
-def decode_run(raw: bytes) -> Run:
+def decode_run(raw: bytes) -> LastRun:
     """Read a run.
 
     Raises:
@@ -111,7 +111,7 @@ def decode_run(raw: bytes) -> Run:
     """
     try:
         moment, count, seen, fingerprint = raw.decode().split(" ", 3)
-        run = Run(_number(moment), _number(count), _number(seen), fingerprint)
+        run = LastRun(_number(moment), _number(count), _number(seen), fingerprint)
         _check_moment(run.moment)
     except ValueError as exc:
         raise UnreadableValueError(f"{raw[:200]!r} is not a run") from exc

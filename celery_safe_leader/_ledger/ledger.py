@@ -16,11 +16,10 @@ import redis
 
 from celery_safe_leader._ledger import replies
 from celery_safe_leader._ledger.acceptance import LONG_LIFE_MS
-from celery_safe_leader._ledger.script_calls import call, ledger_script
 from celery_safe_leader._ledger.codec import (
     FORMAT,
     Claim,
-    Run,
+    LastRun,
     Sentinel,
     encode_claim,
     encode_entry,
@@ -44,6 +43,7 @@ from celery_safe_leader._ledger.results import (
     Snapshot,
     Written,
 )
+from celery_safe_leader._ledger.script_calls import call, ledger_script
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader.errors import LifecycleError
 
@@ -219,7 +219,7 @@ class Ledger:
             outcomes += replies.letters(EnrolmentOutcome, self._run("enrol", args)[0])
         return outcomes
 
-    def merge(self, runs: Mapping[str, Run], pending: Mapping[str, Claim]) -> list[Merged]:
+    def merge(self, runs: Mapping[str, LastRun], pending: Mapping[str, Claim]) -> list[Merged]:
         """Write the memory back. For each entry the later run and the later claim stand.
 
         Give all entries that were loaded or enrolled, also those that no schedule has. It may be

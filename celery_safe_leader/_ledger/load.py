@@ -11,7 +11,7 @@ import redis
 from celery_safe_leader._ledger.codec import (
     SENTINEL,
     Claim,
-    Run,
+    LastRun,
     UnreadableValueError,
     decode_claim,
     decode_entry,
@@ -21,7 +21,7 @@ from celery_safe_leader._ledger.results import Snapshot
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import LedgerKeys
 
-__all__ = ["Found", "load_snapshot"]
+__all__ = ["LoadedHashes", "load_snapshot"]
 
 _PIECE = 150
 """Fields asked for at a time, so that one command stays below 0.3 ms."""
@@ -30,10 +30,10 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
-class Found:
+class LoadedHashes:
     """What the hashes hold, before it is checked against the clock."""
 
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, LastRun] = field(default_factory=dict)
     claims: dict[str, Claim] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, bytes] = field(default_factory=dict)
@@ -53,14 +53,14 @@ class Found:
         return Snapshot(self.runs, pending, done, self.unknown, frozenset(ahead), unreadable, now)
 
 
-def load_snapshot(client: redis.Redis, names: LedgerKeys) -> Found:
+def load_snapshot(client: redis.Redis, names: LedgerKeys) -> LoadedHashes:
     """Read runs, claims and marks.
 
     Raises:
         StoreUnavailableError: No answer.
         StoreRefusedError: Redis answered with an error.
     """
-    found = Found()
+    found = LoadedHashes()
     try:
         _scan(client, names.runs, lambda _, raw: decode_run(raw), found.runs, found)
         _scan(client, names.pending, decode_claim, found.claims, found)
@@ -80,7 +80,7 @@ def _scan(
     name: str,
     decode: Callable[[str, bytes], _Value],
     into: dict[str, _Value],
-    found: Found,
+    found: LoadedHashes,
 ) -> None:
     cursor = 0
     while True:

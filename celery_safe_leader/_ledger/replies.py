@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from celery_safe_leader._ledger.codec import (
     FORMAT,
     Claim,
-    Run,
+    LastRun,
     UnreadableValueError,
     decode_claim,
     decode_run,
@@ -51,7 +51,7 @@ def adoption(reply: Sequence[Any]) -> Adoption:
 def merged(
     key: str,
     batch: Sequence[str],
-    runs: Mapping[str, Run],
+    runs: Mapping[str, LastRun],
     pending: Mapping[str, Claim],
     values: Sequence[bytes],
 ) -> list[Merged]:

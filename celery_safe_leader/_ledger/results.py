@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from celery_safe_leader._ledger.codec import Claim, Run
+from celery_safe_leader._ledger.codec import Claim, LastRun
 
 __all__ = [
     "Adoption",
@@ -49,7 +49,7 @@ class Adoption:
 class Snapshot:
     """All that the ledger knows."""
 
-    runs: dict[str, Run]
+    runs: dict[str, LastRun]
     pending: dict[str, Claim]
     """Claims to settle: nobody knows whether they were published."""
     done: dict[str, Claim]
@@ -93,7 +93,7 @@ class Commit:
     """A claim that was published, or given up for good, and the run to record for it."""
 
     claim: Claim
-    run: Run
+    run: LastRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Next:
     """A claim to make, if its entry's run is still the one that it was computed from."""
 
     claim: Claim
-    after: Run | None
+    after: LastRun | None
     """``None``: the ledger does not know the entry."""
 
     @property
@@ -125,9 +125,9 @@ class Enrolment:
     """A run to write, if the entry's run is still the expected one."""
 
     entry: str
-    expected: Run | None
+    expected: LastRun | None
     """``None``: the ledger does not know the entry."""
-    run: Run
+    run: LastRun
 
 
 class EnrolmentOutcome(Enum):
@@ -165,7 +165,7 @@ class Merged:
     """An entry of which Redis knew more than the memory. Both values are what now stands."""
 
     entry: str
-    run: Run | None
+    run: LastRun | None
     claim: Claim | None
     """``None``: nothing is pending, even if the memory had a claim."""
 

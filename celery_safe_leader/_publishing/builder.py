@@ -21,7 +21,8 @@ from typing import Any
 from celery import signals
 from celery.app.routes import MapRoute
 
-from celery_safe_leader._publishing.encoding import check_headers, encode
+from celery_safe_leader._dispatch.outcomes import BuildError
+from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._publishing.arguments import (
     Arguments,
     check_call,
@@ -29,10 +30,18 @@ from celery_safe_leader._publishing.arguments import (
     evaluate,
     fingerprint_of,
 )
-from celery_safe_leader._publishing.messages import BuildError, Built, Call, Message
-from celery_safe_leader._publishing.templates import Plan, Plans, Shape, Times, common_part
 from celery_safe_leader._publishing.compose import COMPOSED_OPTIONS, Draft, celerys_own, compose
-from celery_safe_leader._schedules.rule import from_datetime
+from celery_safe_leader._publishing.encoding import check_headers, encode
+from celery_safe_leader._publishing.headers import leader_headers
+from celery_safe_leader._publishing.messages import Built, CeleryCall, Message
+from celery_safe_leader._publishing.templates import (
+    EntryTemplate,
+    SharedTemplate,
+    Templates,
+    Times,
+    common_part,
+)
+from celery_safe_leader._schedules.moments import from_datetime
 
 try:
     from celery.utils.quorum_queues import detect_quorum_queues
@@ -53,13 +62,15 @@ class Builder:
 
     Args:
         app: The Celery app.
+        key: Of the ledger; it is named in the headers of claimed runs.
         now: Seconds since 1970; what is left of an expiry is counted from it.
     """
 
-    def __init__(self, app: Any, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, app: Any, *, key: str = "", now: Callable[[], float] = time.time) -> None:
         self._app = app
+        self._key = key
         self._now = now
-        self._plans = Plans()
+        self._plans = Templates()
         self._basis: tuple[Any, ...] = ()
         # Properties of the app, each of which takes its time.
         self._amqp: Any = None
@@ -67,6 +78,21 @@ class Builder:
         self._zone: tzinfo = timezone.utc
         self._repeatable = False
         self._driver = ""
+
+    def build_run(self, source: Any, claim: Claim, token: int) -> Built:
+        """Build the message of a claimed run, with the headers by which workers recognize it.
+
+        Args:
+            source: The ``ScheduleEntry``.
+            claim: The run.
+            token: Fencing token of the leader that publishes it.
+
+        Raises:
+            BuildError: Whatever is wrong with the entry.
+        """
+        covers = (claim.first, claim.moment)
+        headers = leader_headers(self._key, claim.occurrence, token, covers)
+        return self.build(source, task_id=claim.occurrence, headers=headers, due_us=claim.moment)
 
     def build(self, entry: Any, *, task_id: str, headers: Mapping[str, Any], due_us: int) -> Built:
         """Build the message of one run. Does no IO, unless a lazy argument or a receiver does.
@@ -122,8 +148,8 @@ class Builder:
         return plan.message(entry, arguments, run, zone)
 
     def _fill(
-        self, shape: Shape, entry: Any, arguments: Arguments, fingerprint: bytes | None
-    ) -> Plan:
+        self, shape: SharedTemplate, entry: Any, arguments: Arguments, fingerprint: bytes | None
+    ) -> EntryTemplate:
         """Do for an entry's arguments what composing its message would."""
         arguments = (arguments[0] or (), arguments[1])
         if shape.task is not None:
@@ -132,7 +158,7 @@ class Builder:
         texts = describe(self._app, arguments)
         if self._driver == "amqp":  # JSON takes any text
             check_headers(dict(zip(("argsrepr", "kwargsrepr"), texts, strict=True)), "amqp")
-        return Plan(fingerprint, shape, body, *texts)
+        return EntryTemplate(fingerprint, shape, body, *texts)
 
     def _afresh(
         self,
@@ -157,12 +183,14 @@ class Builder:
             return _call(entry, task_id, task, arguments, options, reason)
         message, draft = self._compose(entry, task_id, task, arguments, options)
         if self._repeatable:
-            shape = Shape(
+            shape = SharedTemplate(
                 task, common_part(message, headers), times, draft.serializer, draft.compression
             )
             if self._plans.keep_shape(entry, shape):
                 texts = (message.headers["argsrepr"], message.headers["kwargsrepr"])
-                self._plans.keep(entry.name, Plan(fingerprint, shape, message.body, *texts))
+                self._plans.keep(
+                    entry.name, EntryTemplate(fingerprint, shape, message.body, *texts)
+                )
         return message
 
     def _check_basis(self) -> None:
@@ -254,11 +282,13 @@ def _call(
     arguments: Arguments,
     options: dict[str, Any],
     reason: str,
-) -> Call:
+) -> CeleryCall:
     kept = {
         name: value
         for name, value in options.items()
         # A retry by kombu would send the nonce of the attempt again.
         if name not in ("leader", "task_id", "headers", "retry", "retry_policy")
     }
-    return Call(entry.name, entry.task, task_id, options["headers"], task, *arguments, kept, reason)
+    return CeleryCall(
+        entry.name, entry.task, task_id, options["headers"], task, *arguments, kept, reason
+    )

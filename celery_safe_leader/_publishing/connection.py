@@ -17,8 +17,8 @@ from kombu.exceptions import OperationalError
 __all__ = [
     "BatchPublishError",
     "broker_errors",
-    "connect",
     "join_writes",
+    "open_connection",
     "supports_batches",
 ]
 
@@ -34,7 +34,7 @@ _REPEATING = ("retry_on_timeout", "retry_on_error", "retry")
 """Options with which redis-py repeats a command. kombu does not batch if one of them is set."""
 
 
-def connect(app: Any, timeout: float) -> Any:
+def open_connection(app: Any, timeout: float) -> Any:
     """Connect to the broker, once per broker that is configured.
 
     Args:

@@ -11,72 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from celery_safe_leader.errors import SafeLeaderError
-
 if TYPE_CHECKING:
     from typing import TypeAlias
 
 __all__ = [
-    "COVERS",
-    "ELECTION",
-    "OCCURRENCE",
-    "PUBLICATION",
-    "TOKEN",
-    "BuildError",
     "Built",
-    "Call",
+    "CeleryCall",
     "Message",
-    "leader_headers",
 ]
-
-ELECTION = "leader_election"
-"""Header: the key whose ledger and acceptance records hold the occurrence."""
-
-OCCURRENCE = "leader_occurrence"
-"""Header: id of the occurrence, which is the task id too."""
-
-PUBLICATION = "leader_publication"
-"""Header: the nonce of one attempt to publish."""
-
-TOKEN = "leader_token"  # noqa: S105 - the name of a header
-"""Header: the fencing token under which it was published."""
-
-COVERS = "leader_covers"
-"""Header: "first,last" due moment that the run stands for, in microseconds."""
-
-_LONGEST_DETAIL = 500
 
 _LONGEST_TTL = (2**32 - 1) / 1000
 """Seconds that RabbitMQ accepts; it closes the channel upon more."""
-
-
-class BuildError(SafeLeaderError):
-    """The message of an entry cannot be built. Trying again will not help.
-
-    What was raised, if anything was, is in ``__cause__``.
-
-    Args:
-        entry: Name of the entry.
-        task: Name of its task.
-        detail: What is wrong.
-    """
-
-    def __init__(self, entry: str, task: str, detail: str) -> None:
-        super().__init__(entry, task, detail)
-        self.entry = entry
-        self.task = task
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"periodic task {self.entry!r} ({self.task}) cannot be sent: {self.detail}"
-
-    @classmethod
-    def because(cls, entry: str, task: str, cause: BaseException) -> BuildError:
-        """Describe what was raised, in one line."""
-        text = " ".join(str(cause).split()) or "no details"
-        if len(text) > _LONGEST_DETAIL:
-            text = f"{text[:_LONGEST_DETAIL]}…"
-        return cls(entry, task, f"{type(cause).__name__}: {text}")
 
 
 class Message(NamedTuple):
@@ -129,7 +74,7 @@ class Message(NamedTuple):
         return left if left < _LONGEST_TTL else None
 
 
-class Call(NamedTuple):
+class CeleryCall(NamedTuple):
     """A task that Celery, or the task class itself, has to send: see ``reason``.
 
     Its arguments are evaluated and checked; what else may be wrong with it shows when it is sent.
@@ -156,25 +101,6 @@ class Call(NamedTuple):
 
 
 if TYPE_CHECKING:
-    Built: TypeAlias = Message | Call
+    Built: TypeAlias = Message | CeleryCall
 else:
-    Built = (Message, Call)
-
-
-def leader_headers(
-    election: str, occurrence: str, token: int, covers_us: tuple[int, int]
-) -> dict[str, Any]:
-    """Make the headers that workers need to recognize an occurrence.
-
-    Args:
-        election: Key of the ledger.
-        occurrence: Id of the occurrence.
-        token: Fencing token of the leader that publishes.
-        covers_us: First and last due moment that the run stands for, in microseconds.
-    """
-    return {
-        ELECTION: election,
-        OCCURRENCE: occurrence,
-        TOKEN: token,
-        COVERS: f"{covers_us[0]},{covers_us[1]}",
-    }
+    Built = (Message, CeleryCall)

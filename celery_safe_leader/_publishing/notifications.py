@@ -7,14 +7,15 @@ from typing import Any
 
 from celery import signals
 
-from celery_safe_leader._publishing.messages import PUBLICATION, Message
+from celery_safe_leader._publishing.headers import PUBLICATION
+from celery_safe_leader._publishing.messages import Message
 
-__all__ = ["Echo"]
+__all__ = ["Notifications"]
 
 logger = logging.getLogger(__name__)
 
 
-class Echo:
+class Notifications:
     """Tells the result backend before, and everybody else after a message was sent.
 
     Args:

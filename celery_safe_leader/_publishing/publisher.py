@@ -17,18 +17,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from celery_safe_leader._publishing.connection import (
-    BatchPublishError,
-    broker_errors,
-    connect,
-    join_writes,
-    supports_batches,
-)
-from celery_safe_leader._publishing.declarations import Declarations
-from celery_safe_leader._publishing.notifications import Echo
-from celery_safe_leader._publishing.groups import next_group
-from celery_safe_leader._publishing.messages import PUBLICATION, BuildError, Built, Call, Message
 from celery_safe_leader._dispatch.outcomes import (
+    BuildError,
     Failed,
     NotSent,
     Outcome,
@@ -38,6 +28,17 @@ from celery_safe_leader._dispatch.outcomes import (
     of_the_rest,
     replace_sent,
 )
+from celery_safe_leader._publishing.connection import (
+    BatchPublishError,
+    broker_errors,
+    join_writes,
+    open_connection,
+    supports_batches,
+)
+from celery_safe_leader._publishing.declarations import Declarations
+from celery_safe_leader._publishing.headers import PUBLICATION
+from celery_safe_leader._publishing.messages import Built, CeleryCall, Message
+from celery_safe_leader._publishing.notifications import Notifications
 
 __all__ = ["Publisher"]
 
@@ -45,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 _IDLE = 20.0
 """Seconds without use after which a connection is not trusted: firewalls forget, brokers close."""
+
+_LARGEST = 2**20
+"""Bytes of the bodies in one request, unless it is of one message."""
 
 _ALL = 2**31
 """More commands than any batch has: kombu must not flush before the gate was asked."""
@@ -87,7 +91,7 @@ class Publisher:
         self._errors: tuple[type[BaseException], ...] = ()
         self._message_errors: tuple[type[BaseException], ...] = ()
         self._declarations = Declarations()
-        self._echo = Echo(app)
+        self._echo = Notifications(app)
 
     def publish(
         self,
@@ -115,7 +119,7 @@ class Publisher:
         self._hold = hold or (lambda: True)
         outcomes: list[Outcome] = []
         while len(outcomes) < len(batch):
-            outcomes += self._publish_group(next_group(batch, len(outcomes), size))
+            outcomes += self._publish_group(_next_group(batch, len(outcomes), size))
             if self._ends_all(outcomes[-1]):
                 outcomes += [of_the_rest(outcomes[-1])] * (len(batch) - len(outcomes))
         return outcomes
@@ -233,7 +237,7 @@ class Publisher:
 
     def _write(self, producer: Any, built: Built, nonce: str) -> None:
         headers = {**built.headers, PUBLICATION: nonce}
-        if isinstance(built, Call):
+        if isinstance(built, CeleryCall):
             self._send(producer, built, headers)
             return
         properties = {**built.properties}
@@ -256,7 +260,7 @@ class Publisher:
             **properties,
         )
 
-    def _send(self, producer: Any, call: Call, headers: dict[str, Any]) -> None:
+    def _send(self, producer: Any, call: CeleryCall, headers: dict[str, Any]) -> None:
         """Let Celery send it as stock beat does."""
         common = {"task_id": call.task_id, "producer": producer, "headers": headers, "retry": False}
         if call.target is None:
@@ -277,7 +281,7 @@ class Publisher:
         if self._producer is not None and idle:
             self._close(politely=True)
         if self._producer is None:
-            self._connection = connect(self._app, self._timeout)
+            self._connection = open_connection(self._app, self._timeout)
             self._errors = broker_errors(self._connection)
             self._message_errors = self._connection.channel_errors
             channel = self._connection.channel()
@@ -297,3 +301,23 @@ class Publisher:
             connection.release() if politely else connection.collect()
         except Exception:
             logger.debug("closing the connection to the broker failed", exc_info=True)
+
+
+def _next_group(batch: Sequence[Built], start: int, size: int) -> Sequence[Built]:
+    """Take what can go out together: some messages, or one call.
+
+    Args:
+        batch: All messages.
+        start: Where the group begins.
+        size: How many there may be in it, at least 1.
+    """
+    end, left = start, _LARGEST
+    while end < min(start + size, len(batch)):
+        message = batch[end]
+        if not isinstance(message, Message):
+            break
+        left -= len(message.body)
+        if left < 0:
+            break
+        end += 1
+    return batch[start : max(end, start + 1)]

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from celery_safe_leader._publishing.arguments import LARGEST_KEPT, Arguments, fingerprint_of
 from celery_safe_leader._publishing.messages import Message
-from celery_safe_leader._schedules.rule import from_datetime, to_datetime
+from celery_safe_leader._schedules.moments import from_datetime, to_datetime
 
-__all__ = ["Plan", "Plans", "Shape", "Times", "common_part"]
+__all__ = ["EntryTemplate", "SharedTemplate", "Templates", "Times", "common_part"]
 
 _OWN_FIELDS = frozenset({"id", "root_id", "eta", "expires", "argsrepr", "kwargsrepr"})
 """Header fields that shapes do not have."""
@@ -41,7 +41,7 @@ class Times(NamedTuple):
         }
 
 
-class Shape(NamedTuple):
+class SharedTemplate(NamedTuple):
     """What the messages of all entries with the same task and options have in common."""
 
     task: Any
@@ -52,11 +52,11 @@ class Shape(NamedTuple):
     compression: str | None
 
 
-class Plan(NamedTuple):
+class EntryTemplate(NamedTuple):
     """The message of an entry, good as long as the entry stays as it is."""
 
     fingerprint: bytes | None
-    shape: Shape
+    shape: SharedTemplate
     body: bytes
     args_text: str
     kwargs_text: str
@@ -94,24 +94,24 @@ class Plan(NamedTuple):
         )
 
 
-class Plans:
+class Templates:
     """All plans, by the name of their entry, and the shapes."""
 
     def __init__(self) -> None:
-        self._plans: dict[str, Plan] = {}
-        self._shapes: dict[bytes, Shape] = {}
+        self._plans: dict[str, EntryTemplate] = {}
+        self._shapes: dict[bytes, SharedTemplate] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._plans
 
-    def plan(self, name: str, task: Any, fingerprint: bytes | None) -> Plan | None:
+    def plan(self, name: str, task: Any, fingerprint: bytes | None) -> EntryTemplate | None:
         """Return the plan of an entry, if it was made for this task and fingerprint."""
         plan = self._plans.get(name)
         if plan is None or plan.fingerprint != fingerprint or plan.shape.task is not task:
             return None
         return plan
 
-    def keep(self, name: str, plan: Plan) -> None:
+    def keep(self, name: str, plan: EntryTemplate) -> None:
         """Remember the plan of an entry, unless its arguments may change or are large."""
         if plan.fingerprint is not None and len(plan.body) <= LARGEST_KEPT:
             self._plans[name] = plan._replace(
@@ -127,13 +127,13 @@ class Plans:
         self._plans.clear()
         self._shapes.clear()
 
-    def shape(self, entry: Any, task: Any) -> Shape | None:
+    def shape(self, entry: Any, task: Any) -> SharedTemplate | None:
         """Return the shape for the task and the options of an entry, if there is one."""
         key = fingerprint_of(entry.task, entry.options)
         shape = self._shapes.get(key) if key is not None else None
         return shape if shape is not None and shape.task is task else None
 
-    def keep_shape(self, entry: Any, shape: Shape) -> bool:
+    def keep_shape(self, entry: Any, shape: SharedTemplate) -> bool:
         """Remember a shape, if the options of the entry allow it to be used again."""
         key = fingerprint_of(entry.task, entry.options)
         if key is None or _OWN_FIELDS & (entry.options.get("headers") or {}).keys():

@@ -23,11 +23,11 @@ from celery_safe_leader._core.events import (
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import Await, Reply, Request
 from celery_safe_leader._core.options import Options
-from celery_safe_leader._core.status import Role, Standing
 from celery_safe_leader._core.state import State
+from celery_safe_leader._core.status import Role, Status
 from celery_safe_leader._runtime.clock import Clock, SystemClock, new_candidate_id, new_seed
+from celery_safe_leader._runtime.diagnostics import Diagnostics
 from celery_safe_leader._runtime.listeners import Listener, Listeners
-from celery_safe_leader._runtime.diagnostics import Watch
 from celery_safe_leader.errors import LifecycleError
 
 __all__ = ["Candidate"]
@@ -73,7 +73,7 @@ class Candidate:
         self._awaiting: Await | None = None
         self.candidate_id = new_candidate_id()
         self._election = Election(self.options, self.candidate_id, new_seed())
-        self._watch = Watch(self.name, self.options.ttl)
+        self._watch = Diagnostics(self.name, self.options.ttl)
         self._holder: tuple[str, int] = ("", 0)
         self._holder_seen_at = 0.0
         self._last_error: tuple[str, float] = ("", 0.0)
@@ -97,7 +97,7 @@ class Candidate:
         """What the candidate is."""
         return self._election.state
 
-    def standing(self) -> Standing:
+    def standing(self) -> Status:
         """Return how the election stands as seen from here. Does no IO."""
         with self._lock:
             now, error = self.clock.now(), self._last_error
@@ -105,19 +105,19 @@ class Candidate:
             if lease is not None:
                 since = now.wall - now.longest_since(lease.since)
                 left = lease.remaining(now)
-                return Standing(
+                return Status(
                     Role.LEADER, self.candidate_id, lease.fencing_token, since, left, *error
                 )
             if self.state in (State.IDLE, State.CLOSED):
-                return Standing(Role.AWAY, "", 0, 0.0, 0.0, *error)
+                return Status(Role.AWAY, "", 0, 0.0, 0.0, *error)
             record, left_at_most = sight.record, sight.takeover_in(now)
             if left_at_most is None:
                 # Its observation begins once replicas confirm a write.
                 left_at_most = sight.longest_ttl
             mine = record is None or record.holder in ("", self.candidate_id)
             if record is None or mine or record.resigned or left_at_most <= 0:
-                return Standing(Role.LEADERLESS, "", 0, 0.0, 0.0, *error)
-            return Standing(
+                return Status(Role.LEADERLESS, "", 0, 0.0, 0.0, *error)
+            return Status(
                 Role.STANDBY,
                 record.holder,
                 record.token,

@@ -6,7 +6,7 @@ import logging
 
 from celery_safe_leader._core.instant import Instant
 
-__all__ = ["Watch"]
+__all__ = ["Diagnostics"]
 
 logger = logging.getLogger("celery_safe_leader")
 
@@ -17,7 +17,7 @@ _SLEWING = 0.002
 _IN_A_ROW = 3
 
 
-class Watch:
+class Diagnostics:
     """Looks at one candidate's moments, and warns once of each kind. Not thread-safe."""
 
     def __init__(self, election: str, ttl: float) -> None:

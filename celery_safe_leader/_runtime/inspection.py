@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from celery_safe_leader._core.status import Role, Standing
+from celery_safe_leader._core.status import Role, Status
 from celery_safe_leader._runtime.views import LeaderViews
 
 __all__ = ["HELP", "answer_of", "bystander"]
@@ -33,12 +33,12 @@ def bystander(election: str) -> dict[str, Any]:
         "election": election,
         "role": Role.AWAY.value,
         "candidate_id": None,
-        **_leader(Standing(Role.AWAY)),
+        **_leader(Status(Role.AWAY)),
         "last_error": None,
     }
 
 
-def _leader(standing: Standing) -> dict[str, Any]:
+def _leader(standing: Status) -> dict[str, Any]:
     known = bool(standing.leader)
     return {
         "leader": standing.leader if known else None,

@@ -18,7 +18,7 @@ Listener = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Registration:
     listener: Listener
     once: bool
 
@@ -28,7 +28,7 @@ class Listeners:
 
     def __init__(self) -> None:
         """Begin without listeners."""
-        self._entries: dict[str, tuple[_Entry, ...]] = dict.fromkeys(EVENT_NAMES, ())
+        self._entries: dict[str, tuple[_Registration, ...]] = dict.fromkeys(EVENT_NAMES, ())
 
     def add(self, event: str, listener: Listener, *, once: bool = False) -> None:
         """Add a listener.
@@ -39,7 +39,7 @@ class Listeners:
         self._check(event)
         if not callable(listener):
             raise ConfigurationError("listener", repr(listener), "a function")
-        self._entries[event] += (_Entry(listener, once),)
+        self._entries[event] += (_Registration(listener, once),)
 
     def remove(self, event: str, listener: Listener) -> None:
         """Remove a listener, the one added last if it was added twice; unknown ones are ignored."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from celery_safe_leader._core.events import Lease
-from celery_safe_leader._core.status import Standing
 from celery_safe_leader._core.state import State
+from celery_safe_leader._core.status import Status
 from celery_safe_leader._runtime.candidate import Candidate
 from celery_safe_leader._runtime.listeners import Listener
 
@@ -59,7 +59,7 @@ class LeaderViews:
         return self._candidate.state in (State.STANDBY, State.LEADING)
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> Status:
         """How the election stands, as seen from here: a snapshot for people and monitors."""
         return self._candidate.standing()
 

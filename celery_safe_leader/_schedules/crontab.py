@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from celery_safe_leader._schedules.moments import LAST_US, SECOND_US
+from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
 from celery_safe_leader._schedules.wall_calendar import calendar_of
-from celery_safe_leader._schedules.rule import LAST_US, SECOND_US, Rule, ScheduleError, digest
 from celery_safe_leader._schedules.zones import DAY_US, Piece, Zone, zone_name
 
 __all__ = ["Crontab"]

@@ -9,14 +9,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from celery_safe_leader._schedules.rule import (
-    LAST_US,
-    SECOND_US,
-    Rule,
-    ScheduleError,
-    digest,
-    to_datetime,
-)
+from celery_safe_leader._schedules.moments import LAST_US, SECOND_US, to_datetime
+from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
 from celery_safe_leader._schedules.zones import DAY_US, Zone, zone_name
 
 __all__ = ["SHORTEST_US", "Interval", "RelativeInterval", "step_of"]

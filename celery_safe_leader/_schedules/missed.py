@@ -10,10 +10,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from celery_safe_leader._schedules.rule import SECOND_US, Rule, ScheduleError
-from celery_safe_leader._schedules.opaque import Unknown
+from celery_safe_leader._schedules.moments import SECOND_US
+from celery_safe_leader._schedules.opaque import OpaqueRule
+from celery_safe_leader._schedules.rule import Rule, ScheduleError
 
-__all__ = ["DEFAULT_LIMIT", "DEFAULT_TOLERANCE_US", "Plan", "Policy", "Run", "plan"]
+__all__ = ["DEFAULT_LIMIT", "DEFAULT_TOLERANCE_US", "DueRun", "DueRuns", "Policy", "due_runs"]
 
 DEFAULT_LIMIT = 1_000
 """Most runs that ``Policy.ALL`` publishes at once."""
@@ -34,17 +35,17 @@ class Policy(str, Enum):
     """One run for each, up to a limit; what is over it coalesces into the first."""
 
 
-class Run(NamedTuple):
+class DueRun(NamedTuple):
     """One run to be published. Its occurrence is ``last``; it stands for ``first`` to ``last``."""
 
     first: int
     last: int
 
 
-class Plan(NamedTuple):
+class DueRuns(NamedTuple):
     """What to publish now, and when to ask again."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[DueRun, ...]
     """In the order of their moments."""
     coalesced: int
     """Moments that have no run of their own, because a later one's run stands for them."""
@@ -57,7 +58,7 @@ class Plan(NamedTuple):
     """What the plan counts from. For a rule that is not ``exact``, the run's id is made of it."""
 
 
-def plan(
+def due_runs(
     rule: Rule,
     last_us: int,
     now_us: int,
@@ -67,8 +68,8 @@ def plan(
     limit: int = DEFAULT_LIMIT,
     max_lateness_us: int | None = None,
     tolerance_us: int = DEFAULT_TOLERANCE_US,
-) -> Plan:
-    """Decide which runs an entry owes now. A function of its arguments, except for ``Unknown``.
+) -> DueRuns:
+    """Decide which runs an entry owes now. A function of its arguments, except for ``OpaqueRule``.
 
     Args:
         rule: The entry's rule. One that is not ``exact`` coalesces, whatever the policy, and its
@@ -85,11 +86,11 @@ def plan(
         ScheduleError: The schedule does not name a later moment. It is this entry's error.
     """
     base_us = last_us if seen_us is None else max(last_us, seen_us)
-    if isinstance(rule, Unknown):
+    if isinstance(rule, OpaqueRule):
         return _ask(rule, base_us, now_us)
     first = _later(rule, base_us)
     if first is None or first > now_us:
-        return Plan((), 0, 0, first, base_us)
+        return DueRuns((), 0, 0, first, base_us)
     lateness_us = max_lateness_us
     if policy is Policy.SKIP:
         lateness_us = tolerance_us if lateness_us is None else min(lateness_us, tolerance_us)
@@ -97,26 +98,26 @@ def plan(
     second = _later(rule, first)
     if second is None or second > now_us:  # nothing was missed: by far the most frequent case
         on_time = first >= cutoff_us
-        only = (Run(first, first),) if on_time else ()
-        return Plan(only, 0, 0 if on_time else 1, second, base_us)
+        only = (DueRun(first, first),) if on_time else ()
+        return DueRuns(only, 0, 0 if on_time else 1, second, base_us)
     moments = rule.recent(base_us, now_us, limit if policy is Policy.ALL else 1)
     owed = [moment for moment in moments if moment >= cutoff_us]
-    runs = tuple(Run(first if moment == owed[0] else moment, moment) for moment in owed)
+    runs = tuple(DueRun(first if moment == owed[0] else moment, moment) for moment in owed)
     missed = rule.count(base_us, now_us)
     dropped = rule.count(base_us, cutoff_us - 1)
     if policy is Policy.SKIP:
         dropped = missed - len(runs)
-    return Plan(runs, missed - dropped - len(runs), dropped, _later(rule, moments[-1]), base_us)
+    return DueRuns(runs, missed - dropped - len(runs), dropped, _later(rule, moments[-1]), base_us)
 
 
-def _ask(rule: Unknown, base_us: int, now_us: int) -> Plan:
+def _ask(rule: OpaqueRule, base_us: int, now_us: int) -> DueRuns:
     answer = rule.ask(base_us)
     next_due = None if answer.pause_us is None else now_us + answer.pause_us
     if not answer.is_due:
-        return Plan((), 0, 0, next_due, base_us)
+        return DueRuns((), 0, 0, next_due, base_us)
     # Strictly later also if the clock stepped back, or a last run could not be told from this one.
-    run = Run(base_us + 1, max(now_us, base_us + 1))
-    return Plan((run,), 0, 0, next_due, base_us)
+    run = DueRun(base_us + 1, max(now_us, base_us + 1))
+    return DueRuns((run,), 0, 0, next_due, base_us)
 
 
 def _later(rule: Rule, moment_us: int) -> int | None:

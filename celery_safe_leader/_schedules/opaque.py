@@ -12,9 +12,10 @@ from datetime import tzinfo
 from math import isfinite
 from typing import Any, ClassVar, NamedTuple
 
-from celery_safe_leader._schedules.rule import SECOND_US, Rule, ScheduleError, digest, to_datetime
+from celery_safe_leader._schedules.moments import SECOND_US, to_datetime
+from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
 
-__all__ = ["SHORTEST_PAUSE_US", "Answer", "Unknown"]
+__all__ = ["SHORTEST_PAUSE_US", "DueAnswer", "OpaqueRule"]
 
 SHORTEST_PAUSE_US = 10_000
 """Least time between two questions, 10 ms: a schedule that is always due is not a hot loop."""
@@ -22,7 +23,7 @@ SHORTEST_PAUSE_US = 10_000
 _ADDRESS = re.compile(r"0x[0-9A-Fa-f]+")
 
 
-class Answer(NamedTuple):
+class DueAnswer(NamedTuple):
     """What an unknown schedule says about now."""
 
     is_due: bool
@@ -30,7 +31,7 @@ class Answer(NamedTuple):
     """Until it wants to be asked again; ``None`` for never."""
 
 
-class Unknown(Rule):
+class OpaqueRule(Rule):
     """A schedule that can only be asked, by its ``is_due``.
 
     Args:
@@ -59,7 +60,7 @@ class Unknown(Rule):
         """
         raise ScheduleError(self.name, "is of an unknown class and can only be asked by ask()")
 
-    def ask(self, last_us: int) -> Answer:
+    def ask(self, last_us: int) -> DueAnswer:
         """Ask the schedule whether it is due now.
 
         Args:
@@ -75,7 +76,7 @@ class Unknown(Rule):
         except Exception as exc:
             raise ScheduleError(self.name, f"failed in is_due: {exc!r}") from exc
         if pause is None:
-            return Answer(bool(is_due), None)
+            return DueAnswer(bool(is_due), None)
         if not isfinite(pause):
             raise ScheduleError(self.name, f"wants to be asked again in {pause} s")
-        return Answer(bool(is_due), max(SHORTEST_PAUSE_US, int(pause * SECOND_US)))
+        return DueAnswer(bool(is_due), max(SHORTEST_PAUSE_US, int(pause * SECOND_US)))

@@ -12,30 +12,16 @@ import json
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Hashable
-from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any, ClassVar
 
 from celery_safe_leader.errors import SafeLeaderError
 
 __all__ = [
-    "LAST_US",
-    "SECOND_US",
     "Rule",
     "ScheduleError",
     "digest",
-    "from_datetime",
-    "to_datetime",
 ]
-
-SECOND_US = 1_000_000
-"""Microseconds in a second."""
-
-LAST_US = 253_339_228_800 * SECOND_US
-"""No moment lies after this one, 9998-01-01: ``datetime`` ends soon after."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class ScheduleError(SafeLeaderError):
@@ -117,15 +103,3 @@ def digest(*fields: Hashable) -> str:
     """Shorten the defining fields of a schedule (JSON values) to 16 hexadecimal digits."""
     text = json.dumps(fields, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def to_datetime(moment_us: int) -> datetime:
-    """Turn a moment into an aware ``datetime`` in UTC, without rounding."""
-    return _EPOCH + timedelta(microseconds=moment_us)
-
-
-def from_datetime(when: datetime) -> int:
-    """Turn a ``datetime`` into a moment, without rounding. Without a zone it is taken as UTC."""
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=timezone.utc)
-    return (when - _EPOCH) // _MICROSECOND

@@ -10,15 +10,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from celery_safe_leader._schedules.rule import (
-    LAST_US,
-    SECOND_US,
-    Rule,
-    ScheduleError,
-    digest,
-    from_datetime,
-    to_datetime,
-)
+from celery_safe_leader._schedules.moments import LAST_US, SECOND_US, from_datetime, to_datetime
+from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
 
 __all__ = ["SEARCH_DAYS", "Solar"]
 

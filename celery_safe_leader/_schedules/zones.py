@@ -17,7 +17,7 @@ from functools import cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from celery_safe_leader._schedules.rule import SECOND_US, to_datetime
+from celery_safe_leader._schedules.moments import SECOND_US, to_datetime
 
 __all__ = ["DAY_US", "Piece", "Zone", "zone_name", "zone_of"]
 

@@ -11,12 +11,12 @@ import redis
 import redis.asyncio
 
 from celery_safe_leader._core.messages import Await, Reply, Request, Woken
-from celery_safe_leader._store.server_check import Checkup
-from celery_safe_leader._store.codec import Call, decode, encode, flight
+from celery_safe_leader._store.codec import ScriptCall, decode, encode, flight
+from celery_safe_leader._store.connection.failover import ask_there_async, is_elsewhere_for_now
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.server_identity import ANY_COMMAND, Lineage
-from celery_safe_leader._store.connection.failover import ask_there_async, is_elsewhere_for_now
+from celery_safe_leader._store.server_check import ServerCheck
+from celery_safe_leader._store.server_identity import ANY_COMMAND, ServerIdentity
 
 __all__ = ["AsyncRedisStore"]
 
@@ -41,8 +41,8 @@ class AsyncRedisStore:
         # Any: execute_command has no annotations in redis-py.
         self._client: Any = client
         self._waiting_client: Any = waiting_client
-        self._lineage = Lineage(keys)
-        self._checkup = Checkup(keys)
+        self._lineage = ServerIdentity(keys)
+        self._checkup = ServerCheck(keys)
         settings = client.connection_pool.connection_kwargs
         self._greet = settings.get("redis_connect_func") or (lambda each: each.on_connect())
         settings["redis_connect_func"] = self._connected
@@ -104,7 +104,7 @@ class AsyncRedisStore:
         if inspect.isawaitable(greeted):
             await greeted
 
-    async def _run(self, call: Call) -> tuple[Any, int | None]:
+    async def _run(self, call: ScriptCall) -> tuple[Any, int | None]:
         try:
             return await self._run_known(call)
         except redis.ResponseError as exc:
@@ -112,7 +112,7 @@ class AsyncRedisStore:
                 raise
             return await self._run_known(call)
 
-    async def _run_known(self, call: Call) -> tuple[Any, int | None]:
+    async def _run_known(self, call: ScriptCall) -> tuple[Any, int | None]:
         """Run a call in a way that tells one server from another."""
         if not self._lineage.by_connection:
             return await self._run_once(call)
@@ -123,7 +123,7 @@ class AsyncRedisStore:
         self._lineage.check(label)
         return result
 
-    async def _run_once(self, call: Call) -> tuple[Any, int | None]:
+    async def _run_once(self, call: ScriptCall) -> tuple[Any, int | None]:
         confirm = call.confirm and self._wait_replicas > 0
         try:
             return await self._send("EVALSHA", *call.command, confirm=confirm)

@@ -21,7 +21,7 @@ from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.lua import Script, load
 from celery_safe_leader.errors import StoreRefusedError
 
-__all__ = ["Call", "by_connection", "decode", "encode", "flight", "shown"]
+__all__ = ["ScriptCall", "by_connection", "decode", "encode", "flight", "shown"]
 
 _PACKAGE = "celery_safe_leader._store"
 _STATUSES = frozenset({"seen", "accepted", "rejected", "vacant", "resigned"})
@@ -31,7 +31,7 @@ _LONGEST = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ScriptCall:
     """One script call."""
 
     script: Script
@@ -51,7 +51,7 @@ class Call:
         return (self.script.text, *self.command[1:])
 
 
-def encode(request: Request, keys: ElectionKeys) -> Call:
+def encode(request: Request, keys: ElectionKeys) -> ScriptCall:
     """Turn a request into a script call."""
     if isinstance(request, Observe):
         witness = "1" if request.confirm else ""
@@ -84,7 +84,7 @@ def encode(request: Request, keys: ElectionKeys) -> Call:
     raise TypeError(f"{type(request).__name__} is no script call")
 
 
-def by_connection(call: Call, keys: ElectionKeys, label: str) -> Call:
+def by_connection(call: ScriptCall, keys: ElectionKeys, label: str) -> ScriptCall:
     """Make of a call the one that knows a server by a connection, not by INFO.
 
     Args:
@@ -93,7 +93,7 @@ def by_connection(call: Call, keys: ElectionKeys, label: str) -> Call:
         label: Of the connection that the call is to be sent over.
     """
     script = load(_PACKAGE, call.script.name, "connection", "record")
-    return Call(script, (*call.keys, keys.witness), (*call.args, label), call.confirm)
+    return ScriptCall(script, (*call.keys, keys.witness), (*call.args, label), call.confirm)
 
 
 def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer:
@@ -158,8 +158,10 @@ def _texts(raw: object) -> list[str]:
     ]
 
 
-def _call(name: str, keys: tuple[str, ...], args: tuple[str | bytes, ...], confirm: bool) -> Call:
-    return Call(load(_PACKAGE, name, "epoch", "record"), keys, args, confirm)
+def _call(
+    name: str, keys: tuple[str, ...], args: tuple[str | bytes, ...], confirm: bool
+) -> ScriptCall:
+    return ScriptCall(load(_PACKAGE, name, "epoch", "record"), keys, args, confirm)
 
 
 def _ms(seconds: float) -> str:

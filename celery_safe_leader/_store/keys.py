@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 from celery_safe_leader.errors import ConfigurationError
 
-__all__ = ["ElectionKeys", "LedgerKeys", "checked_key"]
+__all__ = ["BEAT", "WORKER", "ElectionKeys", "LedgerKeys", "checked_key"]
+
+BEAT = "beat"
+"""Role: the election of stand-alone beats."""
+
+WORKER = "worker"
+"""Role: the election of workers, which embedded beats follow."""
 
 LONGEST_KEY = 1024
 """Bytes of UTF-8."""

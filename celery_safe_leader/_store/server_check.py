@@ -9,7 +9,7 @@ from typing import Any
 
 from celery_safe_leader._store.keys import ElectionKeys
 
-__all__ = ["OLDEST", "Checkup"]
+__all__ = ["OLDEST", "ServerCheck"]
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ OLDEST = (6, 2)
 """The oldest release of Redis that is supported. Valkey names a Redis that it equals."""
 
 
-class Checkup:
+class ServerCheck:
     """One look at a server. For one store."""
 
     def __init__(self, keys: ElectionKeys) -> None:

@@ -14,10 +14,10 @@ import secrets
 
 import redis
 
-from celery_safe_leader._store.codec import Call, by_connection
+from celery_safe_leader._store.codec import ScriptCall, by_connection
 from celery_safe_leader._store.keys import ElectionKeys
 
-__all__ = ["ANY_COMMAND", "Lineage"]
+__all__ = ["ANY_COMMAND", "ServerIdentity"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ ANY_COMMAND: tuple[str, ...] = ("_",) if _asked.default is inspect.Parameter.emp
 """Arguments of a pool's ``get_connection()``: before 5.3 redis-py wants the name of a command."""
 
 
-class Lineage:
+class ServerIdentity:
     """Knows what the epoch of a server is made of. For one store, whose connects it is told."""
 
     def __init__(self, keys: ElectionKeys) -> None:
@@ -42,7 +42,7 @@ class Lineage:
         """Take in that a connection was made, before anything is sent over it."""
         self.label = secrets.token_hex(8)
 
-    def labelled(self, call: Call) -> Call:
+    def labelled(self, call: ScriptCall) -> ScriptCall:
         """Make a call that says over which connection it goes. Have that stand before."""
         return by_connection(call, self._keys, self.label)
 

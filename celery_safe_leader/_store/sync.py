@@ -9,12 +9,12 @@ from typing import Any
 import redis
 
 from celery_safe_leader._core.messages import Await, Reply, Request, Woken
-from celery_safe_leader._store.server_check import Checkup
-from celery_safe_leader._store.codec import Call, decode, encode, flight
+from celery_safe_leader._store.codec import ScriptCall, decode, encode, flight
+from celery_safe_leader._store.connection.failover import ask_there, is_elsewhere_for_now
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.server_identity import ANY_COMMAND, Lineage
-from celery_safe_leader._store.connection.failover import ask_there, is_elsewhere_for_now
+from celery_safe_leader._store.server_check import ServerCheck
+from celery_safe_leader._store.server_identity import ANY_COMMAND, ServerIdentity
 
 __all__ = ["RedisStore"]
 
@@ -50,8 +50,8 @@ class RedisStore:
         self._reading: Await | None = None
         self._interrupted: Await | None = None
         self._broken_off = threading.Event()
-        self._lineage = Lineage(keys)
-        self._checkup = Checkup(keys)
+        self._lineage = ServerIdentity(keys)
+        self._checkup = ServerCheck(keys)
         settings = client.connection_pool.connection_kwargs
         self._greet_first = settings.get("redis_connect_func") or (lambda each: each.on_connect())
         settings["redis_connect_func"] = self._first_connected
@@ -125,7 +125,7 @@ class RedisStore:
             return False
         return reply is not None
 
-    def _run(self, call: Call) -> tuple[Any, int | None]:
+    def _run(self, call: ScriptCall) -> tuple[Any, int | None]:
         try:
             return self._run_known(call)
         except redis.ResponseError as exc:
@@ -133,7 +133,7 @@ class RedisStore:
                 raise
             return self._run_known(call)
 
-    def _run_known(self, call: Call) -> tuple[Any, int | None]:
+    def _run_known(self, call: ScriptCall) -> tuple[Any, int | None]:
         """Run a call in a way that tells one server from another."""
         if not self._lineage.by_connection:
             return self._run_once(call)
@@ -144,7 +144,7 @@ class RedisStore:
         self._lineage.check(label)
         return result
 
-    def _run_once(self, call: Call) -> tuple[Any, int | None]:
+    def _run_once(self, call: ScriptCall) -> tuple[Any, int | None]:
         confirm = call.confirm and self._wait_replicas > 0
         try:
             return self._send("EVALSHA", *call.command, confirm=confirm)

@@ -14,15 +14,15 @@ from celery.worker import state
 from celery_safe_leader import conf
 from celery_safe_leader._core.events import Demoted, Elected, Event
 from celery_safe_leader._setting_sources import spelling
-from celery_safe_leader._worker.log import Announcer
-from celery_safe_leader._worker.leader_only.arrival_guard import guard_arrivals
-from celery_safe_leader._worker.loop_calls import LoopCalls
 from celery_safe_leader._worker.embedded_beat.keeper import keep_embedded_beat
 from celery_safe_leader._worker.embedded_beat.precedence import Precedence
-from celery_safe_leader._worker.leader_only.kill import Endings
-from celery_safe_leader._worker.member import Member
+from celery_safe_leader._worker.leader_only.arrival_guard import guard_arrivals
+from celery_safe_leader._worker.leader_only.kill import KillOnLoss
+from celery_safe_leader._worker.leader_only.mark import mark_of
 from celery_safe_leader._worker.leader_only.queue import LeaderQueue
-from celery_safe_leader._worker.leader_only.mark import rules_of
+from celery_safe_leader._worker.log import Announcer
+from celery_safe_leader._worker.loop_calls import LoopCalls
+from celery_safe_leader._worker.member import Member
 
 __all__ = ["DEMOTED_EVENT", "ELECTED_EVENT", "LeaderElection"]
 
@@ -69,7 +69,7 @@ class LeaderElection(bootsteps.StartStopStep):
         guard_arrivals(app)
         self.leader = None if self._member is None else self._member.leader
         """The candidate; ``None`` if this worker stands aside."""
-        self._endings = Endings(consumer, self.leader)
+        self._endings = KillOnLoss(consumer, self.leader)
         self._calls = LoopCalls(consumer)
         self.soon = self._calls.soon
         """Let the worker's loop call a function, from any thread."""
@@ -276,7 +276,7 @@ class LeaderElection(bootsteps.StartStopStep):
                 requests = list(state.active_requests)
             except RuntimeError:  # changed while we looked
                 continue
-            return any(rules_of(request.task) is not None for request in requests)
+            return any(mark_of(request.task) is not None for request in requests)
 
 
 def _cold() -> bool:

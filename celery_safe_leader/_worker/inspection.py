@@ -11,8 +11,7 @@ from typing import Any
 from celery.worker.control import inspect_command
 
 from celery_safe_leader._runtime.inspection import HELP, answer_of, bystander
-from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._worker.member import ROLE
+from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import leader_names
 
 __all__ = ["leader"]
@@ -29,7 +28,7 @@ def leader(state: Any, **_: Any) -> dict[str, Any]:
     if election is None:
         return {"error": _NOT_INSTALLED}
     if election.leader is None:
-        return bystander(ElectionKeys(leader_names(state.app)[0], ROLE).election)
+        return bystander(ElectionKeys(leader_names(state.app)[0], WORKER).election)
     return answer_of(election.leader)
 
 

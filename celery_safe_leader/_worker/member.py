@@ -6,15 +6,13 @@ import threading
 from collections.abc import Callable
 
 from celery_safe_leader._core.events import Event, Lease
-from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._runtime.board import Board
+from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
 from celery_safe_leader.leader import SafeLeader, build_leader
 
-__all__ = ["ROLE", "Member"]
+__all__ = ["Member"]
 
-ROLE = "worker"
-"""Which of the key's elections."""
 BROKER = "broker"
 """Why a worker takes no part: it cannot reach the broker, or not yet."""
 _GLANCE = 0.1
@@ -37,7 +35,7 @@ class Member:
                 inside of its signal handler before it tells anybody.
         """
         self._ends = ends
-        self.keys = ElectionKeys(settings.key, ROLE, settings.prefix)
+        self.keys = ElectionKeys(settings.key, WORKER, settings.prefix)
         self.leader: SafeLeader = build_leader(
             settings.url,
             self.keys,

@@ -11,7 +11,7 @@ import pytest
 
 from celery_safe_leader._core.messages import Reply, Request
 from celery_safe_leader._store.aio import AsyncRedisStore
-from celery_safe_leader._store.connection.client import connect, connect_async
+from celery_safe_leader._store.connection.client import make_async_client, make_client
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.sync import RedisStore
 from tests.support.kinds import all_kinds
@@ -38,7 +38,7 @@ class Blocking:
     """The store of the thread runner."""
 
     def __init__(self, url: str, key: str, **options: Any) -> None:
-        clients = [connect(url, connect_timeout=LIMIT, read_timeout=t) for t in (LIMIT, 30.0)]
+        clients = [make_client(url, connect_timeout=LIMIT, read_timeout=t) for t in (LIMIT, 30.0)]
         self._store = RedisStore(clients[0], clients[1], ElectionKeys(key), **options)
 
     def execute(self, request: Request) -> Reply:
@@ -60,7 +60,9 @@ class Awaited:
     """The store of the asyncio runner."""
 
     def __init__(self, url: str, key: str, **options: Any) -> None:
-        clients = [connect_async(url, connect_timeout=LIMIT, read_timeout=t) for t in (LIMIT, 30.0)]
+        clients = [
+            make_async_client(url, connect_timeout=LIMIT, read_timeout=t) for t in (LIMIT, 30.0)
+        ]
         self._loop = asyncio.new_event_loop()
         self._store = AsyncRedisStore(clients[0], clients[1], ElectionKeys(key), **options)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import redis
 
+from celery_safe_leader._ledger.codec import Claim, LastRun
 from celery_safe_leader._ledger.ledger import Ledger
-from celery_safe_leader._ledger.codec import Claim, Run
 from celery_safe_leader._ledger.results import Commit, Enrolment, EnrolmentOutcome, Next
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 
@@ -51,9 +51,9 @@ class Bench:
             ledger.adopt("a", 7)
         return ledger
 
-    def run(self, second: int = 0, count: int = 0) -> Run:
+    def run(self, second: int = 0, count: int = 0) -> LastRun:
         """A run at a second after the start."""
-        return Run(self.start + second * SECOND, count, self.start, "f")
+        return LastRun(self.start + second * SECOND, count, self.start, "f")
 
     def claim(self, entry: str = "e", second: int = 1, token: int = 7) -> Claim:
         """A claim of the moment at a second after the start."""

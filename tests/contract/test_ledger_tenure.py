@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._ledger.ledger import Ledger
 from celery_safe_leader._ledger.codec import SENTINEL
 from celery_safe_leader._ledger.errors import (
     GenerationChangedError,
     LedgerFormatError,
     LedgerOwnedError,
 )
+from celery_safe_leader._ledger.ledger import Ledger
 from celery_safe_leader._ledger.results import (
     Commit,
     Condition,

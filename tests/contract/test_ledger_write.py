@@ -9,8 +9,8 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.errors import FencedError, GenerationChangedError
+from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import (
     ClaimOutcome,
     Commit,

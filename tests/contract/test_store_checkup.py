@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._store.server_check import Checkup
 from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.server_check import ServerCheck
 from tests.contract.conftest import StoreUnderTest
 from tests.contract.requests import ask, observe
 from tests.support.kinds import installed_kinds
@@ -61,7 +61,7 @@ def test_a_server_that_may_evict_is_told_of_once(
 def test_a_server_that_is_too_old_is_told_of(
     caplog: pytest.LogCaptureFixture, version: str, warned: bool
 ) -> None:
-    Checkup(ElectionKeys("shop", "beat")).take({"redis_version": version})
+    ServerCheck(ElectionKeys("shop", "beat")).take({"redis_version": version})
     told = warnings_of(caplog)
     assert len(told) == warned
     assert all(version in line and "older than 6.2" in line for line in told)
@@ -69,5 +69,5 @@ def test_a_server_that_is_too_old_is_told_of(
 
 @pytest.mark.parametrize("info", [None, b"x", [], {"maxmemory": "much", "maxmemory_policy": 7}])
 def test_info_of_another_shape_is_no_matter(caplog: pytest.LogCaptureFixture, info: object) -> None:
-    Checkup(ElectionKeys("shop")).take(info)
+    ServerCheck(ElectionKeys("shop")).take(info)
     assert warnings_of(caplog) == []

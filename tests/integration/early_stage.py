@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from celery import Celery
 
 from celery_safe_leader import conf
-from celery_safe_leader._dispatch.dispatcher import Dispatcher
+from celery_safe_leader._beat.dispatching import make_dispatcher
 from celery_safe_leader._ledger.codec import SENTINEL
-from celery_safe_leader._schedules.rule import to_datetime
+from celery_safe_leader._schedules.moments import to_datetime
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader.beat import LeaderScheduler
 from tests.support.servers import Server
@@ -108,7 +108,7 @@ class Leader:
         self.scheduler = LeaderScheduler(app, lazy=False)
         client = stage.server.client(decode_responses=False)
         roster = self.scheduler._roster
-        self.dispatcher = Dispatcher(app, settings, client, "beat", roster)
+        self.dispatcher = make_dispatcher(app, settings, client, "beat", roster)
         self.may_go_on = True
 
     def run(self) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from celery_safe_leader._ledger.acceptance import Acceptance, AcceptanceOutcome
-from celery_safe_leader._store.connection.client import connect
+from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.keys import LedgerKeys
 from celery_safe_leader._worker.dedup.inquirer import BACKLOG, LIMIT, Inquirer
 from tests.support.processes import wait_until
@@ -26,7 +26,7 @@ def make_inquirer(server: Server) -> Iterator[Callable[..., Inquirer]]:
     made: list[Inquirer] = []
 
     def make(url: str = "", key: str = "shop", **options: Any) -> Inquirer:
-        client = connect(url or server.url, options, connect_timeout=1, read_timeout=LIMIT)
+        client = make_client(url or server.url, options, connect_timeout=1, read_timeout=LIMIT)
         made.append(Inquirer(client, "the server", key, 100.0))
         return made[-1]
 

@@ -15,8 +15,6 @@ import redis
 from celery import Celery
 from click.testing import CliRunner
 
-from celery_safe_leader._ledger.acceptance import AcceptanceOutcome, accept
-from celery_safe_leader._ledger.ledger import Ledger
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import (
     Answer,
@@ -27,8 +25,10 @@ from celery_safe_leader._core.messages import (
     Request,
     Resign,
 )
+from celery_safe_leader._ledger.acceptance import AcceptanceOutcome, accept
+from celery_safe_leader._ledger.ledger import Ledger
 from celery_safe_leader._store.acl import CANDIDATE, VIEWER
-from celery_safe_leader._store.connection.client import connect
+from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.record_view import look
 from celery_safe_leader._store.sync import RedisStore
@@ -46,7 +46,7 @@ _ODD_KEYS = ("a b", "st*r [x]?", 'q"uote\\', "läden", "new\nline", "{brace}d", 
 
 
 def client_for(url: str) -> redis.Redis:
-    return connect(url, connect_timeout=LIMIT, read_timeout=LIMIT)
+    return make_client(url, connect_timeout=LIMIT, read_timeout=LIMIT)
 
 
 class Play:

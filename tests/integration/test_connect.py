@@ -12,7 +12,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from celery_safe_leader._store.connection.client import CLIENT_NAME, connect, connect_async
+from celery_safe_leader._store.connection.client import CLIENT_NAME, make_async_client, make_client
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -25,14 +25,14 @@ def ask(source: Any, *command: str, asynchronous: bool, **arguments: Any) -> Any
     """Run one command on a client made from ``source``, and close the client."""
     limits = {**LIMITS, **arguments}
     if not asynchronous:
-        client = connect(source, **limits)
+        client = make_client(source, **limits)
         try:
             return client.execute_command(*command)
         finally:
             client.close()
 
     async def run() -> Any:
-        async_client = connect_async(source, **limits)
+        async_client = make_async_client(source, **limits)
         try:
             return await async_client.execute_command(*command)
         finally:
@@ -145,7 +145,7 @@ def test_refused_connection_is_an_error_of_the_call_and_not_of_the_construction(
 ) -> None:
     server = start_server()
     server.stop()
-    make = connect_async if asynchronous else connect
+    make = make_async_client if asynchronous else make_client
     make(server.url, **LIMITS)
     began = time.monotonic()
     with pytest.raises(redis.ConnectionError):

@@ -16,7 +16,7 @@ from celery import Celery
 from redis.credentials import CredentialProvider
 
 from celery_safe_leader import conf, create_safe_redis_leader
-from celery_safe_leader._store.connection.client import connect, connect_async
+from celery_safe_leader._store.connection.client import make_async_client, make_client
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
@@ -111,7 +111,7 @@ def test_each_connection_asks_the_provider_anew_and_shows_no_token(
     if asynchronous:
 
         async def run() -> None:
-            async with connect_async(source, options, **LIMITS) as client:
+            async with make_async_client(source, options, **LIMITS) as client:
                 assert await client.ping()
                 rotate()
                 with contextlib.suppress(redis.ConnectionError):
@@ -121,7 +121,7 @@ def test_each_connection_asks_the_provider_anew_and_shows_no_token(
 
         asyncio.run(run())
     else:
-        with connect(source, options, **LIMITS) as client:
+        with make_client(source, options, **LIMITS) as client:
             assert client.ping()
             rotate()
             with contextlib.suppress(redis.ConnectionError):

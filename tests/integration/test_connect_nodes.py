@@ -13,7 +13,7 @@ import redis
 import redis.asyncio.sentinel
 import redis.sentinel
 
-from celery_safe_leader._store.connection.client import connect, connect_async, describe
+from celery_safe_leader._store.connection.client import describe, make_async_client, make_client
 from tests.support.cluster import Cluster
 from tests.support.sentinels import SentinelGroup
 from tests.support.servers import Server, installed_kinds
@@ -40,14 +40,14 @@ def commands(
     """Run commands, and what happens between them, on one client; errors are results, too."""
     arguments = {**LIMITS, "key": KEY, **limits}
     if not asynchronous:
-        client: Any = connect(url, options, **arguments)
+        client: Any = make_client(url, options, **arguments)
         try:
             return [_result(client.execute_command, step) for step in steps]
         finally:
             client.close()
 
     async def run() -> list[Any]:
-        async_client: Any = connect_async(url, options, **arguments)
+        async_client: Any = make_async_client(url, options, **arguments)
         try:
             return [await _async_result(async_client.execute_command, step) for step in steps]
         finally:

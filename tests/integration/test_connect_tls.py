@@ -18,7 +18,7 @@ import redis.asyncio
 from celery import Celery
 
 from celery_safe_leader import conf
-from celery_safe_leader._store.connection.client import connect, connect_async
+from celery_safe_leader._store.connection.client import make_async_client, make_client
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader.errors import ConfigurationError
 from tests.support.servers import Server
@@ -31,11 +31,11 @@ both = pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "
 def ping(source: Any, *, asynchronous: bool, options: Any = None) -> bool:
     """Send one command on a client made from ``source``, and close the client."""
     if not asynchronous:
-        with connect(source, options, **LIMITS) as client:
+        with make_client(source, options, **LIMITS) as client:
             return bool(client.ping())
 
     async def run() -> bool:
-        async with connect_async(source, options, **LIMITS) as client:
+        async with make_async_client(source, options, **LIMITS) as client:
             return bool(await client.ping())
 
     return asyncio.run(run())

@@ -165,7 +165,7 @@ def test_a_clock_that_is_set_back_while_a_run_waits_loses_nothing(
         return time.time_ns() // 1000 - behind
 
     for module in ("rounds", "claims"):
-        monkeypatch.setattr(f"celery_safe_leader._beat.{module}.now_us", shifted)
+        monkeypatch.setattr(f"celery_safe_leader._dispatch.{module}.now_us", shifted)
 
     def may_go_on() -> bool:
         nonlocal behind

@@ -11,7 +11,7 @@ import pytest
 from celery_safe_leader._core.messages import Reply, Request, Resign
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._runtime.thread import ThreadRunner
-from celery_safe_leader._store.connection.client import connect
+from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.sync import RedisStore
 from celery_safe_leader.errors import StoreUnavailableError
@@ -118,7 +118,7 @@ class Switched:
 
 
 def store_at(server: Server, key: str, limit: float) -> RedisStore:
-    clients = [connect(server.url, connect_timeout=limit, read_timeout=limit) for _ in range(2)]
+    clients = [make_client(server.url, connect_timeout=limit, read_timeout=limit) for _ in range(2)]
     return RedisStore(clients[0], clients[1], ElectionKeys(key))
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from celery_safe_leader._core.status import Role, Standing
+from celery_safe_leader._core.status import Role, Status
 from celery_safe_leader._runtime.inspection import answer_of
 from tests.integration.shells import Shell
 from tests.support.proxy import Proxy
@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 Start = Callable[..., Shell]
 
 
-def wait_for(shell: Shell, role: Role) -> Standing:
+def wait_for(shell: Shell, role: Role) -> Status:
     wait_until(lambda: shell.leader.standing.role is role, 10, f"the role {role.value}")
     return shell.leader.standing
 
@@ -28,7 +28,7 @@ def test_leader_and_standby_agree_and_a_cut_off_one_knows_of_nobody(
         terms: dict[str, Any] = {"key": key, "ttl": 1.0, "wait": 0.1}
         one = start_candidate(redis=quick_server.url, **terms)
         two = start_candidate(redis=link.url(), **terms)
-        assert one.leader.standing == Standing(Role.AWAY)
+        assert one.leader.standing == Status(Role.AWAY)
         before = time.time()
         one.elect()
         waiting = wait_for(one, Role.LEADERLESS)

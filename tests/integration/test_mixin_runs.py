@@ -102,8 +102,8 @@ settings.configure(INSTALLED_APPS=["django_celery_beat"], USE_TZ=True)
 import django; django.setup()
 from celery import Celery
 from django_celery_beat.tzcrontab import TzAwareCrontab
-from celery_safe_leader._schedules.occurrence_id import rule_for
-from celery_safe_leader._schedules.rule import from_datetime, to_datetime
+from celery_safe_leader._beat.entries.rule_for import rule_for
+from celery_safe_leader._schedules.moments import from_datetime, to_datetime
 from celery_safe_leader.schedulers import LeaderDatabaseScheduler
 
 app = Celery("shop", broker="redis://localhost:1/0")

@@ -16,9 +16,9 @@ from celery.beat import ScheduleEntry
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
-from celery_safe_leader._publishing.builder import Builder
-from celery_safe_leader._publishing.messages import Call, Message
 from celery_safe_leader._dispatch.outcomes import NotSent, Sent
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.messages import CeleryCall, Message
 from celery_safe_leader._publishing.publisher import Publisher
 from tests.support.periodic import (
     CASES,
@@ -88,7 +88,7 @@ def test_batch_of_all_kinds_of_entries_arrives_as_stock_beat_sends_it(
         builder.build(make_entry(app, case, queue), task_id=case.name, headers={}, due_us=DUE_US)
         for case in cases
     ]
-    assert {type(one) for one in built} == {Message, Call}
+    assert {type(one) for one in built} == {Message, CeleryCall}
     outcomes: list[Any] = publisher.publish(built)
     ours = received(app, queue)
     nonces = {
@@ -143,7 +143,7 @@ def test_nothing_is_written_once_the_leadership_has_ended(app: Any, together: bo
 def test_call_is_not_made_once_the_leadership_has_ended(app: Any) -> None:
     publisher = Publisher(app, still_leading=lambda: False)
     call = build(app, 1, task="tests.wrapping")
-    assert isinstance(call, Call)
+    assert isinstance(call, CeleryCall)
     assert publisher.publish([call]) == [NotSent()]
     assert not received(app, app.conf.task_default_queue)
 

@@ -12,9 +12,9 @@ from celery.beat import ScheduleEntry
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
-from celery_safe_leader._publishing.connection import supports_batches
-from celery_safe_leader._publishing.builder import Builder
 from celery_safe_leader._dispatch.outcomes import Failed, Sent, Uncertain
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.connection import supports_batches
 from celery_safe_leader._publishing.publisher import Publisher
 from tests.support.periodic import DUE_US, make_app, new_queue, received
 from tests.support.ports import free_port

@@ -9,10 +9,10 @@ import pytest
 from celery.beat import ScheduleEntry
 from kombu.messaging import Producer
 
-from celery_safe_leader._publishing import publisher as publisher_module
-from celery_safe_leader._publishing.connection import join_writes
-from celery_safe_leader._publishing.builder import Builder
 from celery_safe_leader._dispatch.outcomes import Sent, Uncertain
+from celery_safe_leader._publishing import publisher as publisher_module
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.connection import join_writes
 from celery_safe_leader._publishing.publisher import Publisher
 from tests.support.periodic import DUE_US, make_app, new_queue, received
 from tests.support.servers import Server

@@ -18,13 +18,13 @@ from typing import Any
 import redis
 
 from celery_safe_leader._ledger.acceptance import accept
-from celery_safe_leader._ledger.ledger import Ledger
-from celery_safe_leader._ledger.codec import Claim, Run
+from celery_safe_leader._ledger.codec import Claim, LastRun
 from celery_safe_leader._ledger.errors import (
     FencedError,
     FenceReason,
     GenerationChangedError,
 )
+from celery_safe_leader._ledger.ledger import Ledger
 from celery_safe_leader._ledger.results import (
     ClaimOutcome,
     Commit,
@@ -215,7 +215,7 @@ class Leader:
         self.client = FaultyClient(world.client)
         client: Any = self.client
         self.ledger = Ledger(client, world.key, "beat", ttl=10, clock=lambda: 0.0)
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, LastRun] = {}
         self.pending: dict[str, Claim] = {}
         self.uncertain: dict[str, Claim] = {}
         """Pending claims of which somebody, perhaps this leader, may have published a message."""
@@ -306,7 +306,7 @@ class Leader:
                     for entry, claim in snapshot.done.items()
                 }
                 self.uncertain = dict(self.pending)
-                start = Run(self.world.base, 0, self.world.base, "f")
+                start = LastRun(self.world.base, 0, self.world.base, "f")
                 new = [Enrolment(e, None, start) for e in self.world.periods if e not in self.runs]
                 if new:
                     yield from self._repeat("enrol", partial(self.ledger.enrol, new))
@@ -389,7 +389,7 @@ class Leader:
         entry = claim.entry
         self.uncertain.pop(entry, None)
         del self.pending[entry]
-        run = Run(claim.moment, self.runs[entry].count + 1, self.world.base, "f")
+        run = LastRun(claim.moment, self.runs[entry].count + 1, self.world.base, "f")
         self.runs[entry] = run
         self.commits[entry] = Commit(claim, run)
 

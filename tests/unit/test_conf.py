@@ -13,7 +13,7 @@ from celery.app import defaults
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
-from celery_safe_leader._store.connection.client import connect
+from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader.conf import LeaderSettings
 
 PASSWORD = "Zq9Xv7"
@@ -466,7 +466,7 @@ def test_errors_of_the_client_are_translated_too() -> None:
     app = make_app({"CELERY_BROKER_URL": BROKER, "CELERY_LEADER_OPTIONS": {"colour": 1}}, DJANGO)
     settings = conf.read(app)
     with pytest.raises(ImproperlyConfigured) as refused, conf.as_improperly_configured(app):
-        connect(
+        make_client(
             settings.url,
             settings.options,
             connect_timeout=1,

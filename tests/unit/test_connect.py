@@ -16,12 +16,17 @@ from redis.credentials import CredentialProvider
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from celery_safe_leader._store.connection.client import CLIENT_NAME, connect, connect_async, describe
+from celery_safe_leader._store.connection.client import (
+    CLIENT_NAME,
+    describe,
+    make_async_client,
+    make_client,
+)
 from celery_safe_leader.errors import ConfigurationError
 
 Maker = Callable[..., Any]
 LIMITS: dict[str, Any] = {"connect_timeout": 1.5, "read_timeout": 2.5}
-both = pytest.mark.parametrize("make", [connect, connect_async])
+both = pytest.mark.parametrize("make", [make_client, make_async_client])
 
 
 class Provider(CredentialProvider):
@@ -84,7 +89,7 @@ def test_no_source_brings_retries_or_limits_of_its_own(make: Maker, number: int)
 def test_client_is_of_the_side_and_kind_asked_for(make: Maker, number: int) -> None:
     source = sources()[number]
     client = make(source, **LIMITS)
-    module = redis if make is connect else redis.asyncio
+    module = redis if make is make_client else redis.asyncio
     assert isinstance(client, module.Redis)
     kinds = (module.Connection, module.SSLConnection, module.UnixDomainSocketConnection)
     assert issubclass(client.connection_pool.connection_class, kinds[number % 3])
@@ -199,9 +204,9 @@ class OwnConnection(redis.Connection):
 def test_own_connection_class_is_kept_and_not_carried_over() -> None:
     pool = redis.ConnectionPool(connection_class=OwnConnection, host="h", password="pw")
     theirs = redis.Redis(connection_pool=pool)
-    assert issubclass(connect(theirs, **LIMITS).connection_pool.connection_class, OwnConnection)
+    assert issubclass(make_client(theirs, **LIMITS).connection_pool.connection_class, OwnConnection)
     with pytest.raises(ConfigurationError) as refused:
-        connect_async(theirs, **LIMITS)
+        make_async_client(theirs, **LIMITS)
     assert str(refused.value) == (
         "redis is a client with OwnConnection or a redis_connect_func of its own; it must be an "
         "asyncio client then, or a URL, since these cannot be carried over"

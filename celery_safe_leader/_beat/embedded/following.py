@@ -17,11 +17,10 @@ import celery.app.base
 from billiard import get_start_method
 
 from celery_safe_leader._core.events import Lease
-from celery_safe_leader._runtime.clock import SystemClock
-from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._runtime.board import BoardReader, variable
+from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._runtime.pulse import Pulse
-from celery_safe_leader._worker.member import ROLE
+from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
 
 __all__ = ["Following", "follow_worker", "move_in"]
@@ -44,7 +43,7 @@ class Following:
     signal handlers; the properties may be read on any thread.
     """
 
-    role = ROLE
+    role = WORKER
     """Which of the key's elections the worker takes part in."""
 
     def __init__(self, settings: LeaderSettings, board: str) -> None:
@@ -58,7 +57,7 @@ class Following:
             OSError: It cannot be read and written.
             ValueError: It is no board of a worker that keeps a beat.
         """
-        self._election = ElectionKeys(settings.key, ROLE).election
+        self._election = ElectionKeys(settings.key, WORKER).election
         self._rest = max(settings.ttl, _SHORTEST_REST)
         self._rests_until = 0.0
         self._clock = SystemClock()

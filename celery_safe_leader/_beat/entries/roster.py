@@ -10,8 +10,9 @@ from typing import Any
 from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler
 
+from celery_safe_leader._beat.entries.entry import read_entry
 from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule, watch
-from celery_safe_leader._dispatch.entry import Item
+from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._schedules.missed import Policy
 from celery_safe_leader._schedules.rule import ScheduleError
 from celery_safe_leader.errors import ConfigurationError
@@ -33,8 +34,8 @@ class Roster:
         self._default_policy = Policy(default_policy)
         self._configured: WatchedSchedule | None = None
         self._given: dict[str, datetime] = {}
-        self._changed: dict[str, Item | None] = {}
-        self.items: dict[str, Item] = {}
+        self._changed: dict[str, Entry | None] = {}
+        self.items: dict[str, Entry] = {}
         """Every entry that can be followed."""
 
     def setup(self, scheduler: Scheduler) -> None:
@@ -60,7 +61,7 @@ class Roster:
             self._merge(scheduler, names)
         self._take(scheduler, strict=False)
 
-    def changes(self) -> dict[str, Item | None]:
+    def changes(self) -> dict[str, Entry | None]:
         """Return the entries that are new, changed or gone since the last call.
 
         Returns:
@@ -116,7 +117,7 @@ class Roster:
         if entry is None:
             return
         try:
-            self.items[name] = Item(entry, self._default_policy)
+            self.items[name] = read_entry(entry, self._default_policy)
         except ConfigurationError as exc:
             if strict:
                 raise

@@ -11,9 +11,11 @@ import time
 import uuid
 from typing import Any
 
-from celery_safe_leader._publishing.messages import ELECTION, OCCURRENCE, PUBLICATION, TOKEN
-from celery_safe_leader._schedules.occurrence_id import occurrence_id, rule_for
-from celery_safe_leader._schedules.rule import SECOND_US, ScheduleError, from_datetime
+from celery_safe_leader._beat.entries.rule_for import rule_for
+from celery_safe_leader._publishing.headers import ELECTION, OCCURRENCE, PUBLICATION, TOKEN
+from celery_safe_leader._schedules.moments import SECOND_US, from_datetime
+from celery_safe_leader._schedules.occurrence_id import occurrence_id
+from celery_safe_leader._schedules.rule import ScheduleError
 
 __all__ = ["prepared", "run_id"]
 

@@ -17,11 +17,11 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from celery_safe_leader import conf
-from celery_safe_leader._beat.background import Job
-from celery_safe_leader._publishing.connection import connect
-from celery_safe_leader._beat.mixin.gated_producer import BrokerFailedError, WithheldError, gated
+from celery_safe_leader._beat.background import BackgroundCall
 from celery_safe_leader._beat.mixin.attempt import prepared
-from celery_safe_leader._beat.mixin.tenure import Standing
+from celery_safe_leader._beat.mixin.gated_producer import BrokerFailedError, WithheldError, gated
+from celery_safe_leader._beat.mixin.tenure import MixinTenure
+from celery_safe_leader._publishing.connection import open_connection
 
 if TYPE_CHECKING:
     from celery.beat import Scheduler as _Base
@@ -58,13 +58,16 @@ class LeaderSchedulerMixin(_Base):
         celery.exceptions.ImproperlyConfigured: A setting is wrong; before anything starts.
     """
 
+    follows_worker = False
+    """Embedded in a worker, it takes part in the election of beats, as it does elsewhere."""
+
     longest_silence: float = 300.0
     """Seconds. When the other scheduler has neither sent anything nor come back for so long, this
     beat hands leadership over."""
 
     def __init__(self, app: Celery, *args: Any, lazy: bool = False, **kwargs: Any) -> None:
         """Read the settings; arguments are those of the other scheduler."""
-        self._standing = Standing(conf.read(app))
+        self._standing = MixinTenure(conf.read(app))
         # Lazy means: without setup_schedule, which is done once this beat leads.
         super().__init__(app, *args, lazy=True, **kwargs)
         self.Producer: Any = gated(self.Producer, self._standing.require)
@@ -171,7 +174,7 @@ class LeaderSchedulerMixin(_Base):
     @cached_property
     def connection(self) -> Any:
         """A connection to the broker on which nothing is sent twice."""
-        return connect(self.app, _BROKER_TIMEOUT)
+        return open_connection(self.app, _BROKER_TIMEOUT)
 
     # What a scheduler of a kind of its own may override
 
@@ -251,7 +254,7 @@ class LeaderSchedulerMixin(_Base):
         standing.restore(self.__dict__)
         return 0.0
 
-    def _wait_for(self, job: Job[float] | None) -> None:
+    def _wait_for(self, job: BackgroundCall[float] | None) -> None:
         standing = self._standing
         if job is None:
             return

@@ -9,23 +9,23 @@ from typing import Any
 
 from celery.signals import beat_embedded_init
 
-from celery_safe_leader._beat.background import Aside, Job
-from celery_safe_leader._beat.mixin.gated_producer import WithheldError
-from celery_safe_leader._beat.membership import Membership
+from celery_safe_leader._beat.background import BackgroundCall, BackgroundThread
 from celery_safe_leader._beat.embedded.parent_watch import end_with_parent
+from celery_safe_leader._beat.membership import Membership
+from celery_safe_leader._beat.mixin.gated_producer import WithheldError
 from celery_safe_leader.conf import LeaderSettings
 
-__all__ = ["Standing"]
+__all__ = ["MixinTenure"]
 
 
-class Standing:
+class MixinTenure:
     """One object for all that the mixin keeps, so that it takes one name of the other scheduler."""
 
     def __init__(self, settings: LeaderSettings) -> None:
         """Stand by. Does no IO, starts no thread."""
         self.settings = settings
         self.membership = Membership(settings)
-        self.aside = Aside("leader:scheduler")
+        self.aside = BackgroundThread("leader:scheduler")
         # Sent in the process of an embedded beat only.
         beat_embedded_init.connect(end_with_parent)
         self._pristine: dict[str, Any] | None = None
@@ -34,7 +34,7 @@ class Standing:
         """Of the tenure that the other scheduler works for; 0 if it holds nothing."""
         self.begun = False
         """Whether it is set up for that tenure, and has not failed since."""
-        self.job: Job[float] | None = None
+        self.job: BackgroundCall[float] | None = None
         """What it does now."""
         self.due_at = 0.0
         self.progress_at = 0.0

@@ -16,14 +16,21 @@ import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.sentinel import SentinelConnectionPool
 
-from celery_safe_leader._store.connection.factory import CLIENT_NAME, Limits, Names, Source, address_of, plan
+from celery_safe_leader._store.connection.factory import (
+    CLIENT_NAME,
+    Limits,
+    Names,
+    Source,
+    address_of,
+    plan,
+)
 from celery_safe_leader._store.connection.urls import parse_url, safe_url
 from celery_safe_leader.errors import ConfigurationError
 
-__all__ = ["CLIENT_NAME", "Source", "connect", "connect_async", "describe"]
+__all__ = ["CLIENT_NAME", "Source", "describe", "make_async_client", "make_client"]
 
 
-def connect(
+def make_client(
     source: Source,
     options: Mapping[str, Any] | None = None,
     *,
@@ -58,7 +65,7 @@ def connect(
     return client
 
 
-def connect_async(
+def make_async_client(
     source: Source,
     options: Mapping[str, Any] | None = None,
     *,

@@ -26,11 +26,11 @@ from celery_safe_leader._store.connection.arguments import (
     tidy,
     url_arguments,
 )
-from celery_safe_leader._store.connection.given_client import ClientOfCaller, read_client
 from celery_safe_leader._store.connection.cluster import SlotMaster, take_nodes
+from celery_safe_leader._store.connection.credentials import greeting
 from celery_safe_leader._store.connection.discovery import Finder, Guide
 from celery_safe_leader._store.connection.failover import located
-from celery_safe_leader._store.connection.credentials import greeting
+from celery_safe_leader._store.connection.given_client import ClientOfCaller, read_client
 from celery_safe_leader._store.connection.sentinel import Group, Sentinels, take_group
 from celery_safe_leader._store.connection.urls import RedisUrl, parse_url
 from celery_safe_leader.errors import ConfigurationError

@@ -20,7 +20,7 @@ from celery_safe_leader._store.connection.sentinel import Group
 from celery_safe_leader._store.connection.urls import Address
 from celery_safe_leader.errors import ConfigurationError
 
-__all__ = ["ClientOfCaller", "Found", "read_client"]
+__all__ = ["ClientFacts", "ClientOfCaller", "read_client"]
 
 
 class _HasPool(Protocol):
@@ -56,7 +56,7 @@ _VALKEY_KINDS = {
 """Name of valkey-py's class, of both sides -> kind of connection."""
 
 
-class Found(NamedTuple):
+class ClientFacts(NamedTuple):
     """What a client tells."""
 
     connection_class: type[Any]
@@ -68,7 +68,7 @@ class Found(NamedTuple):
     """Nodes of a cluster, if they are to be asked."""
 
 
-def read_client(source: object, *, asynchronous: bool, setting: str) -> Found:
+def read_client(source: object, *, asynchronous: bool, setting: str) -> ClientFacts:
     """Read a client.
 
     Args:
@@ -87,19 +87,19 @@ def read_client(source: object, *, asynchronous: bool, setting: str) -> Found:
         kind = kind_of(given) if isinstance(given, type) else "redis"
         nodes = tuple((str(n.host), int(n.port)) for n in manager.startup_nodes.values())
         kind = "rediss" if arguments.get("ssl") else kind
-        return Found(classes[kind], _carried(arguments), nodes=nodes)
+        return ClientFacts(classes[kind], _carried(arguments), nodes=nodes)
     pool: Any = getattr(source, "connection_pool", None)
     if isinstance(pool, _SENTINEL_POOLS):
         if not pool.is_master:
             raise ConfigurationError(setting, "a client for replicas", "one for the master")
         own_class = classes[kind_of(pool.connection_class)]
-        return Found(own_class, _carried(pool.connection_kwargs), _group(pool))
+        return ClientFacts(own_class, _carried(pool.connection_kwargs), _group(pool))
     if isinstance(source, (redis.Redis, redis.asyncio.Redis)):
-        return Found(*copy_arguments(pool, asynchronous=asynchronous, setting=setting))
+        return ClientFacts(*copy_arguments(pool, asynchronous=asynchronous, setting=setting))
     if pool is not None and type(source).__module__.partition(".")[0] == "valkey":
         name = pool.connection_class.__name__
         if name in _VALKEY_KINDS and not pool.connection_kwargs.get("valkey_connect_func"):
-            return Found(classes[_VALKEY_KINDS[name]], _carried(pool.connection_kwargs))
+            return ClientFacts(classes[_VALKEY_KINDS[name]], _carried(pool.connection_kwargs))
         raise ConfigurationError(
             setting,
             f"a client of valkey-py with {name} or a valkey_connect_func of its own",

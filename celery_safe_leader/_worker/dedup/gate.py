@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery_safe_leader._ledger.acceptance import Acceptance
-from celery_safe_leader._publishing.messages import ELECTION, OCCURRENCE, PUBLICATION
+from celery_safe_leader._publishing.headers import ELECTION, OCCURRENCE, PUBLICATION
 from celery_safe_leader._worker.dedup.inquirer import Inquirer
 
-__all__ = ["DROPPED_EVENT", "Gate"]
+__all__ = ["DROPPED_EVENT", "DuplicateFilter"]
 
 logger = logging.getLogger("celery_safe_leader.worker")
 
@@ -22,7 +22,7 @@ DROPPED_EVENT = "leader-duplicate-dropped"
 """Celery event for each dropped message."""
 
 
-class Gate:
+class DuplicateFilter:
     """Decides on the messages of one worker."""
 
     header = PUBLICATION

@@ -37,7 +37,7 @@ BACKLOG = 1000
 """Questions without answer that are kept, the newest."""
 
 
-class _Question(NamedTuple):
+class _AcceptanceQuestion(NamedTuple):
     """Is this publication the first of its occurrence?"""
 
     key: str
@@ -45,7 +45,7 @@ class _Question(NamedTuple):
     publication: str
 
 
-class _Line:
+class _InquiryLine:
     """A connection that stands. It is never connected again: a new one is made instead.
 
     A client of redis-py connects whenever it must, so the loop cannot use one.
@@ -96,8 +96,8 @@ class Inquirer:
         self._key = key
         self._window = window
         self._lock = threading.Lock()  # held for one question, so never longer than LIMIT
-        self._line: _Line | None = None
-        self._unanswered: deque[_Question] = deque(maxlen=BACKLOG)
+        self._line: _InquiryLine | None = None
+        self._unanswered: deque[_AcceptanceQuestion] = deque(maxlen=BACKLOG)
         self._trouble = False
         self._wake = threading.Event()
         self._greeted = threading.Event()
@@ -130,7 +130,7 @@ class Inquirer:
         Returns:
             The answer; ``None`` if there is none, and then the message should run.
         """
-        question = _Question(key, occurrence, publication)
+        question = _AcceptanceQuestion(key, occurrence, publication)
         with self._lock:
             if self._line is not None:
                 try:
@@ -140,10 +140,10 @@ class Inquirer:
             self._unanswered.append(question)
             return None
 
-    def _put(self, question: _Question, line: _Line) -> Acceptance:
+    def _put(self, question: _AcceptanceQuestion, line: _InquiryLine) -> Acceptance:
         return accept(line, *question, window=self._window, prefix=self._prefix)
 
-    def _try(self, line: _Line) -> None:
+    def _try(self, line: _InquiryLine) -> None:
         """Find out whether Redis does what is needed: writes, hence a new record each time."""
         occurrence = f"trial-{uuid.uuid4().hex}"
         accept(line, self._key, occurrence, "trial", window=1, prefix=self._prefix)
@@ -184,7 +184,7 @@ class Inquirer:
         """Put a connection up and ask what was not answered; return whether all went well."""
         line = None
         try:
-            line = _Line(self._client)
+            line = _InquiryLine(self._client)
             self._try(line)
             while not self._handed_over(line):
                 self._enter(self._unanswered[0], line)
@@ -195,7 +195,7 @@ class Inquirer:
             return False
         return True
 
-    def _handed_over(self, line: _Line) -> bool:
+    def _handed_over(self, line: _InquiryLine) -> bool:
         """Give the connection to the loop, if no question is left."""
         with self._lock:
             if self._unanswered:
@@ -209,7 +209,7 @@ class Inquirer:
             logger.warning("%s answers again: periodic runs are checked again", self._server)
         return True
 
-    def _enter(self, question: _Question, line: _Line) -> None:
+    def _enter(self, question: _AcceptanceQuestion, line: _InquiryLine) -> None:
         try:
             answer = self._put(question, line)
         except StoreRefusedError as exc:
@@ -230,7 +230,7 @@ class Inquirer:
                 answer.publication,
             )
 
-    def _forget(self, question: _Question) -> None:
+    def _forget(self, question: _AcceptanceQuestion) -> None:
         with self._lock:
             if self._unanswered[0] is question:  # or newer ones have pushed it out
                 self._unanswered.popleft()

@@ -8,9 +8,9 @@ from typing import Any
 from celery import bootsteps
 
 from celery_safe_leader import conf
-from celery_safe_leader._store.connection.client import connect
+from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.keys import LedgerKeys
-from celery_safe_leader._worker.dedup.gate import Gate
+from celery_safe_leader._worker.dedup.gate import DuplicateFilter
 from celery_safe_leader._worker.dedup.inquirer import LIMIT, Inquirer
 from celery_safe_leader._worker.dedup.strategies import GuardedStrategies
 
@@ -36,7 +36,7 @@ class FirstPublicationWins(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self._settings = settings = conf.read(consumer.app)
         with conf.as_improperly_configured(consumer.app):
-            client = connect(
+            client = make_client(
                 settings.url,
                 settings.options,
                 connect_timeout=_CONNECT_LIMIT,
@@ -48,7 +48,7 @@ class FirstPublicationWins(bootsteps.StartStopStep):
         self._inquirer = Inquirer(
             client, settings.server, settings.key, settings.dedup_window, settings.prefix
         )
-        self._gate = Gate(consumer, self._inquirer)
+        self._gate = DuplicateFilter(consumer, self._inquirer)
         self._strategies = GuardedStrategies(self._gate)
         consumer.strategies = self._strategies
         self._started = False

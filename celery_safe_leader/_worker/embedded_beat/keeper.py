@@ -20,9 +20,8 @@ from celery.beat import EmbeddedService
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 from celery.worker import state
 
-from celery_safe_leader._dispatch.entry import check_entry_options
-from celery_safe_leader._beat.mixin.scheduler import LeaderSchedulerMixin
 from celery_safe_leader._runtime.pulse import PulseReader
+from celery_safe_leader._schedules.policy_options import check_entry_options
 from celery_safe_leader._worker.member import Member
 
 __all__ = ["Keeper", "keep_embedded_beat"]
@@ -225,8 +224,9 @@ def keep_embedded_beat(worker: Any, member: Member | None, ttl: float) -> Keeper
     if process is None:
         return None
     scheduler = _scheduler_class(worker.scheduler)
-    follows = getattr(scheduler, "follows_worker", False)
-    if not follows and not issubclass(scheduler, LeaderSchedulerMixin):
+    # Only the schedulers of this package have it.
+    follows = getattr(scheduler, "follows_worker", None)
+    if follows is None:
         return None
     step = next(each for each in worker.steps if each.obj is process)
     if follows and member is None:

@@ -13,7 +13,7 @@ import threading
 
 import redis
 
-from celery_safe_leader._store.connection.client import connect
+from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._worker.embedded_beat.keeper import Keeper
 from celery_safe_leader._worker.member import Member
@@ -133,7 +133,7 @@ class Precedence:
         if self._client is None:
             settings = self._settings
             limit = settings.election.request_timeout
-            self._client = connect(
+            self._client = make_client(
                 settings.url,
                 settings.options,
                 connect_timeout=limit,

@@ -12,8 +12,8 @@ from typing import Any
 
 from celery.utils.imports import instantiate
 
+from celery_safe_leader._worker.leader_only.mark import mark_of
 from celery_safe_leader._worker.leader_only.run_guard import FORWARDS, forwards_of
-from celery_safe_leader._worker.leader_only.mark import rules_of
 
 __all__ = ["guard_arrivals", "strategy"]
 
@@ -26,7 +26,7 @@ def guard_arrivals(app: Any) -> None:
     """Put the guard before the strategies of an app's leader-only tasks."""
     path = f"{__name__}:strategy"
     for task in app.tasks.values():
-        if rules_of(task) is not None and task.Strategy != path:
+        if mark_of(task) is not None and task.Strategy != path:
             setattr(task, _INNER, task.Strategy)
             task.Strategy = path
 
@@ -35,7 +35,7 @@ def strategy(task: Any, app: Any, consumer: Any, **kwargs: Any) -> Any:
     """Make the handler of a leader-only task's messages."""
     inner = instantiate(getattr(task, _INNER), task, app, consumer, **kwargs)
     election = getattr(consumer, "safe_leader", None)
-    rules = rules_of(task)
+    rules = mark_of(task)
     if election is None or rules is None:
         return inner
 

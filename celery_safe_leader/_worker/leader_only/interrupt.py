@@ -20,7 +20,7 @@ from typing import Any
 from celery.exceptions import Ignore, Reject, Retry
 
 from celery_safe_leader._worker.leader_only.leadership import Leadership
-from celery_safe_leader._worker.leader_only.mark import Rules
+from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark
 from celery_safe_leader.errors import LeadershipLostError
 
 __all__ = ["HARD", "hand_back", "run_revocably"]
@@ -38,7 +38,7 @@ _GLANCE = 0.02
 """Seconds between two looks at the leadership, beside its deadline."""
 
 
-class _Run:
+class _InterruptibleRun:
     """One run of a task."""
 
     def __init__(self, leadership: Leadership) -> None:
@@ -67,11 +67,11 @@ class _Watcher:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self._main = threading.get_ident()
-        self._runs: SimpleQueue[_Run] = SimpleQueue()
+        self._runs: SimpleQueue[_InterruptibleRun] = SimpleQueue()
         thread = threading.Thread(target=self._loop, name="leader:revoke", daemon=True)
         thread.start()
 
-    def watch(self, run: _Run) -> None:
+    def watch(self, run: _InterruptibleRun) -> None:
         """Look after it until it has ended."""
         self._runs.put(run)
 
@@ -86,13 +86,13 @@ class _Watcher:
                 time.sleep(min(left, _GLANCE) or _GLANCE)
 
 
-_current: _Run | None = None
+_current: _InterruptibleRun | None = None
 _watcher: _Watcher | None = None
 
 
 def run_revocably(
     task: Any,
-    rules: Rules,
+    rules: LeaderOnlyMark,
     leadership: Leadership,
     body: Callable[..., Any],
     args: Any,
@@ -104,7 +104,7 @@ def run_revocably(
         LeadershipLostError: It was lost, and the task is not to run again.
         Reject: It was lost, and the message goes back to its queue for the next leader.
     """
-    run = _Run(leadership)
+    run = _InterruptibleRun(leadership)
     try:
         if _can_be_interrupted():
             return _watched(run, body, args, kwargs)
@@ -136,7 +136,7 @@ def run_revocably(
         raise Reject(str(error), requeue=True) from error
 
 
-def hand_back(task: Any, rules: Rules | None) -> bool:
+def hand_back(task: Any, rules: LeaderOnlyMark | None) -> bool:
     """Tell whether the message of a task that lost its leadership goes back to its queue.
 
     Only that of a task that may run more than once, as ``acks_late`` says; else it is
@@ -145,7 +145,7 @@ def hand_back(task: Any, rules: Rules | None) -> bool:
     return rules is not None and rules.otherwise == "forward" and bool(task.acks_late)
 
 
-def _watched(run: _Run, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _watched(run: _InterruptibleRun, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     global _current, _watcher
     # Kept for good: a signal may still be on its way when the task has ended.
     signal.signal(_SOFT, _interrupted)

@@ -20,11 +20,11 @@ from celery.worker import state
 
 from celery_safe_leader._core.events import Demoted, DemotionReason
 from celery_safe_leader._worker.leader_only.interrupt import HARD, hand_back
-from celery_safe_leader._worker.leader_only.mark import rules_of
+from celery_safe_leader._worker.leader_only.mark import mark_of
 from celery_safe_leader.errors import LeadershipLostError
 from celery_safe_leader.leader import SafeLeader
 
-__all__ = ["GRACE", "Endings"]
+__all__ = ["GRACE", "KillOnLoss"]
 
 logger = logging.getLogger("celery_safe_leader.worker")
 
@@ -41,7 +41,7 @@ _KINDS: dict[Any, Any] = {}
 """Class of requests -> the same, revocable."""
 
 
-class Endings:
+class KillOnLoss:
     """Watches over the revocable tasks of one worker."""
 
     def __init__(self, consumer: Any, leader: SafeLeader | None) -> None:
@@ -101,7 +101,7 @@ class Endings:
 
 
 def _is_revocable(task: Any) -> bool:
-    rules = rules_of(task)
+    rules = mark_of(task)
     return rules is not None and rules.revoke_on_loss
 
 
@@ -125,7 +125,7 @@ def _revocable(base: Any) -> Any:
             found = getattr(found, "exc", found)  # as billiard wraps it
             if error is None or not isinstance(found, WorkerLostError):
                 return super().on_failure(exc_info, *args, **kwargs)
-            if hand_back(self.task, rules_of(self.task)):
+            if hand_back(self.task, mark_of(self.task)):
                 state.task_ready(self)
                 if not self.ignore_result:
                     self.task.backend.mark_as_retry(self.id, error, request=self._context)

@@ -11,10 +11,9 @@ from typing import Any
 
 from celery_safe_leader import conf
 from celery_safe_leader._core.events import Lease
-from celery_safe_leader._runtime.clock import SystemClock
-from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._runtime.board import BoardReader, variable
-from celery_safe_leader._worker.member import ROLE
+from celery_safe_leader._runtime.clock import SystemClock
+from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader._worker.leader_only.queue import declaration
 from celery_safe_leader.errors import LeadershipLostError
 
@@ -34,7 +33,7 @@ class Place:
     def __init__(self, app: Any) -> None:
         """Read the names; the board is looked for when it is asked for."""
         self.key, self.queue = conf.leader_names(app)
-        self.election = ElectionKeys(self.key, ROLE).election
+        self.election = ElectionKeys(self.key, WORKER).election
         self._variable = variable(self.key)
         self._reader: BoardReader | None = None
         self._last: Lease | None = None

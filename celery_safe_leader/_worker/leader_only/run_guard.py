@@ -10,10 +10,10 @@ from typing import Any
 from celery._state import get_current_task
 from celery.exceptions import Ignore
 
-from celery_safe_leader._worker.leader_only.leadership import CURRENT, Leadership, Place, place_of
-from celery_safe_leader._worker.leader_only.queue import brought, declaration
 from celery_safe_leader._worker.leader_only.interrupt import run_revocably
-from celery_safe_leader._worker.leader_only.mark import MARK, Rules, rules_of
+from celery_safe_leader._worker.leader_only.leadership import CURRENT, Leadership, Place, place_of
+from celery_safe_leader._worker.leader_only.mark import MARK, LeaderOnlyMark, mark_of
+from celery_safe_leader._worker.leader_only.queue import brought, declaration
 from celery_safe_leader.errors import NotLeaderError
 
 __all__ = ["FORWARDS", "forwards_of", "guarded"]
@@ -29,7 +29,7 @@ _MOST_FORWARDS = 1_000_000
 """More than any message lives to see."""
 
 
-def guarded(body: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
+def guarded(body: Callable[..., Any], rules: LeaderOnlyMark) -> Callable[..., Any]:
     """Wrap what a task runs.
 
     Eager runs and direct calls, as in tests, are not guarded: no broker brought them.
@@ -38,7 +38,7 @@ def guarded(body: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
     @functools.wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:
         task = get_current_task()
-        if task is None or rules_of(task) is not rules:
+        if task is None or mark_of(task) is not rules:
             return body(*args, **kwargs)
         request = task.request
         if request.called_directly or request.is_eager:
@@ -66,7 +66,7 @@ def forwards_of(headers: Mapping[str, Any] | None) -> int:
     return found if isinstance(found, int) and 0 < found < _MOST_FORWARDS else 0
 
 
-def _elsewhere(task: Any, place: Place, rules: Rules) -> None:
+def _elsewhere(task: Any, place: Place, rules: LeaderOnlyMark) -> None:
     """Do with a run what its rules say of a worker that does not lead."""
     request = task.request
     # By name alone it reached this worker by chance: then nobody who leads has seen it.

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from celery_safe_leader._beat.background import Aside
+from celery_safe_leader._beat.background import BackgroundThread
 
 
 @pytest.fixture
-def aside() -> Iterator[Aside]:
-    aside = Aside("aside")
+def aside() -> Iterator[BackgroundThread]:
+    aside = BackgroundThread("aside")
     yield aside
     aside.close()
 
 
-def test_it_returns_and_raises_what_the_function_does_on_one_other_thread(aside: Aside):
+def test_it_returns_and_raises_what_the_function_does_on_one_other_thread(aside: BackgroundThread):
     def refuse() -> None:
         raise ValueError("no")
 
@@ -32,7 +32,7 @@ def test_it_returns_and_raises_what_the_function_does_on_one_other_thread(aside:
     assert aside.wait_idle(1)
 
 
-def test_a_signal_handler_waits_for_the_end_of_what_runs(aside: Aside):
+def test_a_signal_handler_waits_for_the_end_of_what_runs(aside: BackgroundThread):
     done: list[str] = []
     started = threading.Event()
 
@@ -62,7 +62,7 @@ def test_a_signal_handler_waits_for_the_end_of_what_runs(aside: Aside):
     assert done == ["work", "handler"]
 
 
-def test_waiting_for_what_takes_too_long_says_so(aside: Aside):
+def test_waiting_for_what_takes_too_long_says_so(aside: BackgroundThread):
     release, caller = threading.Event(), threading.Thread(target=lambda: aside.run(release.wait))
     caller.start()
     while aside.wait_idle(0):
@@ -74,9 +74,9 @@ def test_waiting_for_what_takes_too_long_says_so(aside: Aside):
 
 
 def test_closing_ends_the_thread_and_without_one_does_nothing():
-    idle = Aside("idle")
+    idle = BackgroundThread("idle")
     idle.close()
-    used = Aside("used")
+    used = BackgroundThread("used")
     thread = used.run(threading.current_thread)
     used.close()
     thread.join(2)

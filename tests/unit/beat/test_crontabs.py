@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from celery.schedules import crontab
 
-from celery_safe_leader._schedules.occurrence_id import Rule, rule_for
-from celery_safe_leader._schedules.rule import LAST_US, ScheduleError, from_datetime, to_datetime
+from celery_safe_leader._beat.entries.rule_for import rule_for
+from celery_safe_leader._schedules.moments import LAST_US, from_datetime, to_datetime
+from celery_safe_leader._schedules.rule import Rule, ScheduleError
 from tests.unit.beat.almanac import MINUTE_US, ZONES, app_in, due_minutes, microseconds, year_bounds
 
 YEAR = 2026

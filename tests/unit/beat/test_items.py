@@ -10,8 +10,9 @@ from celery import Celery
 from celery.beat import ScheduleEntry
 from celery.schedules import crontab, schedule
 
-from celery_safe_leader._dispatch.entry import Item
-from celery_safe_leader._ledger.codec import Run
+from celery_safe_leader._beat.entries.entry import read_entry
+from celery_safe_leader._dispatch.entry import Entry
+from celery_safe_leader._ledger.codec import LastRun
 from celery_safe_leader._schedules.missed import DEFAULT_LIMIT, Policy
 from celery_safe_leader.errors import ConfigurationError
 
@@ -24,15 +25,15 @@ class Unknown(schedule):
         return True, 1.0
 
 
-def item(when: Any = 1.0, policy: Policy = Policy.COALESCE, **more: Any) -> Item:
+def item(when: Any = 1.0, policy: Policy = Policy.COALESCE, **more: Any) -> Entry:
     if isinstance(when, float):
         when = schedule(when, app=APP)
-    return Item(
+    return read_entry(
         ScheduleEntry(name="tick", task="shop.work", schedule=when, app=APP, **more), policy
     )
 
 
-def started(at: int, **more: Any) -> Item:
+def started(at: int, **more: Any) -> Entry:
     entry = item(**more)
     entry.take(entry.starting_run(at, None))
     return entry
@@ -49,7 +50,7 @@ def test_a_new_entry_begins_now_or_at_the_users_last_run():
 
 
 def test_a_changed_schedule_keeps_the_count_and_misses_nothing_of_before():
-    run = Run(100 * SECOND, 7, 50 * SECOND, "the old one")
+    run = LastRun(100 * SECOND, 7, 50 * SECOND, "the old one")
     changed = item().changed_run(run, 500 * SECOND)
     assert (changed.moment, changed.count, changed.seen) == (100 * SECOND, 7, 500 * SECOND)
     assert changed.fingerprint == item().rule.fingerprint
@@ -60,25 +61,27 @@ def test_a_changed_schedule_keeps_the_count_and_misses_nothing_of_before():
 
 def test_what_the_ledger_says_shows_on_celerys_entry():
     entry = item()
-    entry.take(Run(90 * SECOND, 12, 0, entry.rule.fingerprint))
-    assert entry.entry.total_run_count == 12
-    assert entry.entry.last_run_at == datetime(1970, 1, 1, 0, 1, 30, tzinfo=timezone.utc)
+    entry.take(LastRun(90 * SECOND, 12, 0, entry.rule.fingerprint))
+    assert entry.source.total_run_count == 12
+    assert entry.source.last_run_at == datetime(1970, 1, 1, 0, 1, 30, tzinfo=timezone.utc)
 
 
 def test_claims_of_one_moment_have_one_id_whoever_makes_them():
     one, other = started(100 * SECOND), started(100 * SECOND)
     claims = [
-        entry.claim_for("shop", entry.plan(now), token)
+        entry.claim_for("shop", entry.due_runs(now), token)
         for entry, now, token in ((one, 101 * SECOND, 1), (other, 101 * SECOND + 900, 2))
     ]
     assert claims[0].occurrence == claims[1].occurrence
     assert claims[0].moment == claims[1].moment == 101 * SECOND
-    assert one.claim_for("another", one.plan(101 * SECOND), 1).occurrence != claims[0].occurrence
+    assert (
+        one.claim_for("another", one.due_runs(101 * SECOND), 1).occurrence != claims[0].occurrence
+    )
 
 
 def test_a_committed_claim_is_the_next_beginning():
     entry = started(100 * SECOND)
-    claim = entry.claim_for("shop", entry.plan(104 * SECOND + 1), 1)
+    claim = entry.claim_for("shop", entry.due_runs(104 * SECOND + 1), 1)
     assert (claim.first, claim.moment) == (101 * SECOND, 104 * SECOND)
     entry.take(entry.committed(claim))
     assert entry.run is not None
@@ -90,7 +93,7 @@ def test_a_schedule_that_can_only_be_asked_is_asked_at_once_and_named_by_its_las
     one, other = (started(100 * SECOND, when=Unknown(1.0, app=APP)) for _ in range(2))
     assert one.next_us() == 100 * SECOND
     claims = [
-        entry.claim_for("shop", entry.plan(now), 1)
+        entry.claim_for("shop", entry.due_runs(now), 1)
         for entry, now in ((one, 107 * SECOND), (other, 109 * SECOND))
     ]
     assert claims[0].occurrence == claims[1].occurrence

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from celery_safe_leader._ledger.codec import (
     SENTINEL,
     Claim,
-    Run,
+    LastRun,
     Sentinel,
     UnreadableValueError,
     decode_claim,
@@ -49,7 +49,7 @@ def test_no_entry_has_the_name_of_the_sentinel(name: str) -> None:
 def test_a_run_is_read_as_it_was_written(
     moment: int, count: int, seen: int, fingerprint: str
 ) -> None:
-    run = Run(moment, count, seen, fingerprint)
+    run = LastRun(moment, count, seen, fingerprint)
     raw = encode_run(run)
     assert decode_run(raw) == run
     assert raw.split(b" ")[0] == str(moment).encode()
@@ -80,7 +80,7 @@ def test_what_is_no_claim_is_not_read_as_one(raw: bytes) -> None:
 @pytest.mark.parametrize("moment", [2**53, -(2**53)])
 def test_a_moment_that_lua_cannot_compare_is_refused(moment: int) -> None:
     with pytest.raises(ValueError, match=r"below 2\*\*53"):
-        encode_run(Run(moment, 0, 0, "f"))
+        encode_run(LastRun(moment, 0, 0, "f"))
     with pytest.raises(ValueError, match=r"below 2\*\*53"):
         encode_claim(Claim("e", "o", moment, 0, "f", 1))
 
@@ -95,8 +95,8 @@ def test_a_sentinel_is_read_as_it_was_written(owner: str) -> None:
 def test_time_goes_forward_from_a_run_to_a_claim() -> None:
     claim = Claim("e", "o", 5, 5, "f", 1)
     assert Next(claim, None).is_later
-    assert Next(claim, Run(4, 0, 0, "f")).is_later
-    assert not Next(claim, Run(5, 0, 0, "f")).is_later
+    assert Next(claim, LastRun(4, 0, 0, "f")).is_later
+    assert not Next(claim, LastRun(5, 0, 0, "f")).is_later
 
 
 ERRORS = [

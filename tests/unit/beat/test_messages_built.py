@@ -13,9 +13,10 @@ import pytest
 from celery import signals
 from celery.beat import BeatLazyFunc, ScheduleEntry
 
+from celery_safe_leader._dispatch.outcomes import BuildError
 from celery_safe_leader._publishing.builder import Builder
 from celery_safe_leader._publishing.encoding import Encoded, encode
-from celery_safe_leader._publishing.messages import BuildError, Message
+from celery_safe_leader._publishing.messages import Message
 from tests.support.periodic import DUE, DUE_US, make_app, new_queue
 
 

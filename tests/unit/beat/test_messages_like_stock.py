@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._publishing.builder import Builder
-from celery_safe_leader._publishing.messages import Call, Message, leader_headers
 from celery_safe_leader._dispatch.outcomes import Sent
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.headers import leader_headers
+from celery_safe_leader._publishing.messages import CeleryCall, Message
 from celery_safe_leader._publishing.publisher import Publisher
 from tests.support.periodic import (
     CASES,
@@ -48,7 +49,7 @@ def test_message_is_that_of_stock_beat_plus_the_headers_of_the_leader(app: Any, 
     publisher = Publisher(app, still_leading=lambda: True)
     for task_id, due_us in (("another-id", DUE_US - 10_000_000), ("the-id", DUE_US)):
         built = builder.build(entry, task_id=task_id, headers=headers, due_us=due_us)
-        assert isinstance(built, Call if case.call else Message)
+        assert isinstance(built, CeleryCall if case.call else Message)
         assert isinstance(publisher.publish_one(built), Sent)
     publisher.close()
 

@@ -12,13 +12,15 @@ from celery.schedules import crontab, schedule, solar
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_safe_leader._beat.entries.rule_for import rule_for
 from celery_safe_leader._schedules import occurrence_id as occurrences
 from celery_safe_leader._schedules.crontab import Crontab
 from celery_safe_leader._schedules.interval import Interval, RelativeInterval
-from celery_safe_leader._schedules.occurrence_id import occurrence_id, rule_for, successor_id
-from celery_safe_leader._schedules.rule import ScheduleError, from_datetime, to_datetime
+from celery_safe_leader._schedules.moments import from_datetime, to_datetime
+from celery_safe_leader._schedules.occurrence_id import occurrence_id, successor_id
+from celery_safe_leader._schedules.opaque import OpaqueRule
+from celery_safe_leader._schedules.rule import ScheduleError
 from celery_safe_leader._schedules.solar import Solar
-from celery_safe_leader._schedules.opaque import Unknown
 from tests.unit.beat.almanac import app_in
 
 # Written down once; they hold for ever.
@@ -52,8 +54,8 @@ class OverriddenEstimate(schedule):
         (crontab(app=app_in("UTC")), Crontab),
         (Renamed(app=app_in("UTC")), Crontab),
         (solar("sunrise", 52.5, 13.4), Solar),
-        (Overridden(app=app_in("UTC")), Unknown),
-        (OverriddenEstimate(10, app=app_in("UTC")), Unknown),
+        (Overridden(app=app_in("UTC")), OpaqueRule),
+        (OverriddenEstimate(10, app=app_in("UTC")), OpaqueRule),
     ],
     ids=repr,
 )
@@ -64,7 +66,7 @@ def test_rule_follows_from_the_arithmetic_of_the_class(given_schedule: object, k
 def test_arithmetic_replaced_on_the_object_makes_it_unknown() -> None:
     replaced = schedule(10, app=app_in("UTC"))
     replaced.is_due = lambda last: (False, 1.0)
-    assert isinstance(rule_for(replaced), Unknown)
+    assert isinstance(rule_for(replaced), OpaqueRule)
 
 
 def test_object_without_is_due_is_refused() -> None:
@@ -227,7 +229,7 @@ def test_fingerprint_does_not_depend_on_the_process() -> None:
     program = (
         "from celery import Celery\n"
         "from celery.schedules import crontab, schedule, BaseSchedule\n"
-        "from celery_safe_leader._schedules.occurrence_id import rule_for\n"
+        "from celery_safe_leader._beat.entries.rule_for import rule_for\n"
         "app = Celery('x'); app.conf.timezone = 'Europe/Berlin'\n"
         "class Own(BaseSchedule):\n"
         "    def is_due(self, last): return False, 1.0\n"

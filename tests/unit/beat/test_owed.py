@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from celery_safe_leader._dispatch.unsettled import Unsettled
 from celery_safe_leader._ledger.codec import Claim
-from celery_safe_leader._dispatch.unsettled import Owed
 
 ERROR = OSError("no broker")
 
@@ -32,7 +32,7 @@ A, B, BAD = claim("a", 1), claim("b", 2), claim("bad", 0)
 
 
 def test_what_was_never_tried_goes_at_once_together_the_oldest_first(clock: Clock):
-    owed = Owed()
+    owed = Unsettled()
     for each in (B, BAD, A):
         owed.add(each)
     assert owed.ready(100) == [BAD, A, B]
@@ -42,7 +42,7 @@ def test_what_was_never_tried_goes_at_once_together_the_oldest_first(clock: Cloc
 
 
 def test_after_a_failure_the_broker_rests_longer_each_time_but_5_s_at_most(clock: Clock):
-    owed = Owed()
+    owed = Unsettled()
     pauses = []
     for _ in range(9):
         owed.failed([A], ERROR)
@@ -52,7 +52,7 @@ def test_after_a_failure_the_broker_rests_longer_each_time_but_5_s_at_most(clock
 
 
 def test_a_batch_that_failed_twice_is_taken_apart(clock: Clock):
-    owed = Owed()
+    owed = Unsettled()
     for _ in range(2):
         owed.failed([A, B, BAD], ERROR)
         clock.now += 1
@@ -60,7 +60,7 @@ def test_a_batch_that_failed_twice_is_taken_apart(clock: Clock):
 
 
 def test_without_a_connection_nothing_is_held_against_a_run(clock: Clock):
-    owed = Owed()
+    owed = Unsettled()
     owed.failed([BAD, A, B], ERROR)  # the request in which the connection broke
     for pause in (0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0):
         clock.now += pause
@@ -73,7 +73,7 @@ def test_without_a_connection_nothing_is_held_against_a_run(clock: Clock):
 
 
 def test_the_one_at_fault_waits_while_the_others_go(clock: Clock):
-    owed = Owed()
+    owed = Unsettled()
     for _ in range(2):
         owed.failed([A, B, BAD], ERROR)
         clock.now += 1
@@ -95,7 +95,7 @@ def test_the_one_at_fault_waits_while_the_others_go(clock: Clock):
 
 def test_after_one_at_fault_alone_was_tried_what_is_newly_due_has_its_turn(clock: Clock):
     """The broker's rest and the run's own end together, or nothing else would ever be tried."""
-    owed, turns = Owed(), 0
+    owed, turns = Unsettled(), 0
     owed.failed([BAD], ERROR)
     for _ in range(6):
         clock.now += max(owed.broker_pause(), 0.0)
@@ -108,7 +108,7 @@ def test_after_one_at_fault_alone_was_tried_what_is_newly_due_has_its_turn(clock
 
 
 def test_the_next_run_of_an_entry_begins_without_the_failures_of_the_last(clock: Clock):
-    owed = Owed()
+    owed = Unsettled()
     for _ in range(4):
         owed.failed([A], ERROR)
     owed.add(A)
@@ -121,7 +121,7 @@ def test_an_outage_is_one_error_and_its_end_one_line(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level("INFO")
-    owed = Owed()
+    owed = Unsettled()
     owed.published()
     for _ in range(5):
         owed.failed([A, B], ERROR)
@@ -134,7 +134,7 @@ def test_an_outage_is_one_error_and_its_end_one_line(
 
 
 def test_nothing_owed_has_no_next_attempt(clock: Clock):
-    owed = Owed()
+    owed = Unsettled()
     owed.add(A)
     owed.clear()
     assert owed.next_in() is None

@@ -9,8 +9,9 @@ from celery.schedules import schedule
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_safe_leader._schedules.occurrence_id import Rule, rule_for
-from celery_safe_leader._schedules.rule import LAST_US, to_datetime
+from celery_safe_leader._beat.entries.rule_for import rule_for
+from celery_safe_leader._schedules.moments import LAST_US, to_datetime
+from celery_safe_leader._schedules.rule import Rule
 from tests.unit.beat.almanac import MINUTE_US, ZONES, app_in, microseconds, year_bounds
 
 STEPS = [timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=2), timedelta(days=1)]

@@ -8,8 +8,8 @@ import pytest
 from celery import Celery
 
 from celery_safe_leader import conf
-from celery_safe_leader._beat.membership import Membership
 from celery_safe_leader._beat.log import Reporter
+from celery_safe_leader._beat.membership import Membership
 from celery_safe_leader._core.events import (
     Demoted,
     DemotionReason,

@@ -7,8 +7,9 @@ import ephem
 import pytest
 from celery.schedules import solar
 
-from celery_safe_leader._schedules.occurrence_id import rule_for
-from celery_safe_leader._schedules.rule import LAST_US, ScheduleError, from_datetime, to_datetime
+from celery_safe_leader._beat.entries.rule_for import rule_for
+from celery_safe_leader._schedules.moments import LAST_US, from_datetime, to_datetime
+from celery_safe_leader._schedules.rule import ScheduleError
 from tests.unit.beat.almanac import year_bounds
 
 S = 1_000_000

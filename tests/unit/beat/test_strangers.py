@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celery_safe_leader._dispatch.strangers import Strangers
+from celery_safe_leader._dispatch.memory import SharedKeyCheck
 
 CLEANUP = "celery.backend_cleanup"
 
@@ -12,7 +12,7 @@ CLEANUP = "celery.backend_cleanup"
 def test_a_schedule_that_shares_nothing_with_the_ledger_is_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    strangers = Strangers("shop")
+    strangers = SharedKeyCheck("shop")
     for _ in range(2):
         strangers.look(["theirs-1", "theirs-2", CLEANUP], ["ours", CLEANUP])
     (record,) = caplog.records
@@ -27,5 +27,5 @@ def test_a_schedule_that_shares_nothing_with_the_ledger_is_told_of_once(
 def test_what_is_shared_or_empty_or_celerys_own_is_not(
     caplog: pytest.LogCaptureFixture, found: list[str], own: list[str]
 ) -> None:
-    Strangers("shop").look(found, own)
+    SharedKeyCheck("shop").look(found, own)
     assert caplog.records == []

@@ -8,12 +8,13 @@ import pytest
 from celery.beat import ScheduleEntry
 from celery.schedules import schedule
 
+from celery_safe_leader._beat.entries.entry import read_entry
 from celery_safe_leader._dispatch import timetable as timetable_module
-from celery_safe_leader._dispatch.waiting import Held, Job
-from celery_safe_leader._dispatch.entry import Item
-from celery_safe_leader._ledger.codec import Claim, Run
-from celery_safe_leader._schedules.missed import Policy
+from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._dispatch.timetable import EARLIEST, Timetable
+from celery_safe_leader._dispatch.waiting import Run, Waiting
+from celery_safe_leader._ledger.codec import Claim, LastRun
+from celery_safe_leader._schedules.missed import Policy
 
 SECOND = 1_000_000
 NOW = 1_700_000_000 * SECOND
@@ -37,10 +38,10 @@ class Broken:
         return moment_us // 0
 
 
-def item(name: str, last: int, every: Any = 10) -> Item:
+def item(name: str, last: int, every: Any = 10) -> Entry:
     when = every if isinstance(every, schedule) else schedule(every)
-    made = Item(ScheduleEntry(name=name, task="t", schedule=when, app=None), Policy.COALESCE)
-    made.run = Run(last, 1, last, made.rule.fingerprint)
+    made = read_entry(ScheduleEntry(name=name, task="t", schedule=when, app=None), Policy.COALESCE)
+    made.run = LastRun(last, 1, last, made.rule.fingerprint)
     return made
 
 
@@ -49,14 +50,14 @@ def _now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timetable_module, "now_us", lambda: NOW)
 
 
-def filled(*items: Item) -> Timetable:
+def filled(*items: Entry) -> Timetable:
     timetable = Timetable()
     for one in items:
         timetable.schedule(one)
     return timetable
 
 
-def due_in(seconds: float, name: str = "e") -> Item:
+def due_in(seconds: float, name: str = "e") -> Entry:
     return item(name, NOW - 10 * SECOND + round(seconds * SECOND))
 
 
@@ -109,12 +110,12 @@ def test_a_schedule_that_fails_is_named_and_tried_again(caplog: pytest.LogCaptur
     assert timetable.next_us() == NOW + 60 * SECOND - EARLY + 50_000
 
 
-def job(name: str, moment: int) -> Job:
-    return Job(due_in(0, name), Claim(name, f"id-{name}", moment, moment, "f", 7))
+def job(name: str, moment: int) -> Run:
+    return Run(due_in(0, name), Claim(name, f"id-{name}", moment, moment, "f", 7))
 
 
 def test_held_runs_come_in_the_order_of_their_moments() -> None:
-    held = Held()
+    held = Waiting()
     held.add([job("c", 30), job("a", 10), job("b", 20)])
     assert (len(held), held.next_us()) == (3, 10)
     assert [one.item.name for one in held.take(25, 10)] == ["a", "b"]
@@ -123,7 +124,7 @@ def test_held_runs_come_in_the_order_of_their_moments() -> None:
 
 
 def test_held_runs_are_withdrawn_by_name_or_all() -> None:
-    held = Held()
+    held = Waiting()
     held.add(job(name, moment) for moment, name in enumerate("abcd"))
     assert [one.item.name for one in held.withdraw(["b", "unknown"])] == ["b"]
     assert [one.item.name for one in held.take(100, 1)] == ["a"]

@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 import pytest
 from celery.schedules import BaseSchedule, schedstate
 
-from celery_safe_leader._schedules.missed import Plan, Policy, Run, plan
-from celery_safe_leader._schedules.occurrence_id import occurrence_id, rule_for, successor_id
-from celery_safe_leader._schedules.rule import ScheduleError, to_datetime
-from celery_safe_leader._schedules.opaque import SHORTEST_PAUSE_US, Unknown
+from celery_safe_leader._beat.entries.rule_for import rule_for
+from celery_safe_leader._schedules.missed import DueRun, DueRuns, Policy, due_runs
+from celery_safe_leader._schedules.moments import to_datetime
+from celery_safe_leader._schedules.occurrence_id import occurrence_id, successor_id
+from celery_safe_leader._schedules.opaque import SHORTEST_PAUSE_US, OpaqueRule
+from celery_safe_leader._schedules.rule import ScheduleError
 from tests.unit.beat.almanac import app_in
 
 S = 1_000_000
@@ -32,45 +34,45 @@ class Lunar(BaseSchedule):
         return "<lunar>"
 
 
-def unknown(answer: object) -> Unknown:
+def unknown(answer: object) -> OpaqueRule:
     rule = rule_for(Lunar(answer))
-    assert isinstance(rule, Unknown)
+    assert isinstance(rule, OpaqueRule)
     assert not rule.exact
     return rule
 
 
 def test_it_is_asked_with_the_last_run_in_its_own_zone() -> None:
     lunar = Lunar(schedstate(False, 30.0))
-    assert plan(rule_for(lunar), 7 * S, 9 * S) == Plan((), 0, 0, 39 * S, 7 * S)
+    assert due_runs(rule_for(lunar), 7 * S, 9 * S) == DueRuns((), 0, 0, 39 * S, 7 * S)
     assert lunar.asked == [to_datetime(7 * S)]
     assert lunar.asked[0].utcoffset() == timedelta(hours=1)
 
 
 @pytest.mark.parametrize("policy", Policy)
 def test_due_run_covers_all_since_the_last(policy: Policy) -> None:
-    found = plan(unknown((True, 30)), 7 * S, 9 * S, policy)
-    assert found == Plan((Run(7 * S + 1, 9 * S),), 0, 0, 39 * S, 7 * S)
+    found = due_runs(unknown((True, 30)), 7 * S, 9 * S, policy)
+    assert found == DueRuns((DueRun(7 * S + 1, 9 * S),), 0, 0, 39 * S, 7 * S)
 
 
 def test_its_runs_rise_also_if_the_clock_stepped_back() -> None:
-    found = plan(unknown((True, 30)), 7 * S, 5 * S)
-    assert found.runs == (Run(7 * S + 1, 7 * S + 1),)
+    found = due_runs(unknown((True, 30)), 7 * S, 5 * S)
+    assert found.runs == (DueRun(7 * S + 1, 7 * S + 1),)
 
 
 def test_nothing_counts_before_it_was_first_seen() -> None:
     lunar = Lunar((True, 30))
-    found = plan(rule_for(lunar), 7 * S, 20 * S, seen_us=15 * S)
+    found = due_runs(rule_for(lunar), 7 * S, 20 * S, seen_us=15 * S)
     assert lunar.asked == [to_datetime(15 * S)]
-    assert (found.base_us, found.runs) == (15 * S, (Run(15 * S + 1, 20 * S),))
+    assert (found.base_us, found.runs) == (15 * S, (DueRun(15 * S + 1, 20 * S),))
 
 
 def test_schedule_that_wants_to_be_asked_at_once_is_no_hot_loop() -> None:
-    assert plan(unknown((True, 0)), 0, S).next_due == S + SHORTEST_PAUSE_US
-    assert plan(unknown((False, -3.0)), 0, S).next_due == S + SHORTEST_PAUSE_US
+    assert due_runs(unknown((True, 0)), 0, S).next_due == S + SHORTEST_PAUSE_US
+    assert due_runs(unknown((False, -3.0)), 0, S).next_due == S + SHORTEST_PAUSE_US
 
 
 def test_schedule_that_is_over_is_not_asked_again() -> None:
-    assert plan(unknown((True, None)), 0, S) == Plan((Run(1, S),), 0, 0, None, 0)
+    assert due_runs(unknown((True, None)), 0, S) == DueRuns((DueRun(1, S),), 0, 0, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_answer_that_is_none_is_an_error_that_names_the_schedule(
     answer: object, message: str
 ) -> None:
     with pytest.raises(ScheduleError, match=message):
-        plan(unknown(answer), 0, S)
+        due_runs(unknown(answer), 0, S)
 
 
 def test_error_of_the_schedule_is_the_cause() -> None:

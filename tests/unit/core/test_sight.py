@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 
 from celery_safe_leader._core.messages import Record
+from celery_safe_leader._core.observation import Observation
 from celery_safe_leader._core.options import MAX_TTL, Options
-from celery_safe_leader._core.observation import Sight
 from tests.unit.core.drive import START, TTL, record
 
 FULL = 1.01 * TTL
 
 
 @pytest.fixture
-def sight() -> Sight:
-    return Sight(Options(TTL))
+def sight() -> Observation:
+    return Observation(Options(TTL))
 
 
-def test_who_has_seen_nothing_may_not_campaign(sight: Sight) -> None:
+def test_who_has_seen_nothing_may_not_campaign(sight: Observation) -> None:
     assert sight.takeover_in(START) is None
 
 
-def test_the_same_version_has_to_be_seen_for_longer_than_any_lease(sight: Sight) -> None:
+def test_the_same_version_has_to_be_seen_for_longer_than_any_lease(sight: Observation) -> None:
     sight.note(record("v"), START)
     assert sight.takeover_in(START) == pytest.approx(FULL)
     sight.note(record("v"), START.plus(8))
@@ -33,35 +33,35 @@ def test_the_same_version_has_to_be_seen_for_longer_than_any_lease(sight: Sight)
     assert sight.takeover_in(START.plus(FULL + 0.001)) == 0.0
 
 
-def test_another_version_is_observed_anew(sight: Sight) -> None:
+def test_another_version_is_observed_anew(sight: Observation) -> None:
     sight.note(record("v"), START)
     sight.note(record("w"), START.plus(5))
     assert sight.takeover_in(START.plus(5)) == pytest.approx(FULL)
 
 
-def test_a_version_that_comes_back_is_observed_anew(sight: Sight) -> None:
+def test_a_version_that_comes_back_is_observed_anew(sight: Observation) -> None:
     for at, version in enumerate("vwv"):
         sight.note(record(version), START.plus(at))
     assert sight.takeover_in(START.plus(2)) == pytest.approx(FULL)
 
 
-def test_a_resigned_record_may_be_taken_at_once(sight: Sight) -> None:
+def test_a_resigned_record_may_be_taken_at_once(sight: Observation) -> None:
     sight.note(record("v", resigned=True), START)
     assert sight.takeover_in(START) == 0.0
 
 
-def test_the_own_version_may_be_taken_at_once(sight: Sight) -> None:
+def test_the_own_version_may_be_taken_at_once(sight: Observation) -> None:
     sight.own(record("v", "me"), START)
     assert sight.takeover_in(START) == 0.0
 
 
-def test_the_exact_own_version_only(sight: Sight) -> None:
+def test_the_exact_own_version_only(sight: Observation) -> None:
     sight.own(record("v", "me"), START)
     sight.note(record("w", "me"), START)
     assert sight.takeover_in(START) == pytest.approx(FULL)
 
 
-def test_a_disowned_version_has_to_be_observed(sight: Sight) -> None:
+def test_a_disowned_version_has_to_be_observed(sight: Observation) -> None:
     sight.own(record("v", "me"), START)
     sight.disown()
     assert sight.takeover_in(START.plus(1)) == pytest.approx(FULL - 1)
@@ -70,39 +70,39 @@ def test_a_disowned_version_has_to_be_observed(sight: Sight) -> None:
 @pytest.mark.parametrize(
     ("shown", "longest"), [(4.0, TTL), (TTL, TTL), (25.0, 25.0), (1e12, MAX_TTL), (0.0, TTL)]
 )
-def test_the_longest_ttl_counts(sight: Sight, shown: float, longest: float) -> None:
+def test_the_longest_ttl_counts(sight: Observation, shown: float, longest: float) -> None:
     sight.note(record("v", ttl=shown), START)
     sight.note(record("w", ttl=0.1), START)
     assert sight.longest_ttl == longest
     assert sight.takeover_in(START) == pytest.approx(1.01 * longest)
 
 
-def test_a_longer_ttl_prolongs_an_observation_that_has_begun(sight: Sight) -> None:
+def test_a_longer_ttl_prolongs_an_observation_that_has_begun(sight: Observation) -> None:
     sight.note(record("v"), START)
     sight.note(record("v", ttl=30.0), START.plus(1))
     assert sight.takeover_in(START.plus(1)) == pytest.approx(30.3 - 1)
 
 
-def test_the_highest_token_is_remembered(sight: Sight) -> None:
+def test_the_highest_token_is_remembered(sight: Observation) -> None:
     for token in (5, 9, 3):
         sight.note(record(f"v{token}", token=token), START)
     assert sight.highest_token == 9
 
 
-def test_the_wall_clock_does_not_count_for_a_standby(sight: Sight) -> None:
+def test_the_wall_clock_does_not_count_for_a_standby(sight: Observation) -> None:
     sight.note(record("v"), START)
     for step in (3600.0, -3600.0):
         now = replace(START.plus(4), wall=START.wall + step)
         assert sight.takeover_in(now) == pytest.approx(FULL - 4)
 
 
-def test_a_suspend_does_not_count_for_a_standby(sight: Sight) -> None:
+def test_a_suspend_does_not_count_for_a_standby(sight: Observation) -> None:
     sight.note(record("v"), START)
     slept = replace(START.plus(3600), raw=START.raw + 1)
     assert sight.takeover_in(slept) == pytest.approx(FULL - 1)
 
 
-def test_a_slewed_clock_does_not_count_for_a_standby(sight: Sight) -> None:
+def test_a_slewed_clock_does_not_count_for_a_standby(sight: Observation) -> None:
     sight.note(record("v"), START)
     slewed = replace(START.plus(10), boottime=START.boottime + 9.9)
     assert sight.takeover_in(slewed) == pytest.approx(FULL - 9.9)
@@ -112,17 +112,17 @@ def test_a_slewed_clock_does_not_count_for_a_standby(sight: Sight) -> None:
 
 
 @pytest.fixture
-def careful() -> Sight:
-    return Sight(Options(TTL, wait_replicas=1))
+def careful() -> Observation:
+    return Observation(Options(TTL, wait_replicas=1))
 
 
-def test_without_replicas_no_witness_is_needed(sight: Sight) -> None:
+def test_without_replicas_no_witness_is_needed(sight: Observation) -> None:
     assert not sight.needs_witness
     sight.note(record("v"), START)
     assert not sight.needs_witness
 
 
-def test_an_observation_begins_with_a_confirmed_write(careful: Sight) -> None:
+def test_an_observation_begins_with_a_confirmed_write(careful: Observation) -> None:
     assert careful.needs_witness
     careful.note(record("v"), START)
     assert careful.takeover_in(START.plus(100)) is None
@@ -131,14 +131,14 @@ def test_an_observation_begins_with_a_confirmed_write(careful: Sight) -> None:
     assert careful.takeover_in(START.plus(100)) == pytest.approx(FULL)
 
 
-def test_another_epoch_needs_another_witness(careful: Sight) -> None:
+def test_another_epoch_needs_another_witness(careful: Observation) -> None:
     careful.note(record("v"), START, confirmed=True)
     careful.note(record("w", epoch="e2"), START.plus(1))
     assert careful.needs_witness
     assert careful.takeover_in(START.plus(100)) is None
 
 
-def test_another_version_of_the_same_epoch_needs_none(careful: Sight) -> None:
+def test_another_version_of_the_same_epoch_needs_none(careful: Observation) -> None:
     careful.note(record("v"), START, confirmed=True)
     careful.note(record("w"), START.plus(1))
     assert not careful.needs_witness
@@ -153,7 +153,7 @@ def given_up(version: str, **fields: Any) -> Record:
     return replace(record(version, "other", 7), given_up=True, **fields)
 
 
-def test_what_was_given_up_before_our_eyes_may_be_taken_at_once(sight: Sight) -> None:
+def test_what_was_given_up_before_our_eyes_may_be_taken_at_once(sight: Observation) -> None:
     sight.note(record("v", "other", 7), START)
     for seconds in (1, 2):  # also when it is seen again
         sight.note(given_up("w"), START.plus(seconds))
@@ -171,7 +171,7 @@ def test_what_was_given_up_before_our_eyes_may_be_taken_at_once(sight: Sight) ->
     ],
     ids=["nothing", "another token", "another holder", "another epoch", "given up as well"],
 )
-def test_what_was_given_up_unseen_may_not(sight: Sight, before: Record | None) -> None:
+def test_what_was_given_up_unseen_may_not(sight: Observation, before: Record | None) -> None:
     if before is not None:
         sight.note(before, START)
     for seconds in (1, 2):

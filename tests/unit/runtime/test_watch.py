@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._runtime.diagnostics import Watch
+from celery_safe_leader._runtime.diagnostics import Diagnostics
 
 START = Instant(100.0, 50.0, 1.7e9)
 
@@ -20,7 +20,7 @@ def texts(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_jump_of_the_wall_clock_is_told_once(
     caplog: pytest.LogCaptureFixture, jump: float
 ) -> None:
-    watch = Watch("shop:beat", 10.0)
+    watch = Diagnostics("shop:beat", 10.0)
     watch.moment(START)
     assert texts(caplog) == []
     for seconds in (1.0, 2.0):
@@ -32,7 +32,7 @@ def test_a_jump_of_the_wall_clock_is_told_once(
 
 
 def test_slewing_suspends_and_long_pauses_are_no_jumps(caplog: pytest.LogCaptureFixture) -> None:
-    watch, now = Watch("shop:beat", 10.0), START
+    watch, now = Diagnostics("shop:beat", 10.0), START
     watch.moment(now)
     for passed, wall, raw in ((3600.0, 3601.8, 3600.0), (30.0, 30.0, 0.0), (1.0, 1.4, 1.0)):
         now = Instant(now.boottime + passed, now.raw + raw, now.wall + wall)
@@ -41,7 +41,7 @@ def test_slewing_suspends_and_long_pauses_are_no_jumps(caplog: pytest.LogCapture
 
 
 def test_round_trips_of_a_third_of_the_ttl_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    watch = Watch("shop:beat", 3.0)
+    watch = Diagnostics("shop:beat", 3.0)
     for seconds in (1.1, 1.0, 0.001, 1.2, 0.95):
         watch.round_trip(seconds)
     assert texts(caplog) == []

@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from celery_safe_leader._store.connection.arguments import CLASSES
+from celery_safe_leader._store.connection.client import make_async_client, make_client
 from celery_safe_leader._store.connection.cluster import SlotMaster, take_nodes
-from celery_safe_leader._store.connection.client import connect, connect_async
 from celery_safe_leader._store.connection.discovery import Finder
 from celery_safe_leader._store.connection.sentinel import Group, Sentinels, take_group
 from celery_safe_leader._store.connection.urls import Address, parse_url
@@ -185,15 +185,15 @@ def test_bad_nodes_are_refused(nodes: Any) -> None:
         take_nodes(parse_url("redis-cluster://a"), {"startup_nodes": nodes}, "o")
 
 
-@pytest.mark.parametrize("make", [connect, connect_async])
+@pytest.mark.parametrize("make", [make_client, make_async_client])
 def test_those_who_are_asked_are_logged_in_to_as_the_url_says(make: Any) -> None:
     limits = {"connect_timeout": 1.0, "read_timeout": 9.0, "key": KEY}
     tls = {"ssl_ca_certs": "/ca"}
     client = make("rediss+cluster://u:p@a:1", tls, **limits)
     pool = client.connection_pool
-    assert issubclass(pool.connection_class, CLASSES[make is connect_async]["rediss"])
+    assert issubclass(pool.connection_class, CLASSES[make is make_async_client]["rediss"])
     node = pool.connection_kwargs["guide"]._connection(B)
-    assert isinstance(node, CLASSES[make is connect_async]["rediss"])
+    assert isinstance(node, CLASSES[make is make_async_client]["rediss"])
     assert (node.host, node.port, node.username, node.password) == ("b", 2, "u", "p")
     client = make("sentinel://u:p@a:1/3", {"master_name": "m", "sentinel_kwargs": tls}, **limits)
     sentinel = client.connection_pool.connection_kwargs["guide"]._connection(B)
@@ -206,5 +206,5 @@ def test_those_who_are_asked_are_logged_in_to_as_the_url_says(make: Any) -> None
 
 def test_limits_of_the_user_for_sentinels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
     options = {"master_name": "m", "sentinel_kwargs": {"socket_timeout": 99}}
-    connect("sentinel://a", options, connect_timeout=1.0, read_timeout=9.0, key=KEY)
+    make_client("sentinel://a", options, connect_timeout=1.0, read_timeout=9.0, key=KEY)
     assert "sentinel_kwargs of options: socket_timeout not used" in caplog.text

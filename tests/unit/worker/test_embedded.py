@@ -11,10 +11,10 @@ import pytest
 from celery import Celery
 
 from celery_safe_leader import conf
-from celery_safe_leader._core.events import Lease
-from celery_safe_leader._runtime.clock import SystemClock
-from celery_safe_leader._runtime.board import Board, variable
 from celery_safe_leader._beat.embedded.following import Following, follow_worker
+from celery_safe_leader._core.events import Lease
+from celery_safe_leader._runtime.board import Board, variable
+from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._runtime.pulse import Pulse, PulseReader
 from tests.support.waiting import wait_until
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from celery.worker import state
 
+from celery_safe_leader._runtime.pulse import Pulse, PulseReader
 from celery_safe_leader._worker.embedded_beat import keeper as embedded_keeper
 from celery_safe_leader._worker.embedded_beat.keeper import Keeper
-from celery_safe_leader._runtime.pulse import Pulse, PulseReader
 from tests.support.waiting import wait_until
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from celery_safe_leader._ledger.acceptance import Acceptance, AcceptanceOutcome
-from celery_safe_leader._worker.dedup.gate import Gate
+from celery_safe_leader._worker.dedup.gate import DuplicateFilter
 
 HEADERS = {
     "task": "shop.work", "id": "run-1", "retries": 0, "leader_election": "shop",
@@ -45,7 +45,7 @@ class Stage:
         answer = None if outcome is None else Acceptance(outcome, "first")
         self.inquirer = Inquirer(answer)
         self.consumer = SimpleNamespace(connection_errors=(OSError,), event_dispatcher=events)
-        self.gate = Gate(self.consumer, cast(Any, self.inquirer))
+        self.gate = DuplicateFilter(self.consumer, cast(Any, self.inquirer))
         self.acknowledged: list[tuple[Any, ...]] = []
 
     def drops(self, headers: dict[str, Any], body: Any = None) -> bool:

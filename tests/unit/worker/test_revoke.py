@@ -17,12 +17,12 @@ from celery.exceptions import Reject, Retry
 
 from celery_safe_leader import leader_only
 from celery_safe_leader._core.events import Lease
+from celery_safe_leader._runtime.board import Board
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._worker.leader_only import interrupt as revoke
-from celery_safe_leader._runtime.board import Board
-from celery_safe_leader._worker.leader_only.kill import Endings
+from celery_safe_leader._worker.leader_only.kill import KillOnLoss
 from celery_safe_leader._worker.leader_only.leadership import Leadership, Place
-from celery_safe_leader._worker.leader_only.mark import Rules
+from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark
 from celery_safe_leader.errors import ConfigurationError, LeadershipLostError
 
 BOUND = 10.0
@@ -52,7 +52,7 @@ class Desk:
             backend=backend,
         )
         leadership = Leadership(self.place, "host:1:ab", 7)
-        rules = Rules(otherwise, revoke_on_loss=True)
+        rules = LeaderOnlyMark(otherwise, revoke_on_loss=True)
         return revoke.run_revocably(task, rules, leadership, body, (), {})
 
     def lose(self, after: float = 0.0) -> None:
@@ -265,7 +265,7 @@ def test_a_pool_that_cannot_interrupt_is_warned_of(
     def other() -> None: ...
 
     kind = type("TaskPool", (), {"__module__": f"celery.concurrency.{pool}"})
-    endings = Endings(SimpleNamespace(app=app, pool=kind()), None)
+    endings = KillOnLoss(SimpleNamespace(app=app, pool=kind()), None)
     endings.greet()
     lines = [line for line in caplog.messages if "cannot interrupt" in line]
     assert len(lines) == warned

@@ -1,0 +1,43 @@
+"""Puts a beat's dispatcher together from the pipeline and from Celery's side of it."""
+
+from __future__ import annotations
+
+import time
+
+import redis
+from celery import Celery
+
+from celery_safe_leader._beat.entries.roster import Roster
+from celery_safe_leader._dispatch.dispatcher import Dispatcher
+from celery_safe_leader._dispatch.timetable import EARLIEST
+from celery_safe_leader._ledger.ledger import Ledger
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.publisher import Publisher
+from celery_safe_leader.conf import LeaderSettings
+
+__all__ = ["make_dispatcher"]
+
+
+def make_dispatcher(
+    app: Celery, settings: LeaderSettings, client: redis.Redis, role: str, roster: Roster
+) -> Dispatcher:
+    """Make an idle dispatcher. Does no IO.
+
+    Args:
+        app: Whose tasks are sent.
+        settings: Of that app.
+        client: For the ledger; one that the election does not use.
+        role: Which of the key's elections the beat takes part in.
+        roster: The entries.
+    """
+    ledger = Ledger(
+        client,
+        settings.key,
+        role,
+        ttl=settings.ttl,
+        clock=time.monotonic,
+        prefix=settings.prefix,
+        early=EARLIEST,
+    )
+    builder = Builder(app, key=settings.key)
+    return Dispatcher(ledger, roster, builder, lambda gate: Publisher(app, still_leading=gate))

@@ -1,0 +1,34 @@
+"""Moments: whole microseconds since 1970 in UTC, and their conversions."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+
+__all__ = ["LAST_US", "SECOND_US", "from_datetime", "now_us", "to_datetime"]
+
+SECOND_US = 1_000_000
+"""Microseconds in a second."""
+
+LAST_US = 253_339_228_800 * SECOND_US
+"""No moment lies after this one, 9998-01-01: ``datetime`` ends soon after."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def now_us() -> int:
+    """Return the wall clock in microseconds since 1970, which due moments are compared with."""
+    return time.time_ns() // 1000
+
+
+def to_datetime(moment_us: int) -> datetime:
+    """Turn a moment into an aware ``datetime`` in UTC, without rounding."""
+    return _EPOCH + timedelta(microseconds=moment_us)
+
+
+def from_datetime(when: datetime) -> int:
+    """Turn a ``datetime`` into a moment, without rounding. Without a zone it is taken as UTC."""
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    return (when - _EPOCH) // _MICROSECOND

@@ -1,0 +1,45 @@
+"""The options of one entry that say what becomes of missed runs: ``options["leader"]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery_safe_leader._schedules.missed import Policy
+from celery_safe_leader.errors import ConfigurationError
+
+__all__ = ["check_entry_options"]
+
+_OPTIONS = ("missed_runs", "max_lateness", "limit")
+
+
+def check_entry_options(name: str, options: Any) -> dict[str, Any]:
+    """Return an entry's own ``options["leader"]``.
+
+    Raises:
+        ConfigurationError: An option is unknown or has a wrong value.
+    """
+    own = (options or {}).get("leader")
+    if own is None:
+        return {}
+    where = f'options["leader"] of beat entry {name!r}'
+    if not isinstance(own, dict):
+        raise ConfigurationError(where, repr(own), f"a dict with any of {', '.join(_OPTIONS)}")
+    for option, value in own.items():
+        _check_option(f"{where}: {option}", option, value)
+    return own
+
+
+def _check_option(where: str, option: str, value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if option == "missed_runs":
+        policies = [policy.value for policy in Policy]
+        if value not in policies:
+            raise ConfigurationError(where, repr(value), "one of " + ", ".join(policies))
+    elif option == "max_lateness":
+        if not number or not 0 < value < float("inf"):
+            raise ConfigurationError(where, repr(value), "a number of seconds above 0")
+    elif option == "limit":
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(where, repr(value), "a whole number from 1 up")
+    else:
+        raise ConfigurationError(where, repr(value), "absent: known are " + ", ".join(_OPTIONS))
