@@ -10,8 +10,8 @@ from benchmarks.contenders import LEADER, LOOP
 from benchmarks.dispatch import Rates
 from benchmarks.report import Report
 from benchmarks.stage import Stage, server_kind
-from tests.support.rabbitmq import rabbitmq_urls
 from tests.support.servers import Server
+from tests.support.servers.rabbitmq import rabbitmq_urls
 
 __all__ = ["main"]
 

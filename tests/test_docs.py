@@ -15,7 +15,7 @@ from celery_safe_leader._setting_sources import KNOWN
 from docs import diagram
 from tests.docs.messages import log_lines, texts
 from tests.docs.pages import PAGES, Page, anchor_of, page
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 BROKER = "redis://localhost:6379/0"
 SERVICES = re.compile(r"^  ([a-z0-9-]+):$", re.MULTILINE)

@@ -14,7 +14,7 @@ import pytest
 from pytest_celery import RedisTestBroker
 
 from celery_safe_leader import create_safe_redis_leader
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 

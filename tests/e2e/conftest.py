@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from celery import _state
 
+from tests.e2e.worker.stage import BROKERS, WorkerFleet
 from tests.support.processes import Children
-from tests.support.rabbitmq import rabbitmq_urls
 from tests.support.servers import Server
-from tests.support.worker_fleet import BROKERS, WorkerFleet
+from tests.support.servers.rabbitmq import rabbitmq_urls
 
 _MEASURED = pytest.StashKey[list[str]]()
 

@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.child import clean_environment
+from tests.support.processes.child import clean_environment
 
 _KNOWN = {"FROM", "ENV", "RUN", "COPY", "WORKDIR", "USER", "CMD"}
 _IGNORABLE = ("useradd", "mkdir", "chown")

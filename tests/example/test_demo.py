@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.example.project import EXAMPLE, environment
-from tests.support.child import ROOT
 from tests.support.processes import Child, Children, wait_until
+from tests.support.processes.child import ROOT
 
 pytestmark = pytest.mark.quiet
 

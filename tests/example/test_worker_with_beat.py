@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.example.project import EXAMPLE, environment, manage, run
-from tests.support.embedded import WorkerWithBeat
+from tests.support.celery.embedded import WorkerWithBeat
 from tests.support.processes import Children, wait_until
 from tests.support.servers import Server
 
