@@ -13,7 +13,7 @@ help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover
-	$(BIN)/python example_project/demo.py
+	$(BIN)/python -m demo
 
 # Most tests wait for processes, so three share the cores; what measures time runs alone, after.
 ORDINARY = not long and not docker
@@ -38,7 +38,7 @@ lint: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p celery_safe_leader
-	$(BIN)/mypy tests benchmarks example_project
+	$(BIN)/mypy tests benchmarks demo example_project
 	$(BIN)/lint-imports
 
 format: $(STAMP) ## Format the code and mend what can be mended

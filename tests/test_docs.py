@@ -181,7 +181,7 @@ def test_every_message_that_is_explained_exists() -> None:
 
 def test_the_excerpt_of_the_demo_is_what_the_demo_says() -> None:
     (excerpt,) = (block.text for block in page("README.md").blocks if block.language == "text")
-    demo = "\n".join(path.read_text() for path in (ROOT / "example_project").rglob("*.py"))
+    demo = "\n".join(path.read_text() for path in (ROOT / "demo").rglob("*.py"))
     for words in (
         "is dead; its lease must run out",
         "takeover",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.example.project import EXAMPLE, environment
+from tests.example.project import environment
 from tests.support.processes import Child, Children, wait_until
 from tests.support.processes.child import ROOT
 
@@ -25,7 +25,7 @@ def demo(children: Children, tmp_path: Path) -> Callable[[], Child]:
     """Start the demo, with its temporary files in the test's folder."""
 
     def start() -> Child:
-        argv = [sys.executable, str(EXAMPLE / "demo.py")]
+        argv = [sys.executable, "-m", "demo"]
         return children.start(argv, env=environment(TMPDIR=str(tmp_path)), cwd=ROOT, name="demo")
 
     return start

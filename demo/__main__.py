@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """Three beats, one leads: shows a takeover after a crash, a planned handover, and counts runs.
 
-    python example_project/demo.py
+    python -m demo
 
 Starts a Valkey, three beats and a worker of the example project as real processes, and ends them
 all, whatever happens. The exit status is 0 only if no run was lost or doubled and leadership
@@ -16,11 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from demokit.console import Console
-from demokit.election import Transition
-from demokit.processes import Child, DemoError
-from demokit.shop import Shop
 from redis.exceptions import RedisError
+
+from demo.audit import audit
+from demo.console import Console
+from demo.election import Transition
+from demo.processes import Child, DemoError
+from demo.shop import Shop
+from demo.tally import table, window
 
 TTL = 2.0
 WAIT = 0.4
@@ -135,9 +137,6 @@ class Demo:
 
     def _count(self, elected_at: float, stopped_at: float) -> None:
         """Compare what was due between the first election and the end with what was executed."""
-        from orders.audit import audit
-        from orders.tally import table, window
-
         tallies = audit(window(elected_at, stopped_at))
         self._console.title("Count, from the executions that the worker recorded")
         self._console.text(table(tallies))

@@ -1,16 +1,20 @@
-"""Counts runs lost and runs doubled from what the workers recorded."""
+"""Counts runs lost and runs doubled from what the workers recorded: ``python -m demo.audit``."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.schedules import crontab
 from django.conf import settings
 
-from .models import Run
-from .tally import MICROSECONDS, Execution, Tally, Window, tally, tally_by_clock
+from demo import project
+from demo.tally import MICROSECONDS, Execution, Tally, Window, table, tally, tally_by_clock
+
+if TYPE_CHECKING:
+    from orders.models import Run  # only importable once Django is loaded
 
 
 def audit(window: Window | None = None) -> list[Tally]:
@@ -21,6 +25,8 @@ def audit(window: Window | None = None) -> list[Tally]:
 
 
 def _audit_entry(name: str, entry: Mapping[str, Any], window: Window | None) -> Tally:
+    from orders.models import Run
+
     runs = list(Run.objects.filter(task=entry["task"]))
     interval = interval_of(entry["schedule"])
     if all(run.covers and run.occurrence for run in runs):
@@ -41,3 +47,18 @@ def interval_of(schedule: timedelta | crontab) -> int:
     if schedule == crontab():
         return 60 * MICROSECONDS
     raise ValueError(f"cannot count runs of {schedule!r}; intervals and crontab() can be counted")
+
+
+def main() -> int:
+    """Print the counts, and return 1 if a run was lost or doubled."""
+    project.load()
+    tallies = audit()
+    print(table(tallies))
+    if all(count.ok for count in tallies):
+        return 0
+    print("runs were lost or doubled", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from .console import Console
-from .election import Election, Transition
-from .processes import Child, DemoError, free_port, wait_until
+from demo import project
+from demo.console import Console
+from demo.election import Election, Transition
+from demo.processes import Child, DemoError, free_port, wait_until
 
 if TYPE_CHECKING:
     from orders.models import Run  # only importable once Django is loaded
 
-PROJECT = Path(__file__).resolve().parent.parent
 KEY = "shop"
 BOOT_TIMEOUT = 20.0
 
@@ -68,16 +68,15 @@ class Shop:
 
     def _start(self, name: str, module: list[str]) -> Child:
         log = self._folder / f"{len(self._started)}-{name}.log"
-        child = Child(name, [sys.executable, "-m", *module], log, PROJECT)
+        child = Child(name, [sys.executable, "-m", *module], log, project.FOLDER)
         self._started.append(child)
         return child
 
     def prepare_database(self) -> None:
         """Load Django in this process and create the tables."""
-        import django
         from django.core.management import call_command
 
-        django.setup()
+        project.load()
         call_command("migrate", verbosity=0)
 
     def start_beat(self, name: str) -> Child:
