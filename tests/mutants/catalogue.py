@@ -152,7 +152,7 @@ MUTANTS = (
         "a leader with a longer ttl is overtaken",
         (
             Patch(
-                f"{_CORE}/sight.py",
+                f"{_CORE}/observation.py",
                 "        self.longest_ttl = max(self.longest_ttl, min(record.ttl, MAX_TTL))\n",
                 "",
             ),
