@@ -12,7 +12,7 @@ import pytest
 from benchmarks.contenders import CONTENDERS
 from benchmarks.dispatch import Rates
 from benchmarks.report import Report
-from benchmarks.stage import Stage
+from benchmarks.stage import Rig
 from tests.support.processes.child import ROOT
 from tests.support.servers import Server
 
@@ -49,7 +49,7 @@ def test_contender_sends_what_is_due_and_is_measured(
     contender: object, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start_server()
-    rates = Rates(Stage(server.url, server.url, tmp_path))
+    rates = Rates(Rig(server.url, server.url, tmp_path))
     rates.turn((20,), [contender])  # type: ignore[list-item]
     (key,) = rates.each
     assert rates.rate(*key) > 1

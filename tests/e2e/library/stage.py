@@ -13,7 +13,7 @@ from tests.support.processes import Children
 from tests.support.processes.cleanup import CleansUp
 from tests.support.servers import Server
 
-__all__ = ["BLOCKING", "Played", "Scenario", "Stage", "perform"]
+__all__ = ["BLOCKING", "CandidateStage", "Played", "Scenario", "perform"]
 
 TTL = 2.0
 WAIT = 0.4
@@ -28,7 +28,7 @@ class Scenario:
     """One line of the table."""
 
     name: str
-    play: Callable[[Stage], float]
+    play: Callable[[CandidateStage], float]
     """Makes the fault, ends it, and returns the moment since which all is well again."""
     keeps_leader: bool = False
     """Whether the same tenure goes on: no demotion, the same token."""
@@ -50,7 +50,7 @@ class Played:
 
 
 @dataclass
-class Stage(CleansUp):
+class CandidateStage(CleansUp):
     """Servers, links and candidates of one scenario."""
 
     kind: str
@@ -59,7 +59,7 @@ class Stage(CleansUp):
     wait: float = WAIT
     measured: dict[str, list[float]] = field(default_factory=dict)
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> CandidateStage:
         with ExitStack() as cleanup:
             self._children = Children()
             cleanup.callback(self._children.close)
@@ -107,7 +107,7 @@ class Stage(CleansUp):
 
 def perform(scenario: Scenario, kind: str) -> Played:
     """Play a scenario on servers of one kind, and check what must hold in each."""
-    with Stage(kind, scenario.shells) as stage:
+    with CandidateStage(kind, scenario.shells) as stage:
         first = stage.fleet.leader()
         time.sleep(0.5)
         healed = scenario.play(stage)

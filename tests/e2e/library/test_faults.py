@@ -18,7 +18,7 @@ from statistics import median
 
 import pytest
 
-from tests.e2e.library.stage import KEY, TAKEOVER, TTL, Played, Scenario, Stage, perform
+from tests.e2e.library.stage import KEY, TAKEOVER, TTL, CandidateStage, Played, Scenario, perform
 from tests.support.servers import installed_kinds
 
 pytestmark = pytest.mark.quiet
@@ -28,13 +28,13 @@ MIXED = ("asyncio", "blocking", "asyncio")
 LEASE = f"{{leader:{KEY}}}:lease"
 
 
-def steady(stage: Stage) -> float:
+def steady(stage: CandidateStage) -> float:
     began = time.monotonic()
     time.sleep(2 * TTL)
     return began
 
 
-def sigkill(stage: Stage) -> float:
+def sigkill(stage: CandidateStage) -> float:
     fleet, killed = stage.fleet, 0.0
     for _ in range(2):
         leader = fleet.leader()
@@ -46,7 +46,7 @@ def sigkill(stage: Stage) -> float:
     return killed
 
 
-def sigterm(stage: Stage) -> float:
+def sigterm(stage: CandidateStage) -> float:
     fleet, told = stage.fleet, 0.0
     for _ in range(5):
         leader = fleet.leader()
@@ -59,7 +59,7 @@ def sigterm(stage: Stage) -> float:
     return told
 
 
-def sigstop(stage: Stage) -> float:
+def sigstop(stage: CandidateStage) -> float:
     leader = stage.fleet.leader()
     leader.pause()
     stopped = time.monotonic()
@@ -70,7 +70,7 @@ def sigstop(stage: Stage) -> float:
     return time.monotonic()
 
 
-def sigstop_standby(stage: Stage) -> float:
+def sigstop_standby(stage: CandidateStage) -> float:
     stage.fleet.leader()
     standby = stage.fleet.standbys()[0]
     standby.pause()
@@ -79,7 +79,7 @@ def sigstop_standby(stage: Stage) -> float:
     return time.monotonic()
 
 
-def black_hole(stage: Stage) -> float:
+def black_hole(stage: CandidateStage) -> float:
     leader = stage.fleet.leader()
     stage.link_of(leader).black_hole()
     broken = time.monotonic()
@@ -90,7 +90,7 @@ def black_hole(stage: Stage) -> float:
     return time.monotonic()
 
 
-def black_hole_for_all(stage: Stage) -> float:
+def black_hole_for_all(stage: CandidateStage) -> float:
     for link in stage.links:
         link.black_hole()
     time.sleep(3 * TTL)
@@ -99,7 +99,7 @@ def black_hole_for_all(stage: Stage) -> float:
     return time.monotonic()
 
 
-def slow_leader(stage: Stage) -> float:
+def slow_leader(stage: CandidateStage) -> float:
     link = stage.link_of(stage.fleet.leader())
     link.delay(0.3 * TTL)
     time.sleep(3 * TTL)
@@ -107,7 +107,7 @@ def slow_leader(stage: Stage) -> float:
     return time.monotonic()
 
 
-def slow_for_all(stage: Stage) -> float:
+def slow_for_all(stage: CandidateStage) -> float:
     for link in stage.links:
         link.delay(0.3 * TTL)
     time.sleep(3 * TTL)
@@ -116,14 +116,14 @@ def slow_for_all(stage: Stage) -> float:
     return time.monotonic()
 
 
-def flushall(stage: Stage) -> float:
+def flushall(stage: CandidateStage) -> float:
     stage.server.client().flushall()
     lost = time.monotonic()
     time.sleep(1.5 * TTL)
     return lost
 
 
-def twelve_flushalls(stage: Stage) -> float:
+def twelve_flushalls(stage: CandidateStage) -> float:
     seed = random.randrange(10**6)
     print(f"seed={seed}")
     moments, client = random.Random(seed), stage.server.client()
@@ -133,7 +133,7 @@ def twelve_flushalls(stage: Stage) -> float:
     return time.monotonic()
 
 
-def keys_deleted(stage: Stage) -> float:
+def keys_deleted(stage: CandidateStage) -> float:
     client = stage.server.client()
     keys = client.keys("*")
     assert LEASE in keys
@@ -143,21 +143,21 @@ def keys_deleted(stage: Stage) -> float:
     return lost
 
 
-def restarted_empty(stage: Stage) -> float:
+def restarted_empty(stage: CandidateStage) -> float:
     stage.server.restart_empty()
     back = time.monotonic()
     time.sleep(1.5 * TTL)
     return back
 
 
-def long_outage(stage: Stage) -> float:
+def long_outage(stage: CandidateStage) -> float:
     stage.server.kill()
     time.sleep(4 * TTL)
     stage.server.restart_empty()
     return time.monotonic()
 
 
-def _stale_replica(stage: Stage) -> Callable[[], float]:
+def _stale_replica(stage: CandidateStage) -> Callable[[], float]:
     """Add a replica that replicates no longer; return what promotes it after the master's death."""
     replication = stage.add_link(stage.server)
     replica = stage.add_server(replica_of=replication.address)
@@ -173,13 +173,13 @@ def _stale_replica(stage: Stage) -> Callable[[], float]:
     return fail_over
 
 
-def stale_replica(stage: Stage) -> float:
+def stale_replica(stage: CandidateStage) -> float:
     fail_over = _stale_replica(stage)
     time.sleep(TTL)
     return fail_over()
 
 
-def replica_that_names_an_older_leader(stage: Stage) -> float:
+def replica_that_names_an_older_leader(stage: CandidateStage) -> float:
     fail_over = _stale_replica(stage)
     former = stage.fleet.leader()
     stage.link_of(former).black_hole()

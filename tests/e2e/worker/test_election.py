@@ -34,7 +34,7 @@ def demoted(**fields):
 
 
 @dataclass
-class Stage:
+class ElectingWorkers:
     """Servers, and workers in one folder."""
 
     children: Children
@@ -56,13 +56,13 @@ class Stage:
 @pytest.fixture(params=["redis", *["amqp"] * bool(rabbitmq_urls())])
 def stage(
     request: pytest.FixtureRequest, children: Children, tmp_path: Path, valkey_server: Server
-) -> Iterator[Stage]:
+) -> Iterator[ElectingWorkers]:
     broker = rabbitmq_urls()[0] if request.param == "amqp" else valkey_server.url
     queue = f"test-{uuid.uuid4().hex[:8]}"
     write_worker_app(
         tmp_path, broker, valkey_server.url, more=SIGNALS, leader_queue=f"{queue}.leader.shop"
     )
-    yield Stage(children, tmp_path, valkey_server, broker, queue)
+    yield ElectingWorkers(children, tmp_path, valkey_server, broker, queue)
     children.close()
     if request.param == "amqp":
         with Celery(broker=broker).connection_for_write() as connection:
@@ -73,7 +73,7 @@ def stage(
 
 
 @pytest.mark.timeout(120)
-def test_one_worker_leads_and_hands_over_when_it_is_told_to_end(stage: Stage) -> None:
+def test_one_worker_leads_and_hands_over_when_it_is_told_to_end(stage: ElectingWorkers) -> None:
     stage.start(PYTHONHASHSEED="1")
     stage.start(PYTHONHASHSEED="2")
     first = leader_of(stage.workers)
@@ -97,7 +97,7 @@ def test_one_worker_leads_and_hands_over_when_it_is_told_to_end(stage: Stage) ->
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL], ids=lambda how: how.name)
-def test_another_worker_takes_over(stage: Stage, how: signal.Signals) -> None:
+def test_another_worker_takes_over(stage: ElectingWorkers, how: signal.Signals) -> None:
     for _ in range(2):
         stage.start()
     first = leader_of(stage.workers)
@@ -112,7 +112,7 @@ def test_another_worker_takes_over(stage: Stage, how: signal.Signals) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_that_stands_aside_never_leads(stage: Stage) -> None:
+def test_a_worker_that_stands_aside_never_leads(stage: ElectingWorkers) -> None:
     aside = stage.start("--no-leader")
     aside.wait_ready()
     aside.child.wait_for_line("stands aside")

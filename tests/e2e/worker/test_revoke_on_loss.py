@@ -92,7 +92,7 @@ def stubborn_again():
 """
 
 
-class Stage(WorkerFleet):
+class SeverableFleet(WorkerFleet):
     """Workers whose election can be cut off from Redis."""
 
     def __init__(self, children: Children, folder: Path, server: Server, broker: str) -> None:
@@ -128,9 +128,9 @@ def stage(
     children: Children,
     tmp_path: Path,
     valkey_server: Server,
-) -> Iterator[Stage]:
+) -> Iterator[SeverableFleet]:
     broker = rabbitmq_urls()[0] if request.param == "amqp" else valkey_server.url
-    made = Stage(children, tmp_path, valkey_server, broker)
+    made = SeverableFleet(children, tmp_path, valkey_server, broker)
     yield made
     for worker in made.workers:
         print(worker.name, worker.child.output, sep="\n")  # shown if the test has failed
@@ -145,7 +145,7 @@ def failed(result: Any) -> LeadershipLostError:
 
 @pytest.mark.timeout(120)
 @on("amqp")
-def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Stage) -> None:
+def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: SeverableFleet) -> None:
     app = stage.write_ours()
     worker = stage.start("-c", "6")
     leader_of([worker], 25)
@@ -179,7 +179,7 @@ def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Stage)
 
 @pytest.mark.timeout(120)
 @on("redis")
-def test_a_planned_handover_ends_what_outlasts_the_patience(stage: Stage) -> None:
+def test_a_planned_handover_ends_what_outlasts_the_patience(stage: SeverableFleet) -> None:
     app = stage.write_ours(leader_drain_timeout=0.5)
     for _ in range(2):
         stage.start("-c", "3")
@@ -200,7 +200,7 @@ def test_a_planned_handover_ends_what_outlasts_the_patience(stage: Stage) -> Non
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("stage", ["redis"], indirect=True)
-def test_the_solo_pool_interrupts_its_task_as_well(stage: Stage) -> None:
+def test_the_solo_pool_interrupts_its_task_as_well(stage: SeverableFleet) -> None:
     app = stage.write_ours()
     worker = stage.start("-P", "solo")
     leader_of([worker], 25)
@@ -218,7 +218,7 @@ def test_the_solo_pool_interrupts_its_task_as_well(stage: Stage) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("pool", ["threads", "gevent"])
-def test_a_pool_that_cannot_interrupt_leaves_it_to_check(stage: Stage, pool: str) -> None:
+def test_a_pool_that_cannot_interrupt_leaves_it_to_check(stage: SeverableFleet, pool: str) -> None:
     app = stage.write_ours()
     worker = stage.start("-P", pool, "-c", "2")
     leader_of([worker], 25)
@@ -235,7 +235,9 @@ def test_a_pool_that_cannot_interrupt_leaves_it_to_check(stage: Stage, pool: str
 
 @pytest.mark.long
 @pytest.mark.parametrize("stage", ["redis"], indirect=True)
-def test_children_that_were_spawned_are_interrupted_and_ended_as_well(stage: Stage) -> None:
+def test_children_that_were_spawned_are_interrupted_and_ended_as_well(
+    stage: SeverableFleet,
+) -> None:
     app = stage.write_ours(worker_pool_start_method="spawn")
     worker = stage.start("-c", "2")
     leader_of([worker], 25)

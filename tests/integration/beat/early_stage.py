@@ -20,12 +20,12 @@ from tests.support.celery.services import shop
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
 
-__all__ = ["Leader", "Queue", "Sent", "Stage"]
+__all__ = ["DrivenLeaders", "Leader", "Queue", "Sent"]
 
 HOUR = 3600.0
 
 
-class Stage:
+class DrivenLeaders:
     """Leaders that a test drives itself, and entries that are due so many seconds from now."""
 
     def __init__(self, server: Server, key: str) -> None:
@@ -102,7 +102,7 @@ class Queue:
 class Leader:
     """A dispatcher with a lease of its own."""
 
-    def __init__(self, stage: Stage, app: Celery, token: int) -> None:
+    def __init__(self, stage: DrivenLeaders, app: Celery, token: int) -> None:
         self.app, self.token = app, token
         settings = conf.read(app)
         self.scheduler = LeaderScheduler(app, lazy=False)

@@ -11,7 +11,7 @@ from celery.beat import BeatLazyFunc
 from celery.schedules import schedule
 
 from celery_safe_leader.errors import StoreUnavailableError
-from tests.integration.beat.early_stage import Queue, Stage
+from tests.integration.beat.early_stage import DrivenLeaders, Queue
 from tests.support.celery.services import shop
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
@@ -28,8 +28,8 @@ def _claims_are_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def stage(quick_server: Server, key: str) -> Iterator[Stage]:
-    stage = Stage(quick_server, key)
+def stage(quick_server: Server, key: str) -> Iterator[DrivenLeaders]:
+    stage = DrivenLeaders(quick_server, key)
     yield stage
     for close in stage.closing:
         close()
@@ -42,7 +42,9 @@ def queue(quick_server: Server, key: str) -> Iterator[Queue]:
     queue.close()
 
 
-def test_a_run_is_claimed_before_its_moment_and_published_at_it(stage: Stage, queue: Queue) -> None:
+def test_a_run_is_claimed_before_its_moment_and_published_at_it(
+    stage: DrivenLeaders, queue: Queue
+) -> None:
     leader = stage.leader(stage.app(soon=stage.entry("soon", SOON), rare=stage.entry("rare", 60)))
     leader.run()
     assert stage.pending() == {"soon"}
@@ -54,7 +56,7 @@ def test_a_run_is_claimed_before_its_moment_and_published_at_it(stage: Stage, qu
 
 
 def test_a_burst_is_published_in_one_piece_and_not_before_its_moment(
-    stage: Stage, queue: Queue
+    stage: DrivenLeaders, queue: Queue
 ) -> None:
     due = 1.0
     entries = {f"e{n}": stage.entry(f"e{n}", due) for n in range(200)}
@@ -71,7 +73,7 @@ def test_a_burst_is_published_in_one_piece_and_not_before_its_moment(
 
 
 def test_what_is_removed_in_between_is_not_published_and_leaves_no_claim(
-    stage: Stage, queue: Queue
+    stage: DrivenLeaders, queue: Queue
 ) -> None:
     leader = stage.leader(stage.app(gone=stage.entry("gone", SOON), kept=stage.entry("kept", SOON)))
     leader.run()
@@ -86,7 +88,7 @@ def test_what_is_removed_in_between_is_not_published_and_leaves_no_claim(
 
 
 def test_what_is_changed_in_between_follows_the_new_schedule_alone(
-    stage: Stage, queue: Queue
+    stage: DrivenLeaders, queue: Queue
 ) -> None:
     leader = stage.leader(stage.app(e=stage.entry("e", SOON)))
     leader.run()
@@ -101,7 +103,7 @@ def test_what_is_changed_in_between_follows_the_new_schedule_alone(
 
 @pytest.mark.parametrize("way", ["dies", "resigns"])
 def test_the_next_leader_publishes_what_was_claimed_early_once_and_at_its_moment(
-    stage: Stage, queue: Queue, way: str
+    stage: DrivenLeaders, queue: Queue, way: str
 ) -> None:
     entry = stage.entry("e", SOON)
     first = stage.leader(stage.app(e=entry))
@@ -119,7 +121,9 @@ def test_the_next_leader_publishes_what_was_claimed_early_once_and_at_its_moment
     assert stage.again() == (1 if way == "dies" else 0)
 
 
-def test_a_leader_that_is_demoted_in_between_publishes_nothing(stage: Stage, queue: Queue) -> None:
+def test_a_leader_that_is_demoted_in_between_publishes_nothing(
+    stage: DrivenLeaders, queue: Queue
+) -> None:
     leader = stage.leader(stage.app(e=stage.entry("e", SOON)))
     leader.run()
     leader.may_go_on = False
@@ -129,7 +133,7 @@ def test_a_leader_that_is_demoted_in_between_publishes_nothing(stage: Stage, que
 
 
 def test_waiting_for_a_moment_ends_with_the_leadership(
-    stage: Stage, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    stage: DrivenLeaders, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LEAD_IN", 10.0)
     monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LONGEST_LEAD_IN", 10.0)
@@ -150,7 +154,7 @@ def test_waiting_for_a_moment_ends_with_the_leadership(
 
 @pytest.mark.parametrize("heir", [False, True], ids=["its own", "inherited"])
 def test_a_clock_that_is_set_back_while_a_run_waits_loses_nothing(
-    stage: Stage, queue: Queue, monkeypatch: pytest.MonkeyPatch, heir: bool
+    stage: DrivenLeaders, queue: Queue, monkeypatch: pytest.MonkeyPatch, heir: bool
 ) -> None:
     monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LEAD_IN", 0.3)
     monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LONGEST_LEAD_IN", 0.3)
@@ -183,7 +187,7 @@ def test_a_clock_that_is_set_back_while_a_run_waits_loses_nothing(
     assert stage.pending() == set()
 
 
-def test_what_looks_at_the_clock_is_built_at_the_moment(stage: Stage, queue: Queue) -> None:
+def test_what_looks_at_the_clock_is_built_at_the_moment(stage: DrivenLeaders, queue: Queue) -> None:
     entry = stage.entry("e", SOON, args=(BeatLazyFunc(time.time),))
     leader = stage.leader(stage.app(e=entry, other=stage.entry("other", SOON)))
     leader.run()
@@ -197,7 +201,7 @@ def test_what_looks_at_the_clock_is_built_at_the_moment(stage: Stage, queue: Que
 
 
 def test_a_run_that_waited_too_long_is_given_back_to_its_policy(
-    stage: Stage, queue: Queue, caplog: pytest.LogCaptureFixture
+    stage: DrivenLeaders, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "celery_safe_leader.beat")
     own = {"leader": {"max_lateness": 0.3}}
@@ -223,7 +227,7 @@ class Counted(schedule):
 
 
 def test_a_schedule_of_an_unknown_class_is_asked_when_it_wants_to_be(
-    stage: Stage, queue: Queue
+    stage: DrivenLeaders, queue: Queue
 ) -> None:
     Counted.asked.clear()
     leader = stage.leader(stage.app(e={**stage.entry("e", 0.4, 1.0), "schedule": Counted(1.0)}))
@@ -235,7 +239,7 @@ def test_a_schedule_of_an_unknown_class_is_asked_when_it_wants_to_be(
 
 
 def test_after_an_outage_of_the_broker_what_was_held_goes_out_in_order(
-    start_server: Callable[..., Server], stage: Stage
+    start_server: Callable[..., Server], stage: DrivenLeaders
 ) -> None:
     broker = start_server()
     entries = {f"e{n}": stage.entry(f"e{n}", 0.05 * n, options={}) for n in range(12)}
@@ -260,7 +264,7 @@ def test_after_an_outage_of_the_broker_what_was_held_goes_out_in_order(
 
 @pytest.mark.parametrize("trouble", ["no answer", "ledger lost"])
 def test_an_entry_that_is_added_while_redis_has_trouble_is_taken_up_after_it(
-    stage: Stage, queue: Queue, monkeypatch: pytest.MonkeyPatch, trouble: str
+    stage: DrivenLeaders, queue: Queue, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     leader = stage.leader(stage.app(rare=stage.entry("rare", 60)))
     leader.run()

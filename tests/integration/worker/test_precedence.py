@@ -37,7 +37,7 @@ class Candidate:
         self.told.append("elect")
 
 
-class Stage:
+class WorkerSigns:
     """Workers of one server."""
 
     def __init__(self, url: str) -> None:
@@ -56,11 +56,11 @@ class Stage:
 
 
 @pytest.fixture
-def stage_of() -> Iterator[Callable[[str], Stage]]:
-    made: list[Stage] = []
+def stage_of() -> Iterator[Callable[[str], WorkerSigns]]:
+    made: list[WorkerSigns] = []
 
-    def make(url: str) -> Stage:
-        made.append(Stage(url))
+    def make(url: str) -> WorkerSigns:
+        made.append(WorkerSigns(url))
         return made[-1]
 
     yield make
@@ -76,7 +76,7 @@ def client(valkey_server: Server) -> Iterator[redis.Redis]:
 
 
 def test_the_sign_is_there_while_the_beat_runs_and_its_worker_takes_part(
-    valkey_server: Server, client: redis.Redis, stage_of: Callable[[str], Stage]
+    valkey_server: Server, client: redis.Redis, stage_of: Callable[[str], WorkerSigns]
 ) -> None:
     beat = SimpleNamespace(runs=False)
     _, candidate = stage_of(valkey_server.url).worker("one", beat)
@@ -95,7 +95,7 @@ def test_the_sign_is_there_while_the_beat_runs_and_its_worker_takes_part(
 
 
 def test_a_worker_that_ends_takes_away_its_own_sign_only(
-    valkey_server: Server, client: redis.Redis, stage_of: Callable[[str], Stage]
+    valkey_server: Server, client: redis.Redis, stage_of: Callable[[str], WorkerSigns]
 ) -> None:
     stage = stage_of(valkey_server.url)
     first, _ = stage.worker("one", SimpleNamespace(runs=True))
@@ -111,7 +111,7 @@ def test_a_worker_that_ends_takes_away_its_own_sign_only(
 
 
 def test_a_worker_without_a_beat_stays_away_as_long_as_the_sign_is_there(
-    valkey_server: Server, client: redis.Redis, stage_of: Callable[[str], Stage]
+    valkey_server: Server, client: redis.Redis, stage_of: Callable[[str], WorkerSigns]
 ) -> None:
     _, candidate = stage_of(valkey_server.url).worker("two")
     client.set(SIGN, "one", px=60_000)
@@ -121,7 +121,7 @@ def test_a_worker_without_a_beat_stays_away_as_long_as_the_sign_is_there(
 
 
 def test_without_redis_all_stays_as_it_is(
-    valkey_server: Server, client: redis.Redis, stage_of: Callable[[str], Stage]
+    valkey_server: Server, client: redis.Redis, stage_of: Callable[[str], WorkerSigns]
 ) -> None:
     with Proxy(valkey_server.port) as link:
         _, candidate = stage_of(link.url()).worker("two")

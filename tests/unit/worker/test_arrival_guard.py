@@ -21,7 +21,7 @@ from tests.unit.worker.consumers import make_consumer
 
 
 @dataclass
-class Stage:
+class StandingAside:
     """A worker that stands aside, and the broker."""
 
     app: Celery
@@ -49,7 +49,7 @@ class Stage:
 
 
 @pytest.fixture(params=[2, 1], ids=["protocol 2", "protocol 1"])
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest) -> Iterator[StandingAside]:
     app = Celery("shop", broker="memory://", set_as_current=False)
     app.conf.update(
         leader_url="redis://127.0.0.1:1/0", leader_candidate=False, task_protocol=request.param
@@ -63,7 +63,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 
     consumer = make_consumer(app)
     with app.connection_for_read() as connection:
-        yield Stage(app, consumer, connection)
+        yield StandingAside(app, consumer, connection)
     consumer.safe_leader.shutdown(consumer)
     memory.Transport.global_state.clear()
     for queue in memory.Channel.queues.values():
@@ -71,7 +71,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     app.close()
 
 
-def test_a_call_by_name_goes_into_the_leader_queue_as_it_is(stage: Stage) -> None:
+def test_a_call_by_name_goes_into_the_leader_queue_as_it_is(stage: StandingAside) -> None:
     sent = stage.app.send_task(
         "alone",
         (1,),
@@ -96,7 +96,7 @@ def test_a_call_by_name_goes_into_the_leader_queue_as_it_is(stage: Stage) -> Non
 
 
 def test_it_is_acknowledged_only_after_the_copy_was_sent(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stage: StandingAside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise stage.consumer.connection_errors[0]("gone")
@@ -109,7 +109,7 @@ def test_it_is_acknowledged_only_after_the_copy_was_sent(
     assert "Could not forward alone" in caplog.text
 
 
-def test_forwards_are_counted(stage: Stage) -> None:
+def test_forwards_are_counted(stage: StandingAside) -> None:
     stage.app.send_task("alone", (1,), queue="celery", headers={"leader_forwards": 4})
     stage.arrive(stage.take("celery"))
     assert stage.take("leader.shop").headers["leader_forwards"] == 5
@@ -117,14 +117,14 @@ def test_forwards_are_counted(stage: Stage) -> None:
 
 @pytest.mark.parametrize("strange", ["many", [1], -3, 10**30])
 def test_a_count_that_is_none_of_ours_does_not_end_the_worker(
-    stage: Stage, strange: object
+    stage: StandingAside, strange: object
 ) -> None:
     stage.app.send_task("alone", (1,), queue="celery", headers={"leader_forwards": strange})
     stage.arrive(stage.take("celery"))
     assert stage.take("leader.shop").headers["leader_forwards"] == 1
 
 
-def test_a_message_of_the_leader_queue_goes_back(stage: Stage) -> None:
+def test_a_message_of_the_leader_queue_goes_back(stage: StandingAside) -> None:
     stage.app.tasks["alone"].apply_async((1,))
     message = stage.take("leader.shop")
     stage.arrive(message)
@@ -133,7 +133,7 @@ def test_a_message_of_the_leader_queue_goes_back(stage: Stage) -> None:
 
 
 def test_add_consumer_does_not_add_the_leader_queue(
-    stage: Stage, caplog: pytest.LogCaptureFixture
+    stage: StandingAside, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.consumer.add_task_queue("leader.shop")
     assert "Refused to consume leader.shop" in caplog.text
@@ -160,7 +160,7 @@ def test_which_messages_came_through_the_leader_queue(
 
 
 def test_a_pool_process_that_cannot_forward_tells_the_arguments(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stage: StandingAside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     task: Any = stage.app.tasks["alone"]
     stage.app.conf.broker_url = "redis://127.0.0.1:1/0"

@@ -38,7 +38,7 @@ class Events:
         self.sent.append((kind, fields))
 
 
-class Stage:
+class FilterHarness:
     """A gate, what it asked, and what it acknowledged."""
 
     def __init__(self, outcome: AcceptanceOutcome | None, events: Events | None = None) -> None:
@@ -57,7 +57,7 @@ def test_another_publication_is_acknowledged_logged_and_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     events = Events(enabled=True)
-    stage = Stage(AcceptanceOutcome.OTHER, events)
+    stage = FilterHarness(AcceptanceOutcome.OTHER, events)
     assert stage.drops(HEADERS)
     assert stage.inquirer.asked == [("shop", "run-1", "second")]
     assert [given[1] for given in stage.acknowledged] == [(OSError,)]
@@ -77,27 +77,27 @@ def test_another_publication_is_acknowledged_logged_and_told(
 
 @pytest.mark.parametrize("events", [None, Events(enabled=False)])
 def test_without_events_none_is_sent(events: Events | None) -> None:
-    stage = Stage(AcceptanceOutcome.OTHER, events)
+    stage = FilterHarness(AcceptanceOutcome.OTHER, events)
     assert stage.drops(HEADERS)
     assert events is None or events.sent == []
 
 
 @pytest.mark.parametrize("outcome", [AcceptanceOutcome.FIRST, AcceptanceOutcome.SAME])
 def test_the_first_publication_passes_however_often_it_comes(outcome: AcceptanceOutcome) -> None:
-    stage = Stage(outcome)
+    stage = FilterHarness(outcome)
     assert not stage.drops(HEADERS)
     assert (stage.gate.passed, stage.gate.dropped, stage.acknowledged) == (1, 0, [])
 
 
 def test_without_an_answer_it_passes() -> None:
-    stage = Stage(None)
+    stage = FilterHarness(None)
     assert not stage.drops(HEADERS)
     assert (stage.gate.unchecked, stage.gate.passed, stage.acknowledged) == (1, 0, [])
 
 
 @pytest.mark.parametrize("retries", [1, 7])
 def test_retries_pass_unasked(retries: int) -> None:
-    stage = Stage(AcceptanceOutcome.OTHER)
+    stage = FilterHarness(AcceptanceOutcome.OTHER)
     assert not stage.drops({**HEADERS, "retries": retries})
     assert not stage.drops(HEADERS, {"task": "shop.work", "retries": retries})
     assert stage.inquirer.asked == []
@@ -105,7 +105,7 @@ def test_retries_pass_unasked(retries: int) -> None:
 
 def test_protocol_1_keeps_task_and_id_in_the_body(caplog: pytest.LogCaptureFixture) -> None:
     events = Events(enabled=True)
-    stage = Stage(AcceptanceOutcome.OTHER, events)
+    stage = FilterHarness(AcceptanceOutcome.OTHER, events)
     headers = {name: text for name, text in HEADERS.items() if name.startswith("leader_")}
     assert stage.drops(headers, {"task": "shop.work", "id": "run-1", "retries": 0})
     assert "(task shop.work, election shop)" in caplog.text
@@ -115,7 +115,7 @@ def test_protocol_1_keeps_task_and_id_in_the_body(caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize("name", ["leader_election", "leader_occurrence", "leader_publication"])
 @pytest.mark.parametrize("value", [None, "", 7, b"bytes", ["list"], {}])
 def test_headers_that_are_not_ours_are_none_of_our_business(name: str, value: object) -> None:
-    stage = Stage(AcceptanceOutcome.OTHER)
+    stage = FilterHarness(AcceptanceOutcome.OTHER)
     assert not stage.drops({**HEADERS, name: value})
     missing = {each: text for each, text in HEADERS.items() if each != name}
     assert not stage.drops(missing)

@@ -37,7 +37,7 @@ class Process:
         self.exitcode = 0
 
 
-class Stage:
+class KeeperHarness:
     """A keeper, and all that happens around it."""
 
     def __init__(self, board: Path, *, follows: bool = True) -> None:
@@ -65,11 +65,11 @@ class Stage:
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
-    made: list[Stage] = []
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., KeeperHarness]]:
+    made: list[KeeperHarness] = []
 
-    def make(**options: Any) -> Stage:
-        made.append(Stage(tmp_path / f"board-{len(made)}", **options))
+    def make(**options: Any) -> KeeperHarness:
+        made.append(KeeperHarness(tmp_path / f"board-{len(made)}", **options))
         return made[-1]
 
     def kill(pid: int, number: int) -> None:
@@ -88,7 +88,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
 
 def test_a_beat_that_ended_is_started_again_after_the_worker_resigned(
-    make: Callable[..., Stage], caplog: pytest.LogCaptureFixture
+    make: Callable[..., KeeperHarness], caplog: pytest.LogCaptureFixture
 ) -> None:
     stage = make()
     stage.keeper.start()
@@ -103,7 +103,7 @@ def test_a_beat_that_ended_is_started_again_after_the_worker_resigned(
 
 
 def test_the_pause_doubles_up_to_a_limit(
-    make: Callable[..., Stage], caplog: pytest.LogCaptureFixture
+    make: Callable[..., KeeperHarness], caplog: pytest.LogCaptureFixture
 ) -> None:
     stage = make()
     stage.keeper._pause = 0.01
@@ -120,7 +120,9 @@ def test_the_pause_doubles_up_to_a_limit(
 
 
 def test_one_that_gives_no_sign_of_life_is_killed(
-    make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Callable[..., KeeperHarness],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(embedded_keeper, "_LONGEST_START", 0.1)
     stage = make()
@@ -131,7 +133,7 @@ def test_one_that_gives_no_sign_of_life_is_killed(
 
 
 def test_one_that_gives_signs_of_life_is_left_alone(
-    make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., KeeperHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_keeper, "_LONGEST_START", 0.5)
     stage = make()
@@ -154,7 +156,7 @@ def test_one_that_gives_signs_of_life_is_left_alone(
 
 
 def test_a_worker_whose_beat_wants_to_rest_resigns_and_comes_back(
-    make: Callable[..., Stage],
+    make: Callable[..., KeeperHarness],
 ) -> None:
     stage = make()
     stage.keeper.start()
@@ -164,7 +166,9 @@ def test_a_worker_whose_beat_wants_to_rest_resigns_and_comes_back(
     stage.wait_for("start 1", "resign beat", "elect beat")
 
 
-def test_the_election_ends_a_watched_beat_and_celery_does_not(make: Callable[..., Stage]) -> None:
+def test_the_election_ends_a_watched_beat_and_celery_does_not(
+    make: Callable[..., KeeperHarness],
+) -> None:
     stage = make()
     stage.keeper.start()
     stage.keeper.watch()
@@ -177,7 +181,9 @@ def test_the_election_ends_a_watched_beat_and_celery_does_not(make: Callable[...
 
 
 def test_a_beat_that_does_not_end_is_killed(
-    make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Callable[..., KeeperHarness],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     stage = make()
     monkeypatch.setattr(stage.processes[0], "terminate", lambda: None)
@@ -189,7 +195,9 @@ def test_a_beat_that_does_not_end_is_killed(
 
 
 def test_a_worker_that_shuts_down_keeps_leading_with_another_beat(
-    make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Callable[..., KeeperHarness],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Its beat got the same signal, and its leader-only tasks still run.
     monkeypatch.setattr(state, "should_stop", 0)
@@ -203,7 +211,7 @@ def test_a_worker_that_shuts_down_keeps_leading_with_another_beat(
 
 
 def test_one_that_does_not_follow_is_started_again_and_nobody_resigns(
-    make: Callable[..., Stage], caplog: pytest.LogCaptureFixture
+    make: Callable[..., KeeperHarness], caplog: pytest.LogCaptureFixture
 ) -> None:
     stage = make(follows=False)
     stage.keeper.start()
@@ -216,7 +224,9 @@ def test_one_that_does_not_follow_is_started_again_and_nobody_resigns(
 
 
 def test_a_beat_that_cannot_be_started_is_tried_again(
-    make: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Callable[..., KeeperHarness],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     stage = make()
 
