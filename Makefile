@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' ')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-docker test-matrix lint format bench mutants clean
+.PHONY: help demo test test-long test-docker test-flaky test-matrix lint format bench mutants clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -31,6 +31,10 @@ test-long: $(STAMP) ## The tests that take minutes
 test-docker: $(STAMP) ## The tests that need a Docker engine
 	$(BIN)/python -m pytest -m docker $(ARGS)
 
+COUNT = 20
+test-flaky: $(STAMP) ## Each test that depends on time, COUNT=20 times, with all cores busy
+	$(BIN)/python -m tests.flaky --count $(COUNT) $(ARGS)
+
 test-matrix: $(STAMP) ## A choice of the tests on other releases of Celery, redis-py and Python
 	$(BIN)/python -m tests.matrix $(ARGS)
 
@@ -52,7 +56,7 @@ mutants: $(STAMP) ## Break the election in each known way, and see which test no
 	$(BIN)/python -m tests.mutants $(ARGS)
 
 clean: ## Remove what was built; .venv stays
-	rm -rf build dist .demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf build dist .demo .flaky .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
