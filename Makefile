@@ -15,7 +15,8 @@ help: ## Show the targets
 demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover
 	$(BIN)/python example_project/demo.py
 
-# Most tests wait for processes, so three share the cores; what measures time runs alone, after.
+# Most tests wait for processes, so three share the cores. Those that play several scenes of many
+# processes at once, and compare the moments of all of them, come after, one file at a time.
 ORDINARY = not long and not docker
 test: $(STAMP) ## The tests, except the long ones and those that need Docker
 ifdef ARGS

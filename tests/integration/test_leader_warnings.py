@@ -22,7 +22,7 @@ def test_a_link_that_is_too_slow_for_the_ttl_is_told_of_once(
 ) -> None:
     link = start_proxy(quick_server)
     link.delay(0.2)
-    one = start_candidate(**{**terms, "redis": link.url()})
+    one = start_candidate(**{**terms, "redis": link.url(), "ttl": 0.6})
     one.elect()
 
     def told() -> list[str]:

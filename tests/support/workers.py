@@ -114,7 +114,7 @@ def wait_listening(app: Any, workers: Sequence[Worker]) -> None:
 
 
 def leader_of(
-    workers: Sequence[Worker], timeout: float = 15.0, *, other_than: Any = None
+    workers: Sequence[Worker], timeout: float = 30.0, *, other_than: Any = None
 ) -> Worker:
     """Wait until one of them leads and consumes the leader queue."""
 
