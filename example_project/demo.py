@@ -83,7 +83,7 @@ class Demo:
         killed_at = leader.send(signal.SIGKILL)
         self._console.say(leader.name, "is dead; its lease must run out", "red")
         elected = self._await_leader(led.token)
-        promise = f"at most 1.01 ttl + wait = {TAKEOVER_PROMISE:.2f} s"
+        promise = f"promised: at most 1.01 ttl + wait = {TAKEOVER_PROMISE:.2f} s"
         self._judge("takeover", elected.at - killed_at, TAKEOVER_PROMISE, promise)
         self._first_run(elected.token, killed_at)
         self._shop.watch(4)
@@ -103,7 +103,7 @@ class Demo:
         self._console.title(f"Planned handover: {leader.name} leads and is told to stop (SIGTERM)")
         told_at = leader.send(signal.SIGTERM)
         elected = self._await_leader(led.token)
-        self._judge("handover", elected.at - told_at, HANDOVER_PROMISE, "milliseconds")
+        self._judge("handover", elected.at - told_at, HANDOVER_PROMISE, "promised: milliseconds")
         self._first_run(elected.token, told_at)
         leader.wait(20)
         self._console.say(leader.name, "has ended")
@@ -114,7 +114,7 @@ class Demo:
         """Print how long a change of leader took beside the promise, and note if it is a fault."""
         kept, limit = took <= promised, TOLERANCE * promised
         verdict = "kept" if kept else "NOT kept; this machine may be busy"
-        text = f"{what} took {took * 1000:.0f} ms (promised: {promise}: {verdict})"
+        text = f"{what} took {took * 1000:.0f} ms ({promise}: {verdict})"
         self._console.say("demo", text, "cyan" if kept else "red")
         if took > limit:
             self._faults.append(

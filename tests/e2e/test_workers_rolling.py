@@ -81,8 +81,13 @@ def roll(fleet: WorkerFleet, count: int) -> list[Tenure]:
     return tenures(fleet.workers)
 
 
+def handovers_of(found: list[Tenure]) -> list[float]:
+    """Return the seconds without a leader between tenures."""
+    return [after.first - before.last for before, after in itertools.pairwise(found)]
+
+
 def judge(found: list[Tenure], measured: Callable[[str], None]) -> None:
-    gaps = [after.first - before.last for before, after in itertools.pairwise(found)]
+    gaps = handovers_of(found)
     measured(
         f"{len(gaps)} planned handovers between workers: without a leader for "
         f"{statistics.median(gaps) * 1000:.1f} ms (median), {max(gaps) * 1000:.1f} ms (most), "

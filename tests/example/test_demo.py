@@ -93,7 +93,7 @@ def test_the_demo_fails_only_above_ten_times_the_promise(
         "from demo import Demo\n"
         "from demokit.console import Console\n"
         "demo = Demo(Console(), None)\n"
-        f"demo._judge('takeover', {took}, 0.5, 'at most 0.5 s')\n"
+        f"demo._judge('takeover', {took}, 0.5, 'promised: at most 0.5 s')\n"
         "raise SystemExit(10 + demo._verdict())\n"
     )
     env = environment(PYTHONPATH=str(EXAMPLE))
