@@ -57,7 +57,7 @@ def sigstop(stage: BeatStage) -> float:
     time.sleep(max(0.0, stopped + 3 * TTL - time.monotonic()))
     resumed = time.monotonic()
     leader.resume()
-    leader.child.wait_for_line("Demoted: no longer leader", 5)
+    leader.child.wait_for_line("Demoted: no longer leader", 30)
     return resumed
 
 

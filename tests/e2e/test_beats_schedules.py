@@ -74,7 +74,7 @@ def test_every_kind_of_schedule_goes_out_by_either_broker_and_no_file_is_written
     # Nobody can write into /proc, not even root: a file of the schedule would be an error.
     beat = Beat(children, tmp_path, scheduler="leader", cwd=Path("/proc"))
     beat.wait_ready()
-    quarters = inbox.wait_for(8, 15, entry="quarter")
+    quarters = inbox.wait_for(8, 30, entry="quarter")
     for entry in ("configured", "finalized"):
         sent = inbox.wait_for(3, entry=entry)
         assert gaps(sent, 0.5) == []
@@ -111,7 +111,7 @@ def test_settings_in_djangos_spelling_count(
     env = {"DJANGO_SETTINGS_MODULE": "site_settings"}
     beat = Beat(children, tmp_path, env=env)
     with Inbox(election.url) as inbox:
-        assert inbox.wait_for(2, 15)[0].headers["leader_election"] == "shop-staging"
+        assert inbox.wait_for(2, 30)[0].headers["leader_election"] == "shop-staging"
     assert beat.lines("ttl -> 0.7 seconds, wait 0.1 seconds")
     assert beat.lines("election -> shop-staging:beat")
 

@@ -80,7 +80,7 @@ def test_runs_stay_due_while_the_broker_is_away_and_come_once(
     with kind(tmp_path, count=1) as stage:
         leader = stage.wait_settled()
         stage.broker.pause()
-        leader.child.wait_for_line("The broker failed", 20)
+        leader.child.wait_for_line("The broker failed", 30)
         stage.broker.resume()
         healed = time.monotonic()
         runs = stage.inbox.wait_for(4, 60, entry="tick", since=healed)
@@ -101,10 +101,10 @@ def test_an_entry_that_is_edited_while_others_lead_is_what_the_next_leader_follo
     with Database(tmp_path, count=2) as stage:
         first = stage.wait_settled()
         stage.children.python(program, cwd=stage.folder).wait_for_line("edited", 30)
-        stage.inbox.wait_for(2, 15, entry="edited", pid=first.pid)
+        stage.inbox.wait_for(2, 30, entry="edited", pid=first.pid)
         killed = first.kill()
         second = stage.leader(other_than=first)
-        stage.inbox.wait_for(2, 15, entry="edited", pid=second.pid, since=killed)
+        stage.inbox.wait_for(2, 30, entry="edited", pid=second.pid, since=killed)
         assert stage.inbox.sent("tick", since=killed) == []
 
 

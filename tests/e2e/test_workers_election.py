@@ -135,8 +135,8 @@ def test_a_demoted_worker_cancels_the_queue_and_leads_again(
         worker = Worker(children, tmp_path, "-c", "1")
         leader_of([worker])
         link.black_hole()
-        worker.child.wait_for_line("confirmed no renewal", 5)
-        worker.child.wait_for_line("Canceling queue leader.shop", 1)
+        worker.child.wait_for_line("confirmed no renewal", 30)
+        worker.child.wait_for_line("Canceling queue leader.shop", 30)
         link.heal()
         leader_of([worker])
         assert "Traceback" not in worker.child.output
@@ -154,7 +154,7 @@ def test_consumption_outlives_a_lost_connection(
         leader_of([worker])
         heard = len(worker.child.lines)
         link.cut()
-        worker.child.wait_for_line("Started consuming from leader.shop", 20, after=heard)
+        worker.child.wait_for_line("Started consuming from leader.shop", 30, after=heard)
         assert worker.leads
         children.close()
 

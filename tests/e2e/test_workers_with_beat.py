@@ -110,9 +110,9 @@ def test_a_beat_that_stands_still_is_replaced(crew: Crew) -> None:
     crew.start_crew(2)
     leading = crew.dispatching()
     os.kill(leading.beats[0], signal.SIGSTOP)
-    leading.child.wait_for_line("gave no sign of life for 5 s, and is killed", 15)
+    leading.child.wait_for_line("gave no sign of life for 5 s, and is killed", 30)
     assert crew.dispatching(5, other_than=[leading]).child.running
-    wait_until(partial(gone, leading.beats[0]), 5, "the end of the beat that stood still")
+    wait_until(partial(gone, leading.beats[0]), 30, "the end of the beat that stood still")
     assert alive(leading.wait_beat(2))
     check_runs(crew)
 
@@ -226,7 +226,7 @@ def test_workers_without_a_beat_leave_the_election_to_those_with_one(crew: Crew)
     # When no beat is left, the leader-only tasks go on.
     heard = len(without.lines)
     leading.child.kill()
-    without.wait_for_line("takes part in the election again", 15, after=heard)
+    without.wait_for_line("takes part in the election again", 30, after=heard)
     without.wait_for_line("Elected leader of shop:worker", after=heard)
     assert crew.complaints() == []
 
@@ -238,7 +238,7 @@ def test_beats_of_both_kinds_do_not_dispatch_at_once(crew: Crew) -> None:
     token = crew.token()
     crew.start_crew(1)
     worker = crew.dispatching().child
-    worker.wait_for_line("Stand-alone beats and `worker -B` are mixed", 15)
+    worker.wait_for_line("Stand-alone beats and `worker -B` are mixed", 30)
     assert crew.token() == token
     alone.terminate()
     # It sees that the other's record stands still, and takes the ledger over.
@@ -272,7 +272,7 @@ def test_two_minutes_of_faults_of_workers_and_their_beats(
         else:
             leading.child.signal(signal.Signals[fault])
             leading.child.wait(30)
-            wait_until(partial(gone, leading.beats[-1]), 5, "the end of the beat")
+            wait_until(partial(gone, leading.beats[-1]), 30, "the end of the beat")
             crew.start_crew(1)
         time.sleep(1.0)
     crew.dispatching(30)

@@ -137,4 +137,4 @@ def test_no_process_outlives_a_demo_that_was_killed(
     running.wait_for_line("beat-3    started", BOOT)
     running.kill()
     pids = started_processes(running.output)
-    wait_until(lambda: not any(map(group_exists, pids)), 20, f"the end of {pids}")
+    wait_until(lambda: not any(map(group_exists, pids)), 30, f"the end of {pids}")

@@ -93,7 +93,7 @@ def test_a_redis_that_hangs_costs_100_ms_once_and_is_asked_again_when_it_answers
     trouble = next(number for number, text in enumerate(texts) if TROUBLE in text)
     assert sum(text.endswith("received") for text in texts[:trouble]) <= 3
     heal()
-    worker.wait_for_line(WELL, 10)
+    worker.wait_for_line(WELL, 30)
     # What ran unchecked was entered, so a second publication of it is known as such.
     workers.send(runs[0], "second")
     workers.send(runs[-1], "second")
@@ -117,8 +117,8 @@ def test_a_redis_that_is_away_from_the_start_holds_nothing_up(
     workers.wait_for_runs(2)
     assert len(lines(worker, TROUBLE)) == 1
     store.start()
-    worker.wait_for_line(WELL, 10)
-    worker.wait_for_line(f"The periodic run {run} of shop was executed twice", 5)
+    worker.wait_for_line(WELL, 30)
+    worker.wait_for_line(f"The periodic run {run} of shop was executed twice", 30)
     workers.send(run, "third")
     workers.flush()
     assert len(lines(worker, DROPPED)) == 1
@@ -136,7 +136,7 @@ def test_a_connection_that_was_closed_while_idle_is_replaced(
     store.client().client_kill_filter(_type="normal", skipme=True)
     workers.send(other := new_id(), "first")
     workers.wait_for_runs(1, occurrence=other)
-    worker.wait_for_line(WELL, 10, after=seen)
+    worker.wait_for_line(WELL, 30, after=seen)
     workers.send(run, "second")
     workers.send(other, "second")
     workers.flush()
@@ -151,11 +151,11 @@ def test_a_replica_that_refuses_writes_is_named_and_asked_until_it_does_not(
     client.config_set("replica-read-only", "yes")
     client.replicaof("127.0.0.1", "1")  # nobody is there
     workers.send(run := new_id(), "first")
-    line = worker.wait_for_line(TROUBLE, 10)
+    line = worker.wait_for_line(TROUBLE, 30)
     assert "this Redis is a read-only replica" in line.text
     workers.wait_for_runs(1)
     client.replicaof("NO", "ONE")
-    worker.wait_for_line(WELL, 10)
+    worker.wait_for_line(WELL, 30)
     workers.send(run, "second")
     workers.flush()
     assert len(lines(worker, DROPPED)) == 1
@@ -184,6 +184,6 @@ def test_wrong_settings_end_a_worker_at_its_start_with_the_reason(
 ) -> None:
     worker = workers.start(ready=False, settings=settings)
     assert worker.wait(30) != 0
-    wait_until(lambda: said in worker.output, 5, worker.output)
+    wait_until(lambda: said in worker.output, 30, worker.output)
     assert "ready." not in worker.output
     assert PASSWORD not in worker.output

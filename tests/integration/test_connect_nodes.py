@@ -217,7 +217,7 @@ def test_the_slots_master_is_found_and_followed(cluster: Cluster, asynchronous: 
         cluster.wait_whole()
         cluster.replica_of(former).ask("CLUSTER", "FAILOVER")
         cluster.wait_failed_over(KEY, former)
-        wait_until(lambda: former.role() == "slave", 10, "the old master as a replica")
+        wait_until(lambda: former.role() == "slave", 30, "the old master as a replica")
 
     setting = ("SET", KEY, "1")
     first, _, moved, again = commands(

@@ -228,7 +228,7 @@ def test_a_schedule_of_an_unknown_class_is_asked_when_it_wants_to_be(
     Counted.asked.clear()
     leader = stage.leader(stage.app(e={**stage.entry("e", 0.4, 1.0), "schedule": Counted(1.0)}))
     leader.run_for(0.8)
-    wait_until(queue.sent, 5)
+    wait_until(queue.sent, 30)
     assert len(queue.sent()) == 1
     assert [is_due for _, is_due in Counted.asked].count(True) == 1
     assert len(Counted.asked) < 6
@@ -251,7 +251,7 @@ def test_after_an_outage_of_the_broker_what_was_held_goes_out_in_order(
         leader.run_for(0.1)
         return client.llen(stage.key) >= 12
 
-    wait_until(all_are_there, 20)
+    wait_until(all_are_there, 30)
     raw: Any = client.lrange(stage.key, 0, -1)
     order = [text.split("'entry': '")[1].split("'")[0] for text in reversed(raw)]
     assert order == sorted(order, key=lambda name: int(name[1:]))

@@ -45,7 +45,7 @@ def test_a_renewal_is_one_command_and_a_standby_sends_two_each_wait(
     leave_resigned(server.url, key)
     leader = start_candidate(redis=server.url, key=key, ttl=ttl, wait=wait)
     leader.elect()
-    leader.wait_until_leader(5)
+    leader.wait_until_leader(30)
     requests(server, ttl)  # the server learns the scripts
     began = time.monotonic()
     renewals = requests(server, seconds)

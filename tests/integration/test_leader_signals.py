@@ -24,7 +24,7 @@ def test_a_handler_may_stop_while_the_main_thread_waits(
 ):
     program = "tests.integration.signal_program"
     child = children.module(program, quick_server.url, key, verb)
-    child.wait_for_line('"waits"', 10)
+    child.wait_for_line('"waits"', 30)
     time.sleep(0.3)
     # By itself it would wait for 300 s.
     assert child.stop(60) == 0, child.output
@@ -76,7 +76,7 @@ def test_a_leader_that_is_terminated_leaves_a_resigned_record(
     quick_server: Server, key: str, children: Children
 ):
     candidate = Candidate(children, quick_server.url, key, ttl=0.5, wait=0.1)
-    wait_until(lambda: candidate.leads, 10)
+    wait_until(lambda: candidate.leads, 30)
     candidate.terminate()
     assert quick_server.client().hget(f"{{leader:{key}}}:lease", "resigned") == "1"
     assert [event["event"] for event in candidate.events] == ["elected", "demoted"]

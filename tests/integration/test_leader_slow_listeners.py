@@ -103,10 +103,10 @@ def test_a_listener_may_stop_the_candidate(start_candidate: Start, terms: dict[s
     else:
         one.leader.once("elected", lambda _: one.stop())
     one.elect()
-    wait_until(lambda: one.named("demoted"), 5)
+    wait_until(lambda: one.named("demoted"), 30)
     assert not one.leader.active
     one.elect()
-    one.wait_until_leader(2)
+    one.wait_until_leader(30)
 
 
 def test_a_listener_may_shut_the_candidate_down(start_candidate: Start, terms: dict[str, Any]):
@@ -121,5 +121,5 @@ def test_a_listener_may_shut_the_candidate_down(start_candidate: Start, terms: d
     else:
         one.leader.once("elected", lambda _: one.shutdown())
     one.elect()
-    wait_until(lambda: one.named("demoted"), 5)
+    wait_until(lambda: one.named("demoted"), 30)
     assert "closed" in repr(one.leader)

@@ -36,7 +36,7 @@ class Office:
 
     def lead(self) -> Leadership:
         self.member.elect()  # does nothing while it takes part
-        token = self.leader.wait_until_leader(10)
+        token = self.leader.wait_until_leader(30)
         found = None
         while found is None:
             found = self.place.read()

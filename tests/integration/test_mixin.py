@@ -261,7 +261,7 @@ def test_a_plain_scheduler_can_have_the_mixin_too(quick_server: Server, key: str
     app.conf.update(broker_url=quick_server.url, leader_ttl=TTL, beat_schedule=entry("w", 9.0))
     scheduler = Plain(app, lazy=True)
     assert scheduler.info.splitlines()[-1].startswith("    . ttl")
-    wait_until(lambda: scheduler.tick() == 0.0 and bool(scheduler.schedule), 10)
+    wait_until(lambda: scheduler.tick() == 0.0 and bool(scheduler.schedule), 30)
     assert list(scheduler.schedule) == ["w"]
     scheduler.close()
 

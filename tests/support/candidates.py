@@ -116,7 +116,7 @@ class Candidate:
 
     def wait_ready(self) -> None:
         """Wait until it takes part."""
-        self.child.wait_for_line('"ready"', 20)
+        self.child.wait_for_line('"ready"', 30)
 
     def pause(self) -> None:
         """SIGSTOP."""

@@ -221,7 +221,7 @@ class Child:
         self.signal(signal.SIGSTOP)
         if not self._closed:
             # Consumes the report of the stop, which a later pause sends anew.
-            wait_until(self._stopped_or_ended, 5, f"the pause of {self.name}")
+            wait_until(self._stopped_or_ended, 30, f"the pause of {self.name}")
 
     def _stopped_or_ended(self) -> bool:
         flags = os.WSTOPPED | os.WNOHANG

@@ -114,7 +114,7 @@ def test_one_that_left_does_not_lead(board: Board, following: Following) -> None
 
 def test_it_shows_that_it_runs(pulse: PulseReader, following: Following) -> None:
     before = pulse.beats
-    wait_until(lambda: pulse.beats > before + 1, 10, "two signs of life")
+    wait_until(lambda: pulse.beats > before + 1, 30, "two signs of life")
 
 
 def test_the_pulse_does_not_touch_the_board(board: Board, pulse: PulseReader) -> None:
