@@ -93,8 +93,8 @@ def test_a_warm_shutdown_does_not_wait_for_ever(fleet: WorkerFleet) -> None:
     told = signalled(leader, signal.SIGTERM)
     leader.child.wait_for_line("Leader-only tasks still run after 2 s", 30)
     leader_of(fleet.workers, other_than=leader)
-    # Celery itself notices a signal within a second.
-    assert 2 <= elected_at(standby) - told < 2 + 1.5
+    # After the patience of 2 s, and before the task ends.
+    assert 2 <= elected_at(standby) - told < 5
     assert leader.child.wait(10) == 0
     assert fleet.store.lrange("busy", 0, -1) == [b"began", b"ended False"]
 
@@ -119,9 +119,9 @@ def test_a_cold_shutdown_does_not_wait_for_leader_only_tasks(
     wait_until(lambda: running(fleet), 30, "the task's beginning")
     told = signalled(leader, *how)
     leader_of(fleet.workers, other_than=leader)
-    # Celery itself notices a signal within a second.
-    assert elected_at(standby) - told < 1.5
-    leader.child.wait(20)
+    assert elected_at(standby) > told
+    leader.child.wait()
+    assert fleet.store.lrange("busy", 0, -1) == [b"began"], "it waited for the task"
     demoted = listener.wait_for_line(f"leader-demoted {leader.name}@test", 30).text
     elected = listener.wait_for_line(f"leader-elected {standby.name}@test", 30).text
     assert int(demoted.split()[2]) < int(elected.split()[2])
