@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' ')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-docker test-matrix lint format bench mutants clean
+.PHONY: help demo test test-long test-docker test-matrix lint format docs bench mutants clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -45,6 +45,9 @@ format: $(STAMP) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMP) ## Build the documentation into site/; a broken link fails
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(STAMP) ## Measure, against stock Celery and the other schedulers
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -52,7 +55,7 @@ mutants: $(STAMP) ## Break the election in each known way, and see which test no
 	$(BIN)/python -m tests.mutants $(ARGS)
 
 clean: ## Remove what was built; .venv stays
-	rm -rf build dist .demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf build dist site .demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
