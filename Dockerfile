@@ -17,6 +17,7 @@ COPY celery_safe_leader ./celery_safe_leader
 COPY example_project/requirements.txt ./example_project/
 RUN pip install . -r example_project/requirements.txt
 COPY example_project ./example_project
+COPY demo ./demo
 USER leader
 WORKDIR /app/example_project
 CMD ["celery", "-A", "shop", "worker", "--loglevel=INFO"]

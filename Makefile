@@ -13,7 +13,7 @@ help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover
-	$(BIN)/python example_project/demo.py
+	$(BIN)/python -m demo
 
 # Most tests wait for processes, so three share the cores; what measures time runs alone, after.
 ORDINARY = not long and not docker
@@ -24,6 +24,9 @@ else
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "$(ORDINARY) and not quiet"
 	$(BIN)/python -m pytest -q -m "$(ORDINARY) and quiet"
 endif
+
+test-unit: $(STAMP) ## The unit tests and what may import what: seconds
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(ORDINARY)" tests/unit tests/test_layering.py $(ARGS)
 
 test-long: $(STAMP) ## The tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
@@ -38,7 +41,7 @@ lint: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p celery_safe_leader
-	$(BIN)/mypy tests benchmarks example_project
+	$(BIN)/mypy tests benchmarks demo example_project tools
 	$(BIN)/lint-imports
 
 format: $(STAMP) ## Format the code and mend what can be mended

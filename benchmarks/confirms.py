@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks.contenders import LEADER, LOOP
 from benchmarks.dispatch import Rates
 from benchmarks.report import Report
-from benchmarks.stage import Stage, server_kind
-from tests.support.rabbitmq import rabbitmq_urls
+from benchmarks.stage import Rig, server_kind
 from tests.support.servers import Server
+from tests.support.servers.rabbitmq import rabbitmq_urls
 
 __all__ = ["main"]
 
@@ -28,7 +28,7 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
         report.left_out(_GOAL.format(loads[0]), "no RabbitMQ answers")
         return
     with Server(server_kind()) as server, tempfile.TemporaryDirectory() as folder:
-        stage = Stage(urls[0], server.url, Path(folder), f"bench-{uuid.uuid4().hex}")
+        stage = Rig(urls[0], server.url, Path(folder), f"bench-{uuid.uuid4().hex}")
         rates = Rates(stage)
         try:
             for _ in range(turns):

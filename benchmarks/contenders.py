@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.beat import PersistentScheduler, Scheduler
 
-from benchmarks.stage import TASK, Stage
+from benchmarks.stage import TASK, Rig
 from celery_safe_leader import LeaderScheduler
 from celery_safe_leader._dispatch.timetable import EARLIEST
 
@@ -39,7 +39,7 @@ class TooLateError(Exception):
 
 
 Send = Callable[[], int]
-Session = Callable[[Stage, int, float], contextlib.AbstractContextManager[Send]]
+Session = Callable[[Rig, int, float], contextlib.AbstractContextManager[Send]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Contender:
     """Seconds before the moment at which it begins with its work, if it is called then. It must be
     ready before: all the work is to be measured."""
 
-    def measure(self, stage: Stage, entries: int, lead: float) -> Measured:
+    def measure(self, stage: Rig, entries: int, lead: float) -> Measured:
         """Send once.
 
         Args:
@@ -94,7 +94,7 @@ class Contender:
 
 
 @contextlib.contextmanager
-def _loop(stage: Stage, entries: int, due: float) -> Iterator[Send]:
+def _loop(stage: Rig, entries: int, due: float) -> Iterator[Send]:
     """The yardstick: ``send_task`` with one producer."""
     app = stage.app(0, due)
     count = min(entries, _LOOP_LENGTH)
@@ -110,7 +110,7 @@ def _loop(stage: Stage, entries: int, due: float) -> Iterator[Send]:
 
 
 @contextlib.contextmanager
-def _leader(stage: Stage, entries: int, due: float) -> Iterator[Send]:
+def _leader(stage: Rig, entries: int, due: float) -> Iterator[Send]:
     stage.hold_election()
     scheduler = LeaderScheduler(app=stage.app(entries, due), lazy=False, max_interval=1e-4)
     with contextlib.closing(scheduler), _all_at_once(scheduler, stage, entries, due) as send:
@@ -118,7 +118,7 @@ def _leader(stage: Stage, entries: int, due: float) -> Iterator[Send]:
 
 
 @contextlib.contextmanager
-def _redbeat(stage: Stage, entries: int, due: float) -> Iterator[Send]:
+def _redbeat(stage: Rig, entries: int, due: float) -> Iterator[Send]:
     from redbeat import RedBeatScheduler
     from redbeat.schedulers import acquire_distributed_beat_lock
 
@@ -134,7 +134,7 @@ class _Sender:
 
 
 @contextlib.contextmanager
-def _all_at_once(scheduler: Any, stage: Stage, entries: int, due: float) -> Iterator[Send]:
+def _all_at_once(scheduler: Any, stage: Rig, entries: int, due: float) -> Iterator[Send]:
     """Tick until all have arrived."""
     with stage.arrivals() as arrived:
         _warm_up(scheduler, arrived, due)
@@ -148,9 +148,9 @@ def _all_at_once(scheduler: Any, stage: Stage, entries: int, due: float) -> Iter
         yield send
 
 
-def _one_by_one(make: Callable[[Celery, Stage], Any]) -> Session:
+def _one_by_one(make: Callable[[Celery, Rig], Any]) -> Session:
     @contextlib.contextmanager
-    def session(stage: Stage, entries: int, due: float) -> Iterator[Send]:
+    def session(stage: Rig, entries: int, due: float) -> Iterator[Send]:
         scheduler = make(stage.app(entries, due), stage)
         count = min(entries, _PART_MOST)
         with contextlib.closing(scheduler), stage.arrivals() as arrived:
@@ -190,16 +190,16 @@ def _arrived_one(arrived: Callable[[], int]) -> bool:
         return False
 
 
-def _stock(app: Celery, stage: Stage) -> Any:
+def _stock(app: Celery, stage: Rig) -> Any:
     return Scheduler(app=app, lazy=False)
 
 
-def _persistent(app: Celery, stage: Stage) -> Any:
+def _persistent(app: Celery, stage: Rig) -> Any:
     path = stage.folder / f"schedule-{os.getpid()}-{time.monotonic_ns()}"
     return PersistentScheduler(app=app, lazy=False, schedule_filename=str(path))
 
 
-def _multibeat(app: Celery, stage: Stage) -> Any:
+def _multibeat(app: Celery, stage: Rig) -> Any:
     from multibeat.schedulers import (  # type: ignore[import-untyped]
         MultiBeatPersistentScheduler,
     )

@@ -22,7 +22,7 @@ from benchmarks.contenders import (
     TooLateError,
 )
 from benchmarks.report import Report
-from benchmarks.stage import Stage, server_kind
+from benchmarks.stage import Rig, server_kind
 from tests.support.servers import Server
 
 __all__ = ["Rates", "main"]
@@ -38,7 +38,7 @@ _ELECTION = 0.6
 class Rates:
     """Messages a second of some contenders with some loads, one figure for each turn."""
 
-    stage: Stage
+    stage: Rig
     each: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     costs: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds of the sender's processor for a message: less dependent on what else runs."""
@@ -130,7 +130,7 @@ def _judge(report: Report, rates: Rates, loads: Sequence[int]) -> None:
     report.at_least(f"faster than every peer; the nearest is {which}", least, 1, " × its rate")
 
 
-def _round_trips(stage: Stage, entries: int) -> tuple[float, list[float]]:
+def _round_trips(stage: Rig, entries: int) -> tuple[float, list[float]]:
     """Count what the ledger costs.
 
     Returns:
@@ -154,7 +154,7 @@ def _round_trips(stage: Stage, entries: int) -> tuple[float, list[float]]:
     return len(times) / entries, times
 
 
-def _ledger(report: Report, stage: Stage, entries: int) -> None:
+def _ledger(report: Report, stage: Rig, entries: int) -> None:
     each, times = _round_trips(stage, entries)
     nearly = times[int(len(times) * 0.99)]
     report.say(
@@ -170,7 +170,7 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
     loads = _QUICK_LOADS if quick else _LOADS
     names = [contender.name for contender in CONTENDERS]
     with Server(server_kind()) as server, tempfile.TemporaryDirectory() as folder:
-        rates = Rates(Stage(server.url, server.url, Path(folder)))
+        rates = Rates(Rig(server.url, server.url, Path(folder)))
         if quick:
             rates.turn(loads[:-1], CONTENDERS)
             rates.turn(loads[-1:], (LOOP, LEADER))
@@ -185,7 +185,7 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
             _everyone(report, rates.stage)
 
 
-def _everyone(report: Report, stage: Stage) -> None:
+def _everyone(report: Report, stage: Rig) -> None:
     """Measure the largest load also with those that need minutes for it, once."""
     rates, entries = Rates(stage), _LOADS[-1]
     willing = [

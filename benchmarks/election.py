@@ -13,8 +13,8 @@ from statistics import median
 from benchmarks.report import Report
 from celery_safe_leader import SafeLeader, create_safe_redis_leader
 from tests.support.processes import Child, Children
+from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server, installed_kinds
-from tests.support.waiting import wait_until
 
 __all__ = ["Handover", "cost_of_is_leader", "handovers", "main", "requests"]
 
@@ -86,7 +86,14 @@ def handovers(
     _allow_many_files()
     key, children = "crowd", Children()
     # Long times: what is measured is the handover, not the renewals and looks of a minute.
-    argv = ("tests.support.standbys", server.url, key, str(standbys // processes), "60", "30")
+    argv = (
+        "tests.support.candidates.standbys",
+        server.url,
+        key,
+        str(standbys // processes),
+        "60",
+        "30",
+    )
     try:
         with create_safe_redis_leader(redis=server.url, key=key, ttl=1, wait=0.2) as leader:
             leader.wait_until_leader(10)

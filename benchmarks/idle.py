@@ -17,7 +17,7 @@ from celery import Celery
 from celery.beat import Scheduler
 
 from benchmarks.report import Report
-from benchmarks.stage import Stage, server_kind
+from benchmarks.stage import Rig, server_kind
 from celery_safe_leader import LeaderScheduler
 from tests.support.servers import Server
 
@@ -54,7 +54,7 @@ def _start(kind: str, app: Celery) -> tuple[Any, float]:
 
 def _measure(kind: str, url: str, folder: str, lead: float) -> dict[str, Any]:
     """Measure one scheduler in this process, after one with few entries has loaded all code."""
-    stage = Stage(url, url, Path(folder))
+    stage = Rig(url, url, Path(folder))
     due = time.time() + lead
     stage.hold_election()
     with contextlib.closing(_start(kind, stage.app(10, due + _FAR))[0]) as scheduler:

@@ -13,7 +13,7 @@ from pathlib import Path
 import redis
 
 from benchmarks.report import Report
-from benchmarks.stage import Stage, server_kind
+from benchmarks.stage import Rig, server_kind
 from celery_safe_leader import LeaderScheduler
 from tests.support.servers import Server
 
@@ -48,7 +48,7 @@ def _read(url: str, until: float) -> None:
         print(json.dumps([headers["argsrepr"], at, first, last]))
 
 
-def _lead(stage: Stage, start: float, end: float) -> None:
+def _lead(stage: Rig, start: float, end: float) -> None:
     app = stage.app(_ENTRIES, start)
     del app.conf.beat_schedule["warm-up"]
     for number, entry in enumerate(app.conf.beat_schedule.values()):
@@ -71,7 +71,7 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
         end = start + _WARM_UP + seconds
         command = [sys.executable, "-m", "benchmarks.lateness", server.url, str(end + 2)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
-            _lead(Stage(server.url, server.url, Path(folder)), start, end)
+            _lead(Rig(server.url, server.url, Path(folder)), start, end)
             out, _ = reader.communicate(timeout=30)
     late, coalesced = [], 0
     for line in out.splitlines():

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.contenders import LEADER, LOOP
 from benchmarks.dispatch import Rates
 from benchmarks.report import Report
-from benchmarks.stage import Stage, server_kind
+from benchmarks.stage import Rig, server_kind
 from tests.support.servers import Server
 
 __all__ = ["main"]
@@ -52,7 +52,7 @@ def _install(release: str) -> None:
 
 def _measure(url: str, folder: str, loads: list[int]) -> list[list[object]]:
     """Measure each load once: contender, entries, rate, cost."""
-    rates = Rates(Stage(url, url, Path(folder)))
+    rates = Rates(Rig(url, url, Path(folder)))
     rates.turn(loads, (LOOP, LEADER))
     return [
         [name, entries, each[0], rates.costs[name, entries][0]]
@@ -88,7 +88,7 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
             continue
         usable.append(release)
     with Server(server_kind()) as server, tempfile.TemporaryDirectory() as folder:
-        rates = {release: Rates(Stage(server.url, server.url, Path(folder))) for release in usable}
+        rates = {release: Rates(Rig(server.url, server.url, Path(folder))) for release in usable}
         for _ in range(1 if quick else 3):
             for release, each in rates.items():
                 _turn(each, release, loads)

@@ -18,7 +18,7 @@ from celery_safe_leader._store.keys import BEAT, ElectionKeys
 from celery_safe_leader.leader import build_leader
 from tests.support.servers import installed_kinds
 
-__all__ = ["TASK", "Stage", "server_kind"]
+__all__ = ["TASK", "Rig", "server_kind"]
 
 TASK = "shop.work"
 """What all entries run."""
@@ -27,7 +27,7 @@ _KEY = "bench"
 
 
 @dataclass
-class Stage:
+class Rig:
     """What a measurement runs on."""
 
     broker: str

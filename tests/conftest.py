@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from kombu.utils.url import maybe_sanitize_url
 
-from tests.support.kinds import KINDS, OLDEST, all_kinds, installed_kinds
+from tests.support.network.proxy import Proxy
 from tests.support.processes import Children, clean_environment
-from tests.support.proxy import Proxy
-from tests.support.rabbitmq import RABBITMQ_URL, rabbitmq_urls
 from tests.support.servers import ExternalServer, Server
+from tests.support.servers.kinds import KINDS, OLDEST, all_kinds, installed_kinds
+from tests.support.servers.rabbitmq import RABBITMQ_URL, rabbitmq_urls
 
 # Before anything imports Celery, which reads some of them at import.
 for _name in set(os.environ) - set(clean_environment()):

@@ -15,7 +15,7 @@ from celery_safe_leader._setting_sources import KNOWN
 from docs import diagram
 from tests.docs.messages import log_lines, texts
 from tests.docs.pages import PAGES, Page, anchor_of, page
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 BROKER = "redis://localhost:6379/0"
 SERVICES = re.compile(r"^  ([a-z0-9-]+):$", re.MULTILINE)
@@ -183,7 +183,7 @@ def test_every_message_that_is_explained_exists() -> None:
 
 def test_the_excerpt_of_the_demo_is_what_the_demo_says() -> None:
     (excerpt,) = (block.text for block in page("README.md").blocks if block.language == "text")
-    demo = "\n".join(path.read_text() for path in (ROOT / "example_project").rglob("*.py"))
+    demo = "\n".join(path.read_text() for path in (ROOT / "demo").rglob("*.py"))
     for words in (
         "is dead; its lease must run out",
         "takeover",

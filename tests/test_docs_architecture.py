@@ -12,7 +12,7 @@ import pytest
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader._worker.embedded_beat.precedence import sign_key
 from tests.docs.pages import PAGES, Page, page
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 PACKAGE = ROOT / "celery_safe_leader"
 ARCHITECTURE = "docs/explanation/architecture.md"

@@ -15,10 +15,10 @@ from celery import Celery
 
 from celery_safe_leader import LeaderScheduler, conf
 from tests.docs.pages import Block, page
-from tests.support.child import ROOT
 from tests.support.processes import Child, Children
+from tests.support.processes.child import ROOT
+from tests.support.processes.waiting import wait_until
 from tests.support.servers import ExternalServer, Server
-from tests.support.waiting import wait_until
 
 EXAMPLES = ROOT / "docs" / "guides" / "examples"
 TTL, WAIT = 1.5, 3.0

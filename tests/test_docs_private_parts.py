@@ -11,7 +11,7 @@ import pytest
 from tests.docs import private_parts
 from tests.docs.pages import page
 from tests.docs.private_parts import PACKAGE, uses
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 NAME = "docs/reference/private-parts.md"
 ROWS = page(NAME).rows("part")

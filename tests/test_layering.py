@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.child import ROOT
 from tests.support.processes import Children
+from tests.support.processes.child import ROOT
 
 PACKAGE = ROOT / "celery_safe_leader"
 IMPURE = {"asyncio", "celery", "logging", "os", "random", "redis", "threading", "time"}

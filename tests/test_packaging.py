@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.child import ROOT
 from tests.support.processes import Children
+from tests.support.processes.child import ROOT
 
 BUILD = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
 

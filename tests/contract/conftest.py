@@ -14,8 +14,8 @@ from celery_safe_leader._store.aio import AsyncRedisStore
 from celery_safe_leader._store.connection.client import make_async_client, make_client
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.sync import RedisStore
-from tests.support.kinds import all_kinds
 from tests.support.servers import ExternalServer, Server
+from tests.support.servers.kinds import all_kinds
 
 LIMIT = 2.0
 """Seconds for connecting and for each reply."""

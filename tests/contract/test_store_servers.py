@@ -16,8 +16,8 @@ from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.errors import StoreRefusedError, StoreUnavailableError
 from tests.contract.conftest import LIMIT, StoreUnderTest
 from tests.contract.requests import NOW, ask, campaign, observe, renew, resign, win
+from tests.support.processes.waiting import wait_until
 from tests.support.servers import ExternalServer, Server
-from tests.support.waiting import wait_until
 
 MakeStore = Callable[..., StoreUnderTest]
 WEEK = 7 * 24 * 3600

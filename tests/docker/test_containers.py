@@ -14,7 +14,7 @@ import pytest
 from pytest_celery import RedisTestBroker
 
 from celery_safe_leader import create_safe_redis_leader
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
@@ -56,7 +56,7 @@ def test_the_composed_shop_goes_on_when_its_leader_is_killed(composed: None) -> 
     elected(tuple(beat for beat in BEATS if beat != first))
     time.sleep(5)
     # Ends with an error if a run was lost or doubled.
-    compose("exec", "-T", "worker-1", "python", "manage.py", "audit")
+    compose("exec", "-T", "--workdir=/app", "worker-1", "python", "-m", "demo.audit")
 
 
 def test_a_leader_is_elected_and_followed_on_the_redis_of_pytest_celery(

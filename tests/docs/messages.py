@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 __all__ = ["log_lines", "texts"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 __all__ = ["PAGES", "Block", "Link", "Page", "anchor_of", "page"]
 

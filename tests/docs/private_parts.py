@@ -33,7 +33,7 @@ import redis.cluster
 import redis.connection
 import redis.sentinel
 
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 __all__ = ["PACKAGE", "Use", "uses"]
 

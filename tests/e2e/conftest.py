@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from celery import _state
-
-from tests.support.processes import Children
-from tests.support.rabbitmq import rabbitmq_urls
-from tests.support.servers import Server
-from tests.support.worker_fleet import BROKERS, WorkerFleet
 
 _MEASURED = pytest.StashKey[list[str]]()
 
@@ -26,20 +20,6 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
 def _for_the_apps_of_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tasks of one test out of the apps of the next: Celery shares them for ever."""
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
-
-
-@pytest.fixture(params=BROKERS)
-def fleet(
-    request: pytest.FixtureRequest,
-    children: Children,
-    tmp_path: Path,
-    valkey_server: Server,
-) -> Iterator[WorkerFleet]:
-    """Workers with leader-only tasks, by each kind of broker."""
-    broker = rabbitmq_urls()[0] if request.param == "amqp" else valkey_server.url
-    made = WorkerFleet(children, tmp_path, valkey_server, broker)
-    yield made
-    made.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.child import clean_environment
+from tests.support.processes.child import clean_environment
 
 _KNOWN = {"FROM", "ENV", "RUN", "COPY", "WORKDIR", "USER", "CMD"}
 _IGNORABLE = ("useradd", "mkdir", "chown")
@@ -20,7 +20,7 @@ _IGNORABLE = ("useradd", "mkdir", "chown")
 
 
 @dataclass
-class Stage:
+class BuildStage:
     """One ``FROM … AS name`` with its steps."""
 
     name: str
@@ -28,23 +28,23 @@ class Stage:
     steps: list[tuple[str, str]] = field(default_factory=list)
 
 
-def parse(path: Path) -> dict[str, Stage]:
+def parse(path: Path) -> dict[str, BuildStage]:
     """Read the stages of a Dockerfile, in order."""
     text = re.sub(r"(?m)^\s*#.*\n?", "", path.read_text()).replace("\\\n", " ")
-    stages: dict[str, Stage] = {}
+    stages: dict[str, BuildStage] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         instruction, _, rest = line.partition(" ")
         assert instruction in _KNOWN, f"{instruction} is not an instruction that is known here"
         if instruction == "FROM":
             match = re.fullmatch(r"(\S+) AS (\S+)", rest)
             assert match, f"FROM {rest}: every stage has a name"
-            stages[match[2]] = Stage(match[2], match[1])
+            stages[match[2]] = BuildStage(match[2], match[1])
         else:
             next(reversed(stages.values())).steps.append((instruction, " ".join(rest.split())))
     return stages
 
 
-def steps_of(stages: dict[str, Stage], target: str) -> list[tuple[str, str]]:
+def steps_of(stages: dict[str, BuildStage], target: str) -> list[tuple[str, str]]:
     """Return the steps that build a target, those of its bases first."""
     stage = stages[target]
     return [*(steps_of(stages, stage.base) if stage.base in stages else []), *stage.steps]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.child import ROOT, clean_environment
+from tests.support.processes.child import ROOT, clean_environment
 
 EXAMPLE = ROOT / "example_project"
 

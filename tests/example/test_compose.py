@@ -15,9 +15,9 @@ from redis import Redis
 
 from tests.example.dockerfile import parse, steps_of
 from tests.example.project import EXAMPLE, environment, run
-from tests.support.child import ROOT
-from tests.support.ports import free_port
+from tests.support.network.ports import free_port
 from tests.support.processes import Child, Children, wait_until
+from tests.support.processes.child import ROOT
 from tests.support.servers import Server, find_binary
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.example.dockerfile import Build, ignored, parse, steps_of
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 STAGES = parse(ROOT / "Dockerfile")
 TARGETS = ["shop", "tests"]

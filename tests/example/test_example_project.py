@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.example.project import EXAMPLE, environment, evaluate, manage
+from tests.example.project import EXAMPLE, environment, evaluate, manage, run
 from tests.support.processes import Children
+from tests.support.processes.child import ROOT
 from tests.support.servers import Server
 
 READ_CONF = """
@@ -154,14 +155,14 @@ answer = [entry["task"] in app.tasks for entry in app.conf.beat_schedule.values(
 
 def test_audit_passes_on_a_whole_row_of_runs(shop_env: dict[str, str]) -> None:
     insert(shop_env, 1, 2, 3)
-    done = manage("audit", env=shop_env)
+    done = run("-W", "error", "-m", "demo.audit", env=shop_env, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "count-stock" in done.stdout
 
 
 def test_audit_fails_when_a_run_was_lost(shop_env: dict[str, str]) -> None:
     insert(shop_env, 1, 2, 4)
-    done = manage("audit", env=shop_env)
+    done = run("-W", "error", "-m", "demo.audit", env=shop_env, cwd=ROOT)
     assert done.returncode == 1
     line = next(text for text in done.stdout.splitlines() if text.startswith("count-stock"))
     assert line.split() == ["count-stock", "3", "3", "1", "0", "0"]

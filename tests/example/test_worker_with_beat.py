@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.example.project import EXAMPLE, environment, manage, run
-from tests.support.embedded import WorkerWithBeat
+from tests.support.celery.embedded import WorkerWithBeat
 from tests.support.processes import Children, wait_until
+from tests.support.processes.child import ROOT
 from tests.support.servers import Server
 
 
@@ -48,7 +49,7 @@ def test_no_run_is_lost_when_the_leading_worker_is_killed(
         seen = len(runs.lines)
     assert other.child.stop() == 0
     assert runs.stop() == 0
-    done = manage("audit", env=env)
+    done = run("-m", "demo.audit", env=env, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in runs.output + other.child.output
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.shells import SHELLS, AsyncioShell, BlockingShell, Shell
+from tests.integration.library.shells import SHELLS, AsyncioShell, BlockingShell, Shell
 from tests.support.servers import Server, installed_kinds
 
 

@@ -69,28 +69,30 @@ ROWS: list[Row] = [
     _pair("5.7", "8", python="3.13"),
 ]
 
-_ACCEPTANCE = "tests/integration/test_acceptance.py::test_"
-_ELECTION = "tests/e2e/test_workers_election.py::test_"
-_LEADER_ONLY = "tests/e2e/test_workers_leader_only.py::test_"
+_ACCEPTANCE = "tests/integration/worker/test_acceptance.py::test_"
+_ELECTION = "tests/e2e/worker/test_election.py::test_"
+_LEADER_ONLY = "tests/e2e/worker/test_leader_only.py::test_"
 TESTS: list[str] = [
-    "tests/unit/test_connect.py",  # clients, also of the caller's
-    "tests/unit/beat/test_messages_like_stock.py",
+    "tests/unit/store/test_client.py",  # clients, also of the caller's
+    "tests/unit/publishing/test_messages_like_stock.py",
     "tests/unit/worker",
+    "tests/unit/runtime/test_board.py",
+    "tests/unit/beat/test_following.py",
     "tests/contract/test_stores.py",
     "tests/contract/test_ledger_write.py",
-    "tests/integration/test_connect.py",
-    "tests/integration/test_connect_tls.py",
-    "tests/integration/test_leader_lifecycle.py",  # the election
-    "tests/integration/test_key_prefix.py",
-    "tests/integration/test_scheduler.py",  # beat with its ledger
-    "tests/integration/test_publisher_brokers.py",
+    "tests/integration/connections/test_client.py",
+    "tests/integration/connections/test_tls.py",
+    "tests/integration/library/test_lifecycle.py",  # the election
+    "tests/integration/connections/test_key_prefix.py",
+    "tests/integration/beat/test_scheduler.py",  # beat with its ledger
+    "tests/integration/publishing/test_brokers.py",
     # A worker drops a second publication.
     f"{_ACCEPTANCE}a_second_publication_is_dropped_and_the_first_comes_through_as_often_as_it_comes",
     f"{_ACCEPTANCE}a_redelivery_after_a_crash_runs_and_a_second_publication_does_not",
     f"{_ACCEPTANCE}a_worker_that_reconnects_is_still_guarded",
     f"{_ACCEPTANCE}chains_and_chords_go_on_once",
     f"{_ACCEPTANCE}messages_of_protocol_1_and_strategies_of_a_task_s_own_are_guarded_too",
-    "tests/e2e/test_dedup.py",
+    "tests/e2e/worker/test_dedup.py",
     # Workers elect a leader, which alone runs leader-only tasks.
     f"{_ELECTION}one_worker_leads_and_hands_over_when_it_is_told_to_end",
     f"{_ELECTION}consumption_outlives_a_lost_connection",
@@ -103,11 +105,11 @@ TESTS: list[str] = [
 """What must hold with each release: the rest of the tests is about our code alone."""
 
 LIBRARY: list[str] = [
-    "tests/unit/test_connect.py",
+    "tests/unit/store/test_client.py",
     "tests/contract/test_stores.py",
     "tests/contract/test_ledger_write.py",
-    "tests/integration/test_connect.py",
-    "tests/integration/test_leader_lifecycle.py",
+    "tests/integration/connections/test_client.py",
+    "tests/integration/library/test_lifecycle.py",
 ]
 """What of it needs no Celery."""
 

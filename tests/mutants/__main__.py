@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.mutants.catalogue import MUTANTS, Mutant
-from tests.support.child import ROOT, clean_environment
+from tests.support.processes.child import ROOT, clean_environment
 
 TABLE = ROOT / "docs" / "explanation" / "mutants.md"
 TESTED = sorted(
-    {"tests/model/test_unsafe_variants.py", "tests/unit/core"}
+    {"tests/model/election/test_unsafe_variants.py", "tests/unit/core"}
     | {test for m in MUTANTS for test in m.tests if not test.startswith("tests/model/")}
 )
 """What runs on each mutant: all that decides who leads, and what is named for some mutant."""
@@ -38,7 +38,8 @@ _HEAD = """\
 What happens when one rule of the election is taken out. Made by `make mutants`, which changes the
 real files in a copy, runs the tests, and fails unless the tests that are named for a mutant fail
 for the stated reason. *Random faults*: whether seeded histories of random faults
-(`python -m tests.model.explorer`) find it too, and at which seed; they ask no replicas to confirm.
+(`python -m tests.model.election.explorer`) find it too, and at which seed; they ask no replicas to
+confirm.
 
 | left out | then | caught by | failing tests in all | random faults |
 |---|---|---|---|---|
@@ -113,7 +114,7 @@ def judge(mutant: Mutant, said: dict[str, str]) -> str:
 
 def explore(copy: Path) -> str:
     """Let random faults look for it."""
-    done = run_in(copy, "-m", "tests.model.explorer", str(RUNS))
+    done = run_in(copy, "-m", "tests.model.election.explorer", str(RUNS))
     seed = re.search(r"^seed=(\d+)", done.stdout, re.MULTILINE)
     return f"seed {seed[1]}" if done.returncode and seed else f"not in {RUNS} histories"
 

@@ -13,7 +13,7 @@ __all__ = ["MUTANTS", "Mutant", "Patch", "PatchError"]
 
 _LUA = "celery_safe_leader/_store/scripts"
 _CORE = "celery_safe_leader/_core"
-_VARIANTS = "tests/model/test_unsafe_variants.py"
+_VARIANTS = "tests/model/election/test_unsafe_variants.py"
 _STORES = "tests/contract/test_store_servers.py"
 TWO_LEAD = "two lead at once"
 
@@ -152,7 +152,7 @@ MUTANTS = (
         "a leader with a longer ttl is overtaken",
         (
             Patch(
-                f"{_CORE}/sight.py",
+                f"{_CORE}/observation.py",
                 "        self.longest_ttl = max(self.longest_ttl, min(record.ttl, MAX_TTL))\n",
                 "",
             ),

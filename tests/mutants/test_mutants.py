@@ -9,7 +9,7 @@ import pytest
 
 from tests.mutants.__main__ import TABLE, judge
 from tests.mutants.catalogue import MUTANTS, TWO_LEAD, Mutant, Patch, PatchError
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -10,7 +10,7 @@ from types import FrameType
 import pytest
 
 from celery_safe_leader._runtime.broadcast import Broadcast
-from tests.support.waiting import wait_until
+from tests.support.processes.waiting import wait_until
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Three beats of the example project, of which one leads: ``python -m demo``."""

@@ -1,0 +1,172 @@
+"""Workers of an app with leader-only tasks, the app for calls, and the store of its marks."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from tests.support.celery.workers import Worker, leader_of, write_worker_app
+from tests.support.processes import Children
+from tests.support.servers import Server
+from tests.support.servers.rabbitmq import rabbitmq_urls
+
+__all__ = ["BROKERS", "ONE_BROKER", "TASKS", "WorkerFleet", "blind"]
+
+BROKERS = ["redis", *["amqp"] * bool(rabbitmq_urls())]
+"""What the fixture ``fleet`` runs on."""
+ONE_BROKER = [
+    pytest.param(kind, marks=[] if kind == BROKERS[-1] else pytest.mark.long) for kind in BROKERS
+]
+"""For tests that take long: on the other broker they run in ``make test-long``."""
+
+TASKS = """
+from celery.worker.control import control_command
+from celery_safe_leader.tasks import current_leadership, leader_only
+
+def main_process():
+    return os.getpid() if POOL in ("solo", "threads", "gevent") else os.getppid()
+
+@app.task(name="below", bind=True, autoretry_for=(KeyError,), retry_kwargs={"countdown": 0.1})
+@leader_only
+def below(self, x):
+    leadership = current_leadership()
+    leadership.check()
+    if x == "retry" and not self.request.retries:
+        raise KeyError(x)
+    return [main_process(), leadership.token, leadership.remaining(), leadership.candidate_id, x]
+
+@leader_only(otherwise="skip")
+@app.task(name="above")
+def above(x):
+    return main_process()
+
+@leader_only(otherwise="fail")
+@shared_task(name="shared-" + SUFFIX)
+def shared(x):
+    return main_process()
+
+@app.task(name="total")
+def total(values):
+    return values
+
+@leader_only
+class Counted(app.Task):
+    name = "counted"
+
+    def run(self, x):
+        return main_process()
+
+counted = app.register_task(Counted())
+
+@app.task(name="long", acks_late=True)
+@leader_only
+def long():
+    leadership = current_leadership()
+    store.rpush("long", f"began {leadership.token}")
+    lost = leadership.lost.wait(20)
+    at = time.monotonic()
+    try:
+        leadership.check()
+    except Exception as error:
+        store.rpush("long", f"lost {at} {type(error).__name__}")
+        raise
+
+@app.task(name="busy")
+@leader_only
+def busy(seconds):
+    leadership = current_leadership()
+    store.rpush("busy", "began")
+    time.sleep(seconds)
+    store.rpush("busy", f"ended {leadership.remaining() > 0}")
+
+@control_command(args=[("queue", str)], signature="[QUEUE]")
+def sneak(state, queue):
+    # What nothing but a mistake does: consume a queue past the worker's own ways.
+    tasks = state.consumer.task_consumer
+    tasks.add_queue(state.consumer.app.amqp.queues[queue])
+    tasks.consume()
+"""
+
+
+class WorkerFleet:
+    """Starts them; ``close()`` ends them, and removes the queues."""
+
+    def __init__(self, children: Children, folder: Path, server: Server, broker: str) -> None:
+        self.children = children
+        self.folder = folder
+        self.server = server
+        self.broker = broker
+        self.workers: list[Worker] = []
+        self.store = redis.Redis.from_url(server.url)
+        self.suffix = uuid.uuid4().hex[:8]
+        self.app: Any = None
+
+    @property
+    def queue(self) -> str:
+        """Name of the leader queue."""
+        return f"{self.suffix}.leader.shop"
+
+    @property
+    def plain(self) -> str:
+        """Name of the queue that every worker consumes."""
+        return f"plain-{self.suffix}"
+
+    def write(self, pool: str = "prefork", *, tasks: str = TASKS, **settings: Any) -> Any:
+        """Write the app and import it, as a producer would."""
+        self.write_only(pool, tasks=tasks, **settings)
+        spec = importlib.util.spec_from_file_location("app", self.folder / "app.py")
+        assert spec is not None
+        assert spec.loader is not None
+        self.app = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.app)
+        return self.app
+
+    def write_only(
+        self, pool: str = "prefork", *, tasks: str = TASKS, broker: str = "", **settings: Any
+    ) -> None:
+        """Write the app, for the workers that are started from now on."""
+        names = {"task_default_queue": self.plain, "leader_queue": self.queue, **settings}
+        more = f"POOL, SUFFIX = {pool!r}, {self.suffix!r}\n{tasks}"
+        write_worker_app(self.folder, broker or self.broker, self.server.url, more=more, **names)
+
+    def start(self, *arguments: str) -> Worker:
+        name = f"w{len(self.workers)}-{self.suffix}"
+        options = arguments if "-c" in arguments else ("-c", "2", *arguments)
+        worker = Worker(self.children, self.folder, *options, name=name)
+        self.workers.append(worker)
+        return worker
+
+    def start_two(self, *arguments: str) -> tuple[Worker, Worker]:
+        """Start two, and return leader and standby."""
+        for _ in range(2):
+            self.start(*arguments)
+        leader = leader_of(self.workers, 25)
+        (standby,) = (worker for worker in self.workers if worker is not leader)
+        standby.wait_ready()
+        standby.child.wait_for_line("leads (taken over", 10)
+        return leader, standby
+
+    def close(self) -> None:
+        self.children.close()
+        self.store.close()
+        if self.broker.startswith("amqp"):
+            with Celery(broker=self.broker).connection_for_write() as connection:
+                for name in (self.plain, self.queue):
+                    connection.default_channel.queue_delete(name)
+                    connection.default_channel.exchange_delete(name)
+        if self.app is not None:
+            self.app.store.close()
+            self.app.app.close()
+
+
+def blind(worker: Worker) -> None:
+    """Remove the worker's file before its children have looked at it."""
+    (path,) = Path(tempfile.gettempdir()).glob(f"celery-safe-leader-{worker.pid}-*")
+    path.unlink()

@@ -1,0 +1,259 @@
+"""What arrives at a real broker: Valkey, Redis, RabbitMQ."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from celery import signals
+from celery.backends.base import DisabledBackend
+from celery.beat import ScheduleEntry
+from kombu.entity import Exchange, Queue
+from kombu.messaging import Producer
+
+from celery_safe_leader._dispatch.outcomes import NotSent, Sent
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.messages import CeleryCall, Message
+from celery_safe_leader._publishing.publisher import Publisher
+from tests.support.celery.periodic import (
+    CASES,
+    DUE_US,
+    assert_same,
+    make_app,
+    make_entry,
+    new_queue,
+    received,
+    stock_send,
+)
+from tests.support.servers import installed_kinds
+from tests.support.servers.rabbitmq import rabbitmq_urls
+
+
+@pytest.fixture(params=[*installed_kinds(), *rabbitmq_urls()], ids=lambda kind: kind.split(":")[0])
+def broker(request: pytest.FixtureRequest, start_server: Callable[..., Any]) -> str:
+    """The URL of a broker."""
+    return request.param if "://" in request.param else start_server(request.param).url
+
+
+@pytest.fixture
+def app(broker: str) -> Iterator[Any]:
+    queue = new_queue()
+    app = make_app(broker, queue)
+    yield app
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        channel.queue_delete(queue)
+        if broker.startswith("amqp"):
+            for exchange in (queue, f"{queue}-topic"):
+                channel.exchange_delete(exchange)
+    app.close()
+
+
+@pytest.fixture
+def publisher(app: Any) -> Iterator[Publisher]:
+    publisher = Publisher(app, still_leading=lambda: True)
+    yield publisher
+    publisher.close()
+
+
+def build(app: Any, number: int, **fields: Any) -> Any:
+    given = {"name": f"entry-{number}", "task": "tests.plain", "schedule": 1, "args": (number, 0)}
+    entry = ScheduleEntry(**{**given, **fields}, app=app)
+    headers = {"leader_occurrence": f"id-{number}"}
+    return Builder(app).build(entry, task_id=f"id-{number}", headers=headers, due_us=DUE_US)
+
+
+def ids(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["headers"]["id"] for message in messages]
+
+
+def test_batch_of_all_kinds_of_entries_arrives_as_stock_beat_sends_it(
+    app: Any, publisher: Publisher
+) -> None:
+    queue, builder = app.conf.task_default_queue, Builder(app)
+    cases = [case for case in CASES if not case.conf]
+    assert len(cases) > 35
+    names = [case.name for case in cases]
+    for case in cases:
+        stock_send(app, case, queue, case.name)
+    stock = received(app, queue)
+    assert sorted(ids(stock)) == sorted(names)
+
+    built = [
+        builder.build(make_entry(app, case, queue), task_id=case.name, headers={}, due_us=DUE_US)
+        for case in cases
+    ]
+    assert {type(one) for one in built} == {Message, CeleryCall}
+    outcomes: list[Any] = publisher.publish(built)
+    ours = received(app, queue)
+    nonces = {
+        message["headers"]["id"]: message["headers"].pop("leader_publication") for message in ours
+    }
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
+    assert nonces == {name: outcome[0] for name, outcome in zip(names, outcomes, strict=True)}
+    for expected, message in zip(stock, ours, strict=True):
+        assert_same(message, expected)
+
+
+def test_messages_arrive_in_order_each_with_a_nonce_of_its_own(
+    app: Any, publisher: Publisher
+) -> None:
+    outcomes = publisher.publish([build(app, number) for number in range(250)])
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
+    messages = received(app, app.conf.task_default_queue)
+    assert ids(messages) == [f"id-{number}" for number in range(250)]
+    nonces = [message["headers"]["leader_publication"] for message in messages]
+    assert len(set(nonces)) == 250
+    assert nonces == [getattr(outcome, "nonce", None) for outcome in outcomes]
+
+
+def test_second_attempt_at_one_message_has_another_nonce(app: Any, publisher: Publisher) -> None:
+    message = build(app, 1)
+    first, second = publisher.publish_one(message), publisher.publish_one(message)
+    assert isinstance(first, Sent)
+    assert isinstance(second, Sent)
+    assert first.nonce != second.nonce
+    assert len(received(app, app.conf.task_default_queue)) == 2
+    assert "leader_publication" not in message.headers
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_nothing_is_written_once_the_leadership_has_ended(app: Any, together: bool) -> None:
+    answers = iter([True, True, False])
+    publisher = Publisher(app, still_leading=lambda: next(answers), batch_size=10)
+    batch = [build(app, number) for number in range(40)]
+    outcomes = publisher.publish(batch, together=together)
+    publisher.close()
+    sent = ids(received(app, app.conf.task_default_queue))
+    redis = not app.conf.broker_url.startswith("amqp")
+    batched = together and redis and hasattr(Producer, "batch")
+    assert len(sent) == (20 if batched else 2)
+    assert sent == [f"id-{number}" for number in range(len(sent))]
+    assert [type(outcome) for outcome in outcomes] == [
+        *[Sent] * len(sent),
+        *[NotSent] * (40 - len(sent)),
+    ]
+
+
+def test_call_is_not_made_once_the_leadership_has_ended(app: Any) -> None:
+    publisher = Publisher(app, still_leading=lambda: False)
+    call = build(app, 1, task="tests.wrapping")
+    assert isinstance(call, CeleryCall)
+    assert publisher.publish([call]) == [NotSent()]
+    assert not received(app, app.conf.task_default_queue)
+
+
+def test_other_queues_and_exchanges_in_one_batch(app: Any, publisher: Publisher) -> None:
+    name = app.conf.task_default_queue
+    others = [new_queue() for _ in range(3)]
+    topic = Exchange(f"{name}-topic", type="topic")
+    options: list[dict[str, Any]] = [
+        {"queue": others[0]},
+        {"queue": Queue(others[1], topic, routing_key="orders.#"), "routing_key": "orders.new"},
+        {"queue": Queue(others[2], topic, routing_key="*.new"), "routing_key": "orders.new"},
+        {},
+    ]
+    # The queues of a topic exchange have to be there before a message for both comes.
+    publisher.publish([build(app, 10 + n, options=o) for n, o in enumerate(options)])
+    for queue in (*others, name):
+        received(app, queue)
+    publisher.publish([build(app, n, options=o) for n, o in enumerate(options)])
+    arrived = [ids(received(app, queue)) for queue in (*others, name)]
+    with app.connection_for_write() as connection:
+        for queue in others:
+            connection.default_channel.queue_delete(queue)
+    assert arrived == [["id-0"], ["id-1", "id-2"], ["id-1", "id-2"], ["id-3"]]
+
+
+def test_signals_and_result_backend(app: Any, publisher: Publisher) -> None:
+    told: list[Any] = []
+
+    class Backend(DisabledBackend):
+        def on_task_call(self, producer: Any, task_id: str) -> None:
+            told.append(("backend", task_id))
+
+    def receive(sender: str, headers: Any, body: Any, **more: Any) -> None:
+        told.append(("sent", sender, headers["id"], headers["leader_publication"], body[0]))
+
+    app._local.backend = Backend(app=app)
+    assert isinstance(app.backend, Backend)
+    signals.after_task_publish.connect(receive)
+    try:
+        outcomes: Any = publisher.publish(
+            [build(app, 1), build(app, 2, options={"ignore_result": True})]
+        )
+    finally:
+        signals.after_task_publish.disconnect(receive)
+    # Where messages go out one by one, signals come one by one, too.
+    assert told[0] == ("backend", "id-1")
+    assert told[1:] == [
+        ("sent", "tests.plain", "id-1", outcomes[0].nonce, [1, 0]),
+        ("sent", "tests.plain", "id-2", outcomes[1].nonce, [2, 0]),
+    ]
+
+
+def test_publisher_survives_a_fork(app: Any, publisher: Publisher) -> None:
+    assert isinstance(publisher.publish_one(build(app, 1)), Sent)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if isinstance(publisher.publish_one(build(app, 2)), Sent) else 2
+            publisher.close()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert isinstance(publisher.publish_one(build(app, 3)), Sent)
+    assert ids(received(app, app.conf.task_default_queue)) == ["id-1", "id-2", "id-3"]
+
+
+def test_idle_connection_is_replaced_before_it_is_used(
+    app: Any, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.publish_one(build(app, 1))
+    used = publisher._producer
+    assert isinstance(publisher.publish_one(build(app, 2)), Sent)
+    assert publisher._producer is used
+    monkeypatch.setattr("celery_safe_leader._publishing.publisher._IDLE", -1.0)
+    assert isinstance(publisher.publish_one(build(app, 3)), Sent)
+    assert publisher._producer is not used
+
+
+def test_task_that_raises_when_sent_is_refused_and_the_others_arrive(
+    app: Any, publisher: Publisher
+) -> None:
+    wrapping = build(app, 1, task="tests.wrapping", args=(object(),))
+    outcomes: list[Any] = publisher.publish([build(app, 0), wrapping, build(app, 2)])
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Sent", "Refused", "Sent"]
+    assert str(outcomes[1][0]).startswith("periodic task 'entry-1' (tests.wrapping) cannot be sent")
+    assert ids(received(app, app.conf.task_default_queue)) == ["id-0", "id-2"]
+
+
+def test_event_task_sent_is_published_for_each_message(broker: str, app: Any) -> None:
+    app.conf.task_send_sent_event = True
+    app.conf.event_exchange = f"events-{uuid.uuid4().hex[:8]}"
+    events: list[dict[str, Any]] = []
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": events.append})
+        channel = connection.default_channel
+        with receiver.get_consumers(partial(app.amqp.Consumer, channel), channel)[0]:
+            with contextlib.suppress(TimeoutError):  # Redis subscribes with the first read
+                connection.drain_events(timeout=0.2)
+            publisher = Publisher(app, still_leading=lambda: True)
+            publisher.publish([build(app, 1), build(app, 2)])
+            publisher.close()
+            while len(events) < 2:
+                connection.drain_events(timeout=5)
+        if broker.startswith("amqp"):
+            connection.default_channel.exchange_delete(app.conf.event_exchange)
+    received(app, app.conf.task_default_queue)
+    assert [(event["type"], event["uuid"]) for event in events] == [
+        ("task-sent", "id-1"),
+        ("task-sent", "id-2"),
+    ]
+    assert events[0]["queue"] == app.conf.task_default_queue

@@ -1,0 +1,169 @@
+"""What a task sees of its worker's leadership is never more than what is true."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+
+from celery_safe_leader import conf
+from celery_safe_leader._runtime.clock import SystemClock
+from celery_safe_leader._worker.leader_only.leadership import Leadership, Place
+from celery_safe_leader._worker.member import Member
+from celery_safe_leader.errors import LeadershipLostError
+from tests.support.network.proxy import Proxy
+from tests.support.servers import Server
+
+TTL = 0.6
+CLOCK = SystemClock()
+
+
+class Office:
+    """A worker's part in the election, and what its tasks see of it, in one process."""
+
+    def __init__(self, server: Server, key: str) -> None:
+        self.link = Proxy(server.port)
+        app = Celery(key, broker=server.url, set_as_current=False)
+        app.conf.update(leader_url=self.link.url(), leader_ttl=TTL, leader_wait=0.1)
+        self.member = Member(conf.read(app), lambda: False)
+        self.leader = self.member.leader
+        self.place = Place(app)
+
+    def lead(self) -> Leadership:
+        self.member.elect()  # does nothing while it takes part
+        token = self.leader.wait_until_leader(10)
+        found = None
+        while found is None:
+            found = self.place.read()
+        assert found[1].fencing_token == token
+        return Leadership(self.place, found[0], token)
+
+    def close(self) -> None:
+        self.link.heal()
+        self.member.close()
+        self.link.close()
+
+
+@pytest.fixture
+def office(quick_server: Server, key: str) -> Iterator[Office]:
+    made = Office(quick_server, key)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Let threads take turns at about each line, so that no moment is passed over."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("end", ["link lost", "resigned"])
+def test_what_remains_is_never_above_the_truth(office: Office, end: str, switching: None) -> None:
+    leadership, leader = office.lead(), office.leader
+    ends = {
+        "link lost": office.link.black_hole,
+        "resigned": office.member.resign,
+    }
+    # After two renewals.
+    threading.Timer(TTL, ends[end]).start()
+    samples, renewed = 0, set()
+    # And for a while after the end.
+    until, ended = time.monotonic() + 20, False
+    while time.monotonic() < until:
+        led, now = leader.is_leader, CLOCK.now()
+        remaining = leadership.remaining()
+        # Read after it: within a tenure the deadline only moves on.
+        lease = leader.lease
+        if not led:
+            if not ended:
+                ended, until = True, time.monotonic() + 0.2
+            assert remaining == 0
+            assert leadership.lost.is_set()
+        elif lease is not None:
+            samples += 1
+            renewed.add(lease.deadline.raw)
+            assert lease.fencing_token == leadership.token
+            assert remaining <= lease.remaining(now)
+    assert samples > 100
+    assert len(renewed) >= 2
+    assert ended
+
+
+@pytest.mark.parametrize("verb", ["stop", "shutdown"])
+def test_no_task_believes_any_longer_when_the_resignation_is_sent(
+    office: Office, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.lead()
+    seen: list[object] = []
+    send = getattr(office.leader, verb)
+
+    def spied() -> None:
+        seen.append(office.place.read())
+        send()
+
+    monkeypatch.setattr(office.leader, verb, spied)
+    (office.member.resign if verb == "stop" else office.member.close)()
+    assert seen == [None]
+
+
+def test_a_tenure_that_is_over_stays_over_when_the_worker_is_elected_again(office: Office) -> None:
+    first = office.lead()
+    office.member.resign()
+    second = office.lead()
+    assert second.token > first.token
+    assert second.remaining() > 0
+    assert first.remaining() == 0
+    assert first.lost.is_set()
+    with pytest.raises(LeadershipLostError, match=f"elected again under token {second.token}"):
+        first.check()
+    second.check()
+
+
+@pytest.mark.quiet
+def test_check_and_lost_notice_the_deadline_within_20_ms(office: Office) -> None:
+    late = []
+    for _ in range(3):
+        office.link.heal()
+        late.append(_lateness(office))
+    for by_check, by_lost in late:
+        assert min(by_check, by_lost) >= -0.001
+    # The median: a machine may take the processor from one of them.
+    for values in zip(*late, strict=True):
+        assert statistics.median(values) <= 0.02
+
+
+def _lateness(office: Office) -> tuple[float, float]:
+    """Return how many seconds after the deadline ``check()`` and ``lost`` notice it."""
+    leadership = office.lead()
+    woken: list[float] = []
+
+    def wait() -> None:
+        assert not leadership.lost.wait(0.01)
+        assert leadership.lost.wait(10)
+        woken.append(CLOCK.now().boottime)
+
+    waiting = threading.Thread(target=wait)
+    office.link.black_hole()
+    waiting.start()
+    deadline = raised = 0.0
+    while not raised:
+        now, remaining = CLOCK.now().boottime, leadership.remaining()
+        try:
+            leadership.check()
+        except LeadershipLostError:
+            raised = CLOCK.now().boottime
+        else:
+            # A little early: the clock was read before.
+            deadline = now + remaining
+        # As a task that works in between.
+        time.sleep(0.001)
+    waiting.join(10)
+    return raised - deadline, woken[0] - deadline

@@ -1,0 +1,61 @@
+"""Our messages are those of stock beat, plus the headers of the leader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celery_safe_leader._dispatch.outcomes import Sent
+from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.headers import leader_headers
+from celery_safe_leader._publishing.messages import CeleryCall, Message
+from celery_safe_leader._publishing.publisher import Publisher
+from tests.support.celery.periodic import (
+    CASES,
+    DUE_US,
+    Case,
+    assert_same,
+    make_app,
+    make_entry,
+    new_queue,
+    received,
+    stock_send,
+)
+
+OURS = {
+    "leader_election": "shop",
+    "leader_occurrence": "the-occurrence",
+    "leader_token": 7,
+    "leader_covers": "5,9",
+}
+
+
+@pytest.fixture
+def app(case: Case) -> Iterator[Any]:
+    queue = new_queue()
+    app = make_app("memory://", queue, **case.conf)
+    yield app
+    app.close()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_message_is_that_of_stock_beat_plus_the_headers_of_the_leader(app: Any, case: Case) -> None:
+    queue = app.conf.task_default_queue
+    stock_send(app, case, queue, "the-id")
+    entry, builder = make_entry(app, case, queue), Builder(app)
+    headers = leader_headers("shop", "the-occurrence", 7, (5, 9))
+    publisher = Publisher(app, still_leading=lambda: True)
+    for task_id, due_us in (("another-id", DUE_US - 10_000_000), ("the-id", DUE_US)):
+        built = builder.build(entry, task_id=task_id, headers=headers, due_us=due_us)
+        assert isinstance(built, CeleryCall if case.call else Message)
+        assert isinstance(publisher.publish_one(built), Sent)
+    publisher.close()
+
+    stock, other, ours = received(app, queue)
+    nonces = [message["headers"].pop("leader_publication") for message in (other, ours)]
+    assert len(set(nonces)) == 2
+    assert {name: ours["headers"].pop(name) for name in OURS} == OURS
+    assert_same(ours, stock)
+    assert (entry.name in builder._plans) is (case.repeated and not case.call)
