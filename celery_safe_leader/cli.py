@@ -109,7 +109,7 @@ def rights(key: str, url: str, user: str, prefix: str = "") -> list[str]:
     return [
         *lines,
         "# No channel is used. Leave out +select for database 0 and +wait without",
-        "# leader_wait_replicas. Without +info it works, but see docs/redis-acl.md.",
+        "# leader_wait_replicas. Without +info it works, but see docs/operations/redis-acl.md.",
         "# Celery's broker and result backend, if they use the same Redis user, need more.",
     ]
 

@@ -68,7 +68,7 @@ class ServerIdentity:
             logger.warning(
                 "Election %s: the Redis user may not ask INFO (%s). Restarts and failovers of "
                 "Redis are noticed by the connections that they cut, so a standby whose connection "
-                "breaks waits for a whole ttl again; see docs/redis-acl.md",
+                "breaks waits for a whole ttl again; see docs/operations/redis-acl.md",
                 self._keys.election,
                 " ".join(said.removeprefix("NOINFO").split()),
             )

@@ -226,7 +226,7 @@ def test_the_rights_are_those_that_the_scripts_name() -> None:
 
 
 def test_the_docs_show_what_is_printed() -> None:
-    shown = (ROOT / "docs" / "redis-acl.md").read_text().splitlines()
+    shown = (ROOT / "docs" / "operations" / "redis-acl.md").read_text().splitlines()
     lines = rights(KEY, "redis://h", "celery-leader")
     assert len(printed(KEY)) == 2
     assert all(f"    {line}" in shown for line in lines if not line.startswith("#"))
