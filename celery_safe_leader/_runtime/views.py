@@ -64,7 +64,7 @@ class LeaderViews:
         return self._candidate.status()
 
     def _token_if_leader(self) -> int | None:
-        """Return the fencing token, or ``None`` while another election may still be won.
+        """Return the fencing token, or ``None`` on a standby.
 
         Raises:
             LifecycleError: This candidate does not take part.
