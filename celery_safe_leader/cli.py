@@ -25,7 +25,7 @@ from celery_safe_leader._store.acl import (
 from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.connection.urls import scheme_of
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.record_view import Sighting, look
+from celery_safe_leader._store.record_view import RecordView, read_record
 from celery_safe_leader._worker import inspection
 from celery_safe_leader._worker.command_line import offer
 from celery_safe_leader.errors import StoreError
@@ -115,7 +115,7 @@ def rights(key: str, url: str, user: str, prefix: str = "") -> list[str]:
 
 
 def _watch(client: redis.Redis, keys: ElectionKeys, role: str) -> tuple[bool, str]:
-    first = look(client, keys)
+    first = read_record(client, keys)
     if first is None:
         hint = "" if role == "worker" else " (for worker -B, add --workers)"
         return False, f"no record; no {role} has taken part since Redis was emptied{hint}"
@@ -126,7 +126,7 @@ def _watch(client: redis.Redis, keys: ElectionKeys, role: str) -> tuple[bool, st
     started = time.monotonic()
     while time.monotonic() - started < first.ttl:
         time.sleep(_POLL)
-        now = look(client, keys)
+        now = read_record(client, keys)
         if now is None or now.renewal != first.renewal:
             return _changed(now)
     return False, (
@@ -135,7 +135,7 @@ def _watch(client: redis.Redis, keys: ElectionKeys, role: str) -> tuple[bool, st
     )
 
 
-def _changed(now: Sighting | None) -> tuple[bool, str]:
+def _changed(now: RecordView | None) -> tuple[bool, str]:
     if now is None or not now.holder or now.resigned:
         return False, "leadership is changing hands at this moment; ask again"
     return True, f"{now.holder} leads (token {now.token}, ttl {now.ttl:g} s)"

@@ -29,7 +29,7 @@ from celery_safe_leader._setting_sources import (
     spelling,
     visibility_timeout,
 )
-from celery_safe_leader._store.connection.factory import check_place, read_url
+from celery_safe_leader._store.connection.factory import check_discovery, read_url
 from celery_safe_leader._store.keys import checked_key
 from celery_safe_leader.errors import ConfigurationError
 
@@ -134,7 +134,7 @@ def read(app: Celery) -> LeaderSettings:
         url = read_url(server.url, client_options, server.setting)
         if url.kind == "redis" and server.options.get("ssl"):
             url = replace(url, kind="rediss")
-        check_place(url, client_options, spelling(conf, "leader_options"))
+        check_discovery(url, client_options, spelling(conf, "leader_options"))
         long_ttl = _flag(conf, "leader_allow_long_ttl")
         options = Options(
             conf.get("leader_ttl", DEFAULT_TTL),

@@ -10,7 +10,7 @@ import time
 
 from celery_safe_leader._beat.inspection import answer_inspections
 from celery_safe_leader._beat.log import Reporter
-from celery_safe_leader._runtime.inspection import answer_of
+from celery_safe_leader._runtime.inspection import candidate_answer
 from celery_safe_leader._store.keys import BEAT, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
 from celery_safe_leader.leader import SafeLeader, build_leader
@@ -43,7 +43,7 @@ class Membership:
             leader = self._make()
             leader.elect()
             self._leader = leader
-            answer_inspections(lambda: answer_of(leader))
+            answer_inspections(lambda: candidate_answer(leader))
         elif not self._leader.active and time.monotonic() >= self._rests_until:
             self._leader.elect()
         return self._leader

@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from celery_safe_leader._core.options import MAX_TTL
+from celery_safe_leader._core.options import MARGIN, MAX_TTL
 
 __all__ = ["OwnerWatch"]
-
-_MARGIN = 1.01  # clocks of two machines run at rates that differ by less than 1 %
 
 
 class OwnerWatch:
@@ -50,6 +48,6 @@ class OwnerWatch:
 
     def proof(self) -> tuple[bytes, bytes]:
         """Return token and renewal of a record that is dead, or two empty values."""
-        if self._clock() - self._since >= _MARGIN * self._longest:
+        if self._clock() - self._since >= (1 + MARGIN) * self._longest:
             return self._version
         return (b"", b"")

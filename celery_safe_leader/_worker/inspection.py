@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.worker.control import inspect_command
 
-from celery_safe_leader._runtime.inspection import HELP, answer_of, bystander
+from celery_safe_leader._runtime.inspection import HELP, candidate_answer, nonmember_answer
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import leader_names
 
@@ -28,8 +28,8 @@ def leader(state: Any, **_: Any) -> dict[str, Any]:
     if election is None:
         return {"error": _NOT_INSTALLED}
     if election.leader is None:
-        return bystander(ElectionKeys(leader_names(state.app)[0], WORKER).election)
-    return answer_of(election.leader)
+        return nonmember_answer(ElectionKeys(leader_names(state.app)[0], WORKER).election)
+    return candidate_answer(election.leader)
 
 
 inspect_command(help=HELP)(leader)

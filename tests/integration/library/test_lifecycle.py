@@ -135,7 +135,7 @@ def test_stop_and_shutdown_of_one_that_never_took_part(
 
 def test_wait_until_leader_says_why_it_ends(start_candidate: Start, terms: dict[str, Any]):
     one, two = start_candidate(**terms), start_candidate(**terms)
-    with pytest.raises(LifecycleError, match=r"takes no part in the election: call elect\(\)"):
+    with pytest.raises(LifecycleError, match=r"does not take part in the election: call elect\(\)"):
         one.wait_until_leader(1)
     one.elect()
     one.wait_until_leader(30)

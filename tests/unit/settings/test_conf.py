@@ -131,9 +131,9 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
         ),
         (
             {"leader_ttl": 1500},
-            "leader_ttl is 1500 s; it must be at most 300 s, since a longer one is most likely "
-            "given in milliseconds (then write 1.5); set leader_allow_long_ttl to True if seconds "
-            "are meant",
+            "leader_ttl is 1500 s; it must be at most 300 s, since a longer one was most likely "
+            "meant as milliseconds (then write 1.5); set leader_allow_long_ttl to True if you mean "
+            "seconds",
         ),
         (
             {"leader_ttl": "10"},
@@ -231,9 +231,9 @@ def test_bad_setting_is_refused(values: dict[str, Any], message: str) -> None:
     [
         (
             {"CELERY_LEADER_TTL": 1500},
-            "CELERY_LEADER_TTL is 1500 s; it must be at most 300 s, since a longer one is most "
-            "likely given in milliseconds (then write 1.5); set CELERY_LEADER_ALLOW_LONG_TTL to "
-            "True if seconds are meant",
+            "CELERY_LEADER_TTL is 1500 s; it must be at most 300 s, since a longer one was most "
+            "likely meant as milliseconds (then write 1.5); set CELERY_LEADER_ALLOW_LONG_TTL to "
+            "True if you mean seconds",
         ),
         (
             {"CELERY_LEADER_MISSED_RUNS": []},
