@@ -24,6 +24,7 @@ from celery_safe_leader._beat.entries.roster import Roster
 from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule
 from celery_safe_leader._beat.membership import Membership
 from celery_safe_leader._dispatch.dispatcher import Dispatcher
+from celery_safe_leader._dispatch.tenure import Tenure
 from celery_safe_leader._ledger.errors import ClockAheadError
 from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.keys import BEAT, LedgerKeys
@@ -67,6 +68,7 @@ class LeaderScheduler(Scheduler):
         self._roster = Roster(app, self._settings.missed_runs)
         self._aside = BackgroundThread("leader:dispatch")
         self._dispatcher: Dispatcher | None = None
+        self._tenure: Tenure | None = None
         self.data: Any = None  # annotated for the type checker; Celery sets it
         self._closed = False
         # Sent in the process of an embedded beat only.
@@ -191,8 +193,12 @@ class LeaderScheduler(Scheduler):
     def _dispatch(
         self, dispatcher: Dispatcher, leader: SafeLeader | Following, token: int
     ) -> float:
-        def may_go_on() -> bool:
-            return not self._closed and leader.fencing_token == token
+        tenure = self._tenure
+        if tenure is None or tenure.token != token:
 
+            def still_leads() -> bool:
+                return not self._closed and leader.fencing_token == token
+
+            tenure = self._tenure = Tenure(leader.candidate_id, token, still_leads)
         self._roster.refresh(self)
-        return dispatcher.run(leader.candidate_id, token, may_go_on)
+        return dispatcher.run(tenure)

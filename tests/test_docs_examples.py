@@ -179,8 +179,8 @@ def test_the_options_of_an_entry_are_accepted() -> None:
     exec(text, {"app": app})  # noqa: S102 - a block of our own pages
     scheduler = LeaderScheduler(app, lazy=True)
     scheduler.setup_schedule()
-    item = scheduler._roster.items["invoice"]
-    assert (item.policy.value, item.limit, item.max_lateness_us) == ("all", 24, 6 * 3600 * 10**6)
+    entry = scheduler._roster.entries["invoice"]
+    assert (entry.policy.value, entry.limit, entry.max_lateness_us) == ("all", 24, 6 * 3600 * 10**6)
     scheduler.close()
 
 

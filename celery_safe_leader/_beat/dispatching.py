@@ -39,5 +39,4 @@ def make_dispatcher(
         prefix=settings.prefix,
         early=EARLIEST,
     )
-    builder = Builder(app, key=settings.key)
-    return Dispatcher(ledger, roster, builder, lambda gate: Publisher(app, still_leading=gate))
+    return Dispatcher(ledger, roster, Builder(app, key=settings.key), Publisher(app))

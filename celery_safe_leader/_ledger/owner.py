@@ -19,7 +19,7 @@ class OwnerWatch:
 
     Args:
         ttl: Seconds; the shortest time for which a record is watched.
-        clock: Seconds that have passed; never goes back.
+        clock: Returns seconds that have passed; never goes back.
     """
 
     def __init__(self, ttl: float, clock: Callable[[], float]) -> None:
@@ -32,14 +32,14 @@ class OwnerWatch:
         """Role of the election that is watched."""
 
     def follow(self, role: str) -> None:
-        """Watch another election from now on."""
+        """Watch the election of this role from now on."""
         self.role = role
         self._longest = self._ttl
         self._since = math.inf
         self._version = (b"", b"")
 
     def see(self, token: bytes, renewal: bytes, ttl_ms: bytes) -> None:
-        """Note a record. To be called once it was read."""
+        """Note a record that was just read."""
         if ttl_ms.isdigit():
             self._longest = max(self._longest, min(int(ttl_ms[:16]) / 1000, MAX_TTL))
         if (token, renewal) != self._version or self._since == math.inf:

@@ -35,7 +35,7 @@ class Roster:
         self._configured: WatchedSchedule | None = None
         self._given: dict[str, datetime] = {}
         self._changed: dict[str, Entry | None] = {}
-        self.items: dict[str, Entry] = {}
+        self.entries: dict[str, Entry] = {}
         """Every entry that can be followed."""
 
     def setup(self, scheduler: Scheduler) -> None:
@@ -105,11 +105,11 @@ class Roster:
         entries = scheduler.schedule
         if not isinstance(entries, WatchedSchedule):
             scheduler.schedule = entries = WatchedSchedule(entries)
-            names: set[str] = set(entries).union(self.items)
+            names: set[str] = set(entries).union(self.entries)
         else:
             names = entries.changes()
         for name in names:
-            before = self.items.pop(name, None)
+            before = self.entries.pop(name, None)
             self._changed.setdefault(name, before)
             self._take_one(name, entries.get(name), strict=strict)
 
@@ -117,7 +117,7 @@ class Roster:
         if entry is None:
             return
         try:
-            self.items[name] = read_entry(entry, self._default_policy)
+            self.entries[name] = read_entry(entry, self._default_policy)
         except ConfigurationError as exc:
             if strict:
                 raise

@@ -43,7 +43,7 @@ class Scene:
         return self.dropped() >= count
 
     def has_published_again(self, count: int) -> bool:
-        lines = [beat.lines("The broker takes messages again") for beat in self.beats]
+        lines = [beat.lines("The broker accepts messages again") for beat in self.beats]
         return sum(map(len, lines)) >= count
 
     def leader(self) -> Beat:
