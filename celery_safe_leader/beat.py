@@ -8,7 +8,6 @@ the dispatcher and its ledger.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import Celery
@@ -23,15 +22,14 @@ from celery_safe_leader._beat.embedded.parent_watch import end_with_parent
 from celery_safe_leader._beat.entries.roster import Roster
 from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule
 from celery_safe_leader._beat.membership import Membership
+from celery_safe_leader._clients import redis_client
 from celery_safe_leader._dispatch.dispatcher import Dispatcher
 from celery_safe_leader._ledger.errors import ClockAheadError
-from celery_safe_leader._store.connection.client import make_client
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._store.keys import BEAT, LedgerKeys
 from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["LeaderScheduler"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 _SLICE = 1.0
 """Seconds. A tick lasts no longer while there is nothing to do, so that beat's health check, which
@@ -160,16 +158,7 @@ class LeaderScheduler(Scheduler):
             following = follow_worker(settings) if self._embedded else None
             if following is not None:
                 self._membership, role = following, following.role
-            limit = settings.election.request_timeout
-            client = make_client(
-                settings.url,
-                settings.options,
-                connect_timeout=limit,
-                read_timeout=limit,
-                key=LedgerKeys(settings.key, settings.prefix).runs,
-                setting=settings.url_setting,
-                options_setting=settings.options_setting,
-            )
+            client = redis_client(settings, LedgerKeys(settings.key, settings.prefix).runs)
             self._dispatcher = make_dispatcher(self.app, settings, client, role, self._roster)
         return self._membership.join(), self._dispatcher
 

@@ -13,6 +13,7 @@ import redis
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
+from celery_safe_leader._clients import redis_client
 from celery_safe_leader._store.acl import (
     CANDIDATE,
     CLUSTER,
@@ -22,7 +23,6 @@ from celery_safe_leader._store.acl import (
     quoted,
     setuser,
 )
-from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.connection.urls import scheme_of
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.record_view import Sighting, look
@@ -59,16 +59,7 @@ def status(context: click.Context, workers: bool) -> None:
     try:
         settings = conf.read(context.obj.app)
         keys = ElectionKeys(settings.key, role, settings.prefix)
-        client = make_client(
-            settings.url,
-            settings.options,
-            connect_timeout=settings.election.request_timeout,
-            read_timeout=settings.election.request_timeout,
-            key=keys.lease,
-            setting=settings.url_setting,
-            options_setting=settings.options_setting,
-        )
-        alive, text = _watch(client, keys, role)
+        alive, text = _watch(redis_client(settings, keys.lease), keys, role)
     except (ImproperlyConfigured, StoreError) as exc:
         raise click.ClickException(str(exc)) from exc
     click.echo(f"{keys.election} at {settings.server}: {text}")

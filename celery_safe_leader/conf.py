@@ -92,8 +92,8 @@ class LeaderSettings:
     """Of all keys on the server: Celery's ``global_keyprefix``."""
 
     @property
-    def election(self) -> Options:
-        """What a candidate needs to know."""
+    def candidate_options(self) -> Options:
+        """The options of a candidate: ttl, wait and replicas, checked."""
         return Options(self.ttl, self.wait, self.wait_replicas, allow_long_ttl=self.allow_long_ttl)
 
 

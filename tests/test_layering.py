@@ -70,7 +70,7 @@ print("imported", len(sys.argv) - 1)
 
 def modules_without_celery() -> list[str]:
     paths = [path for room in WITHOUT_CELERY for path in (PACKAGE / room).rglob("*.py")]
-    paths += [PACKAGE / f"{name}.py" for name in ("errors", "leader", "aio")]
+    paths += [PACKAGE / f"{name}.py" for name in ("errors", "_loggers", "leader", "aio")]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
     return sorted(name.removesuffix(".__init__") for name in names)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from celery_safe_leader._core.events import (
@@ -13,10 +12,9 @@ from celery_safe_leader._core.events import (
     HolderSeen,
     StoreFailed,
 )
+from celery_safe_leader._loggers import beat_logger as logger
 
 __all__ = ["Reporter"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 _REPEAT_AFTER = 60.0
 """Seconds after which an error that goes on is said again."""

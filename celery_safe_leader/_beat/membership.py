@@ -5,19 +5,18 @@ What every scheduler of this package needs of the election, and nothing of what 
 
 from __future__ import annotations
 
-import logging
 import time
 
 from celery_safe_leader._beat.inspection import answer_inspections
 from celery_safe_leader._beat.log import Reporter
+from celery_safe_leader._clients import make_candidate
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._runtime.inspection import answer_of
 from celery_safe_leader._store.keys import BEAT, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
-from celery_safe_leader.leader import SafeLeader, build_leader
+from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["Membership"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 _SHORTEST_REST = 5.0
 """Seconds."""
@@ -93,14 +92,7 @@ class Membership:
 
     def _make(self) -> SafeLeader:
         settings, election = self._settings, self._keys.election
-        leader = build_leader(
-            settings.url,
-            self._keys,
-            settings.election,
-            settings.options,
-            setting=settings.url_setting,
-            options_setting=settings.options_setting,
-        )
+        leader = make_candidate(settings, self._keys)
         leader.observe(Reporter(election, settings.server, settings.ttl, leader.candidate_id))
         logger.info(
             "Taking part in the election %s at %s as %s",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import Any
@@ -13,6 +12,7 @@ from celery.worker import state
 
 from celery_safe_leader import conf
 from celery_safe_leader._core.events import Demoted, Elected, Event
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._setting_sources import spelling
 from celery_safe_leader._worker.embedded_beat.keeper import keep_embedded_beat
 from celery_safe_leader._worker.embedded_beat.precedence import Precedence
@@ -25,8 +25,6 @@ from celery_safe_leader._worker.loop_calls import LoopCalls
 from celery_safe_leader._worker.member import Member
 
 __all__ = ["DEMOTED_EVENT", "ELECTED_EVENT", "LeaderElection"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 ELECTED_EVENT = "leader-elected"
 """Celery event: this worker leads from now on."""

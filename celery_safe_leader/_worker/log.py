@@ -13,11 +13,10 @@ from celery_safe_leader._core.events import (
     HolderSeen,
     StoreFailed,
 )
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader.signals import leader_demoted, leader_elected
 
 __all__ = ["Announcer"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 _REPEAT_AFTER = 60.0
 """Seconds after which an error that goes on is said again."""

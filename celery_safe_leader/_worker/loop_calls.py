@@ -9,16 +9,14 @@ in 5.4.0 to 5.7.0): there each wait is made shorter.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from celery_safe_leader._loggers import worker_logger as logger
+
 __all__ = ["LoopCalls"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
-
 
 _GLANCE = 0.2
 """Seconds after which a loop that nothing can wake looks for calls."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from celery_safe_leader._clients import make_candidate
 from celery_safe_leader._core.events import Event, Lease
 from celery_safe_leader._runtime.board import Board
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
-from celery_safe_leader.leader import SafeLeader, build_leader
 
 __all__ = ["Member"]
 
@@ -36,14 +36,7 @@ class Member:
         """
         self._ends = ends
         self.keys = ElectionKeys(settings.key, WORKER, settings.prefix)
-        self.leader: SafeLeader = build_leader(
-            settings.url,
-            self.keys,
-            settings.election,
-            settings.options,
-            setting=settings.url_setting,
-            options_setting=settings.options_setting,
-        )
+        self.leader = make_candidate(settings, self.keys)
         self.tell: Callable[[Event], None] = lambda event: None
         """Told every event, once the board shows what it means."""
         self._board = Board(settings.key, self.leader.candidate_id)

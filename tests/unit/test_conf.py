@@ -73,7 +73,7 @@ def test_defaults() -> None:
         url_setting="broker_url",
         options_setting="leader_options",
     )
-    assert (settings.election.ttl, settings.election.wait) == (10.0, 2.0)
+    assert (settings.candidate_options.ttl, settings.candidate_options.wait) == (10.0, 2.0)
 
 
 VALUES: dict[str, Any] = {
@@ -107,7 +107,7 @@ def test_every_setting_is_read_in_every_form(way: str) -> None:
     assert (settings.ttl, settings.wait, settings.wait_replicas) == (400.0, 900.0, 1)
     assert (settings.missed_runs, settings.dedup_window) == ("all", 10_800.0)
     assert settings.url_setting == ("CELERY_LEADER_URL" if way == "namespace" else "leader_url")
-    assert settings.election.ttl == 400.0
+    assert settings.candidate_options.ttl == 400.0
 
 
 def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:

@@ -5,7 +5,6 @@ There is no second election: the beat reads the board of its worker, as pool pro
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -17,6 +16,7 @@ import celery.app.base
 from billiard import get_start_method
 
 from celery_safe_leader._core.events import Lease
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._runtime.board import BoardReader, variable
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._runtime.pulse import Pulse
@@ -24,8 +24,6 @@ from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
 
 __all__ = ["Following", "follow_worker", "move_in"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 _GLANCE = 0.02
 """Seconds between two looks at the board while this beat waits."""

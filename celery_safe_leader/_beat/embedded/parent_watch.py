@@ -7,7 +7,6 @@ death is Linux's alone, and there means the death of the thread that forked.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -16,9 +15,9 @@ from typing import Any
 from billiard.common import TERM_SIGNAL
 from billiard.process import current_process
 
-__all__ = ["end_with_parent"]
+from celery_safe_leader._loggers import beat_logger as logger
 
-logger = logging.getLogger("celery_safe_leader.beat")
+__all__ = ["end_with_parent"]
 
 _GLANCE = 0.1
 """Seconds between two looks at the parent."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -13,13 +12,12 @@ from celery.beat import ScheduleEntry, Scheduler
 from celery_safe_leader._beat.entries.entry import read_entry
 from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule, watch
 from celery_safe_leader._dispatch.entry import Entry
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.missed import Policy
 from celery_safe_leader._schedules.rule import ScheduleError
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = ["Roster"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 
 class Roster:

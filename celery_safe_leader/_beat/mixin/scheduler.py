@@ -7,7 +7,6 @@ tenure as a new process would, with nothing but what its store says.
 
 from __future__ import annotations
 
-import logging
 import shelve
 import time
 from functools import cached_property
@@ -21,6 +20,7 @@ from celery_safe_leader._beat.background import BackgroundCall
 from celery_safe_leader._beat.mixin.attempt import prepared
 from celery_safe_leader._beat.mixin.gated_producer import BrokerFailedError, WithheldError, gated
 from celery_safe_leader._beat.mixin.tenure import MixinTenure
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._publishing.connection import open_connection
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ else:
     _Base = object
 
 __all__ = ["LeaderSchedulerMixin"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 _SLICE = 1.0
 """Seconds. A tick lasts no longer, so that beat's health check, which counts ticks, is content."""

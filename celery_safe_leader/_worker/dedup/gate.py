@@ -6,17 +6,15 @@ trace in the result backend, in events or in the worker's state.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery_safe_leader._ledger.acceptance import Acceptance
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._publishing.headers import ELECTION, OCCURRENCE, PUBLICATION
 from celery_safe_leader._worker.dedup.inquirer import Inquirer
 
 __all__ = ["DROPPED_EVENT", "DuplicateFilter"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 DROPPED_EVENT = "leader-duplicate-dropped"
 """Celery event for each dropped message."""

@@ -9,7 +9,6 @@ known to whoever asks about it.
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections import deque
@@ -18,12 +17,11 @@ from typing import Any, NamedTuple
 import redis
 
 from celery_safe_leader._ledger.acceptance import Acceptance, accept
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader.errors import StoreError, StoreRefusedError
 
 __all__ = ["LIMIT", "Inquirer"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 LIMIT = 0.06
 """Seconds that the loop waits for a reply: the read limit that the client must have."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import bootsteps
 
 from celery_safe_leader import conf
-from celery_safe_leader._store.connection.client import make_client
+from celery_safe_leader._clients import redis_client
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._store.keys import LedgerKeys
 from celery_safe_leader._worker.dedup.gate import DuplicateFilter
 from celery_safe_leader._worker.dedup.inquirer import LIMIT, Inquirer
 from celery_safe_leader._worker.dedup.strategies import GuardedStrategies
 
 __all__ = ["FirstPublicationWins"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 _CONNECT_LIMIT = 1.0
 """Seconds. No message waits for it: a thread of its own connects."""
@@ -36,14 +34,11 @@ class FirstPublicationWins(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self._settings = settings = conf.read(consumer.app)
         with conf.as_improperly_configured(consumer.app):
-            client = make_client(
-                settings.url,
-                settings.options,
+            client = redis_client(
+                settings,
+                LedgerKeys(settings.key, settings.prefix).runs,
                 connect_timeout=_CONNECT_LIMIT,
                 read_timeout=LIMIT,
-                key=LedgerKeys(settings.key, settings.prefix).runs,
-                setting=settings.url_setting,
-                options_setting=settings.options_setting,
             )
         self._inquirer = Inquirer(
             client, settings.server, settings.key, settings.dedup_window, settings.prefix

@@ -8,7 +8,6 @@ celery/beat.py, read in 5.4.0, 5.5.3, 5.6.0 and 5.7.0: the step ``Beat`` keeps i
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -20,13 +19,12 @@ from celery.beat import EmbeddedService
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 from celery.worker import state
 
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._runtime.pulse import PulseReader
 from celery_safe_leader._schedules.policy_options import check_entry_options
 from celery_safe_leader._worker.member import Member
 
 __all__ = ["Keeper", "keep_embedded_beat"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 BEAT = "beat"
 """Why a worker takes no part in the election: its beat does not run."""

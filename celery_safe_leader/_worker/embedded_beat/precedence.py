@@ -8,20 +8,18 @@ in the election. The sign decides only who takes part, never who leads.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 
 import redis
 
-from celery_safe_leader._store.connection.client import make_client
+from celery_safe_leader._clients import redis_client
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._worker.embedded_beat.keeper import Keeper
 from celery_safe_leader._worker.member import Member
 from celery_safe_leader.conf import LeaderSettings
 
 __all__ = ["Precedence", "sign_key"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 _ELSEWHERE = "beats elsewhere"
 """Why a worker takes no part in the election: others have beats, and it has none."""
@@ -71,7 +69,7 @@ class Precedence:
         """End, and take the own sign away. Blocks for two round trips at most."""
         self._closing.set()
         if self._thread is not None:
-            self._thread.join(2 * self._settings.election.request_timeout)
+            self._thread.join(2 * self._settings.candidate_options.request_timeout)
 
     def _run(self) -> None:
         pause = self._settings.ttl / 3
@@ -131,17 +129,7 @@ class Precedence:
 
     def _connected(self) -> redis.Redis:
         if self._client is None:
-            settings = self._settings
-            limit = settings.election.request_timeout
-            self._client = make_client(
-                settings.url,
-                settings.options,
-                connect_timeout=limit,
-                read_timeout=limit,
-                key=self._key,
-                setting=settings.url_setting,
-                options_setting=settings.options_setting,
-            )
+            self._client = redis_client(self._settings, self._key)
         return self._client
 
     def _forget_client(self) -> None:

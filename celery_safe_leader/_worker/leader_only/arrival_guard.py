@@ -7,17 +7,15 @@ task's name alone is put into the leader queue before it is acknowledged.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery.utils.imports import instantiate
 
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.mark import mark_of
 from celery_safe_leader._worker.leader_only.run_guard import FORWARDS, forwards_of
 
 __all__ = ["guard_arrivals", "strategy"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 _INNER = "leader_only_inner_strategy"
 

@@ -8,7 +8,6 @@ not end for an error is ended by the worker's main process: see ``endings``.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -19,13 +18,12 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
 
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.leadership import Leadership
 from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark
 from celery_safe_leader.errors import LeadershipLostError
 
 __all__ = ["HARD", "hand_back", "run_revocably"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 # Signals that nobody else uses, where there are such: those that have a meaning for pools of
 # processes (TERM, INT, QUIT, HUP, USR1) and those that people bind to something do not do.

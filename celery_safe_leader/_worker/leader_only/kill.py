@@ -7,7 +7,6 @@ the pool, by a signal that is deadly only while such a task runs.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -19,14 +18,13 @@ from celery.utils.imports import symbol_by_name
 from celery.worker import state
 
 from celery_safe_leader._core.events import Demoted, DemotionReason
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.interrupt import HARD, hand_back
 from celery_safe_leader._worker.leader_only.mark import mark_of
 from celery_safe_leader.errors import LeadershipLostError
 from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["GRACE", "KillOnLoss"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 GRACE = 3.0
 """Seconds from the loss of leadership until a task that still runs is ended with its process."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import weakref
@@ -11,6 +10,7 @@ from typing import Any
 
 from celery_safe_leader import conf
 from celery_safe_leader._core.events import Lease
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._runtime.board import BoardReader, variable
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
@@ -18,8 +18,6 @@ from celery_safe_leader._worker.leader_only.queue import declaration
 from celery_safe_leader.errors import LeadershipLostError
 
 __all__ = ["CURRENT", "Leadership", "Lost", "Place", "place_of"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 _CLOCK = SystemClock()
 _GLANCE = 0.005

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +9,9 @@ from celery.exceptions import ImproperlyConfigured
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
-__all__ = ["LeaderQueue", "brought", "declaration"]
+from celery_safe_leader._loggers import worker_logger as logger
 
-logger = logging.getLogger("celery_safe_leader.worker")
+__all__ = ["LeaderQueue", "brought", "declaration"]
 
 _NOT_COPIED = frozenset(
     {

@@ -10,6 +10,7 @@ from typing import Any
 from celery._state import get_current_task
 from celery.exceptions import Ignore
 
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.interrupt import run_revocably
 from celery_safe_leader._worker.leader_only.leadership import CURRENT, Leadership, Place, place_of
 from celery_safe_leader._worker.leader_only.mark import MARK, LeaderOnlyMark, mark_of
@@ -17,8 +18,6 @@ from celery_safe_leader._worker.leader_only.queue import brought, declaration
 from celery_safe_leader.errors import NotLeaderError
 
 __all__ = ["FORWARDS", "forwards_of", "guarded"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 FORWARDS = "leader_forwards"
 """Header: how often a message was forwarded to the leader queue."""
