@@ -20,7 +20,7 @@ from celery_safe_leader._worker.leader_only.arrival_guard import guard_arrivals
 from celery_safe_leader._worker.leader_only.kill import KillOnLoss
 from celery_safe_leader._worker.leader_only.mark import mark_of
 from celery_safe_leader._worker.leader_only.queue import LeaderQueue
-from celery_safe_leader._worker.log import Announcer
+from celery_safe_leader._worker.log import WorkerElectionLog
 from celery_safe_leader._worker.loop_calls import LoopCalls
 from celery_safe_leader._worker.member import Member
 
@@ -190,7 +190,9 @@ class LeaderElection(bootsteps.StartStopStep):
             )
             return
         leader = member.leader
-        announce = Announcer(consumer.hostname, leader.key, settings.server, leader.candidate_id)
+        announce = WorkerElectionLog(
+            consumer.hostname, leader.key, settings.server, leader.candidate_id
+        )
 
         def tell(event: Event) -> None:
             if isinstance(event, (Elected, Demoted)):

@@ -20,6 +20,7 @@ from celery.utils.imports import load_extension_class_names, symbol_by_name
 from celery.worker import state
 
 from celery_safe_leader._loggers import worker_logger as logger
+from celery_safe_leader._runtime.embedded_role import EmbeddedRole, embedded_role_of
 from celery_safe_leader._runtime.pulse import PulseReader
 from celery_safe_leader._schedules.policy_options import check_entry_options
 from celery_safe_leader._worker.member import Member
@@ -222,10 +223,10 @@ def keep_embedded_beat(worker: Any, member: Member | None, ttl: float) -> Keeper
     if process is None:
         return None
     scheduler = _scheduler_class(worker.scheduler)
-    # Only the schedulers of this package have it.
-    follows = getattr(scheduler, "follows_worker", None)
-    if follows is None:
+    role = embedded_role_of(scheduler)
+    if role is None:
         return None
+    follows = role is EmbeddedRole.FOLLOWS_WORKER
     step = next(each for each in worker.steps if each.obj is process)
     if follows and member is None:
         logger.info("This worker stands aside: its embedded beat is not started")
