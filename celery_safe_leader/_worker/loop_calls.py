@@ -1,4 +1,4 @@
-"""Calls from other threads that a worker's loop executes, at once.
+"""Calls from other threads that a worker's loop executes at once.
 
 Only the loop's thread may touch the worker's connection. ``Consumer.call_soon`` brings a call
 there, but does not wake a loop that waits for the broker: with an event loop a socket does. The
@@ -19,30 +19,29 @@ from celery_safe_leader._loggers import worker_logger as logger
 __all__ = ["LoopCalls"]
 
 _GLANCE = 0.2
-"""Seconds after which a loop that nothing can wake looks for calls."""
+"""Seconds between two looks for calls by a loop that nothing can wake."""
 
 
 class LoopCalls:
-    """Hands functions over to the loop of one worker."""
+    """Lets the loop of one worker call functions. ``soon`` is for any thread."""
 
     def __init__(self, consumer: Any) -> None:
-        """Serve the loop of a ``Consumer``."""
         self._consumer = consumer
         self._calls: deque[Callable[[], object]] = deque()
         self._inner: socket.socket | None = None
         self._outer: socket.socket | None = None
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Let the loop call it. From any thread; what it raises is logged."""
+        """Let the loop call ``call``, from any thread; what it raises is logged."""
         self._calls.append(call)
         self._consumer.call_soon(self._run)
         if self._outer is not None:
-            # Full, it wakes the loop as well; closed, the worker ends.
+            # A full socket wakes the loop, too; if it is closed, the worker ends.
             with contextlib.suppress(OSError):
                 self._outer.send(b"\0")
 
     def start(self) -> None:
-        """Begin with a new connection of the worker, before its loop does."""
+        """Prepare a new connection of the worker, before its loop begins."""
         if self._consumer.hub is not None:
             return
         connection = self._consumer.connection
@@ -55,7 +54,7 @@ class LoopCalls:
         connection.drain_events = drain_events
 
     def register(self, hub: Any) -> None:
-        """Watch the socket; after each reconnect of the worker its loop has forgotten it."""
+        """Let the loop watch the socket; needed after each reconnect of the worker."""
         if self._inner is None:
             self._inner, self._outer = socket.socketpair()
             self._inner.setblocking(False)
@@ -83,4 +82,4 @@ class LoopCalls:
             except self._consumer.connection_errors:
                 raise
             except Exception:
-                logger.exception("A call of the election in the worker's loop failed")
+                logger.exception("A call from the election failed in the worker's loop")

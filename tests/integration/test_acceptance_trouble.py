@@ -19,9 +19,9 @@ from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
 PASSWORD = "Zq9Xv7"
-TROUBLE = "Until Redis answers again, periodic runs are executed without checking"
+TROUBLE = "Until Redis answers again, periodic runs are executed without a check for"
 WELL = "answers again: periodic runs are checked again"
-DROPPED = "Dropped a second publication of the periodic run"
+DROPPED = "Dropped a second publication of periodic run"
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_at_the_start_it_is_said_which_server_is_asked_and_why(
 ) -> None:
     worker = workers.start(settings={"leader_dedup_window": 9000})
     (line,) = lines(worker, "Of each periodic run the first publication is executed")
-    assert f"redis://127.0.0.1:{link.port}/0 (leader_url) remembers it for 9000 s" in line
+    assert f"redis://127.0.0.1:{link.port}/0 (leader_url) remembers a run for 9000 s" in line
     assert PASSWORD not in worker.output
 
 

@@ -89,7 +89,7 @@ def test_a_worker_that_stands_aside_has_no_beat(
     made = worker("celery_safe_leader.LeaderScheduler", no_leader=True)
     assert beat_step(made) is None
     assert made.beat is None
-    assert "stands aside: its embedded beat is not started" in caplog.text
+    assert "takes no part in the election: its embedded beat is not started" in caplog.text
 
 
 def test_wrong_options_of_an_entry_are_refused_when_the_worker_starts(
