@@ -52,8 +52,8 @@ class Desk:
             backend=backend,
         )
         leadership = Leadership(self.place, "host:1:ab", 7)
-        rules = LeaderOnlyMark(otherwise, revoke_on_loss=True)
-        return revoke.run_interruptibly(task, rules, leadership, body, (), {})
+        mark = LeaderOnlyMark(otherwise, revoke_on_loss=True)
+        return revoke.run_interruptibly(task, mark, leadership, body, (), {})
 
     def lose(self, after: float = 0.0) -> None:
         timer = threading.Timer(after, self.board.write, (None,))
@@ -65,6 +65,7 @@ class Desk:
 def desk() -> Iterator[Desk]:
     made = Desk()
     made.lead()
+    made.place.read()  # as the guard does before each run
     yield made
     made.board.close()
 
