@@ -1,4 +1,4 @@
-"""How the settings of an app become a candidate or a Redis client: said once, for all who need one.
+"""How the settings of an app become a candidate or a Redis client: said in one place.
 
 Making one does no IO.
 """

@@ -30,7 +30,7 @@ ELECTED_EVENT = "leader-elected"
 """Celery event: this worker leads from now on."""
 DEMOTED_EVENT = "leader-demoted"
 """Celery event: this worker no longer leads."""
-_GLANCE = 0.02
+_POLL = 0.02
 """Seconds between two checks for tasks that are still running."""
 _LAST_EVENT = 1.0
 """Seconds that an ended worker waits until the end of its tenure has been reported."""
@@ -264,7 +264,7 @@ class LeaderElection(bootsteps.StartStopStep):
                     self._settings.drain_timeout,
                 )
                 break
-            time.sleep(_GLANCE)
+            time.sleep(_POLL)
         if self._keeper is not None and not _cold():
             self._keeper.end()  # it finishes its batch while this worker still leads
         member.close()

@@ -18,7 +18,7 @@ from celery_safe_leader._loggers import worker_logger as logger
 
 __all__ = ["LoopCalls"]
 
-_GLANCE = 0.2
+_POLL = 0.2
 """Seconds between two looks for calls by a loop that nothing can wake."""
 
 
@@ -48,7 +48,7 @@ class LoopCalls:
         drain = connection.drain_events
 
         def drain_events(timeout: float | None = None, **kwargs: Any) -> Any:
-            shorter = _GLANCE if timeout is None else min(timeout, _GLANCE)
+            shorter = _POLL if timeout is None else min(timeout, _POLL)
             return drain(timeout=shorter, **kwargs)
 
         connection.drain_events = drain_events

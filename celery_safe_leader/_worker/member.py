@@ -15,7 +15,7 @@ __all__ = ["Member"]
 
 BROKER = "broker"
 """Reason to take no part: the worker cannot reach the broker, or not yet."""
-_GLANCE = 0.1
+_POLL = 0.1
 """Seconds between two checks of whether the process is ending."""
 
 
@@ -112,7 +112,7 @@ class Member:
                     self._closed
                     or (not self._board_cleared and self.leader.lease is not self._shown)
                 ),
-                _GLANCE,
+                _POLL,
             )
             self._show()
             if self._is_ending():

@@ -115,7 +115,7 @@ def test_a_redis_that_is_away_from_the_start_holds_nothing_up(
     assert len(lines(worker, TROUBLE)) == 1
     store.start()
     worker.wait_for_line(WELL, 10)
-    worker.wait_for_line(f"The periodic run {run} of shop was executed twice", 5)
+    worker.wait_for_line(f"Periodic run {run} of shop was executed twice", 5)
     workers.send(run, "third")
     workers.flush()
     assert len(lines(worker, DROPPED)) == 1
@@ -162,7 +162,7 @@ def test_at_the_start_it_is_said_which_server_is_asked_and_why(
     workers: Workers, link: Proxy
 ) -> None:
     worker = workers.start(settings={"leader_dedup_window": 9000})
-    (line,) = lines(worker, "Of each periodic run the first publication is executed")
+    (line,) = lines(worker, "The first publication of each periodic run is executed")
     assert f"redis://127.0.0.1:{link.port}/0 (leader_url) remembers a run for 9000 s" in line
     assert PASSWORD not in worker.output
 

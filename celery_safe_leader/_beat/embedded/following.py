@@ -25,7 +25,7 @@ from celery_safe_leader.conf import LeaderSettings
 
 __all__ = ["Following", "follow_worker", "set_up_spawned_process"]
 
-_GLANCE = 0.02
+_POLL = 0.02
 """Seconds between two reads of the board while this beat waits."""
 _PULSE = 0.1
 """Seconds between two beats of the pulse."""
@@ -110,7 +110,7 @@ class Following:
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            time.sleep(min(left, _GLANCE))
+            time.sleep(min(left, _POLL))
         return True
 
     @property

@@ -19,7 +19,7 @@ from celery_safe_leader._loggers import beat_logger as logger
 
 __all__ = ["end_with_parent"]
 
-_GLANCE = 0.1
+_POLL = 0.1
 """Seconds between two checks of the parent's pid."""
 _GRACE = 0.5
 """Seconds that an orphan has to exit cleanly."""
@@ -35,7 +35,7 @@ def end_with_parent(**_: Any) -> None:
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_GLANCE)
+        time.sleep(_POLL)
     # It ends, whatever blocks the main thread or the log.
     last = threading.Timer(_GRACE, os._exit, (1,))
     last.daemon = True

@@ -20,6 +20,7 @@ from celery_safe_leader._beat.background import BackgroundCall
 from celery_safe_leader._beat.mixin.attempt import prepare_attempt
 from celery_safe_leader._beat.mixin.gated_producer import BrokerFailedError, WithheldError, gated
 from celery_safe_leader._beat.mixin.mixin_state import MixinState
+from celery_safe_leader._core.backoff import backoff
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._publishing.connection import open_connection
 from celery_safe_leader._runtime.embedded_role import EmbeddedRole
@@ -34,8 +35,9 @@ __all__ = ["LeaderSchedulerMixin"]
 _SLICE = 1.0
 """Seconds. A tick takes no longer, so that beat's health check, which counts ticks, passes."""
 _BROKER_TIMEOUT = 5.0
-_LONGEST_BACK_OFF = 10.0
-"""Both in seconds."""
+"""Seconds."""
+_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.2, 10.0
+"""Seconds until the store is read again after the broker failed."""
 
 
 class LeaderSchedulerMixin(_Base):
@@ -276,7 +278,7 @@ class LeaderSchedulerMixin(_Base):
             state.due_at = 0.0
         elif isinstance(error, (BrokerFailedError, OperationalError)):
             state.failures += 1
-            pause = min(_LONGEST_BACK_OFF, 0.1 * 2.0 ** min(state.failures, 10))
+            pause = backoff(state.failures, first=_FIRST_BACK_OFF, longest=_LONGEST_BACK_OFF)
             state.due_at = time.monotonic() + pause
             logger.error(
                 "The broker failed: %s. The run stays due; %s reads its store again in %.1f s",

@@ -29,7 +29,7 @@ __all__ = ["Keeper", "keep_embedded_beat"]
 
 BEAT = "beat"
 """Reason to take no part in the election: the worker's beat does not run."""
-_GLANCE = 0.1
+_POLL = 0.1
 """Seconds between two checks of the process."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 """Seconds until a beat that ended is started again; doubled each time."""
@@ -149,7 +149,7 @@ class Keeper:
             time.sleep(0.01)
 
     def _watch(self) -> None:
-        while not self._ending.wait(_GLANCE):
+        while not self._ending.wait(_POLL):
             try:
                 self._check()
             except Exception:
@@ -178,7 +178,7 @@ class Keeper:
         if beats != self._beats:
             self._beats, self._silence, self._alive = beats, 0.0, True
             return False
-        self._silence += _GLANCE
+        self._silence += _POLL
         limit = max(self._ttl, _SHORTEST_SILENCE) if self._alive else _LONGEST_START
         return self._silence >= limit
 

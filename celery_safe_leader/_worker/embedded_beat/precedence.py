@@ -25,7 +25,7 @@ _ELSEWHERE = "beats elsewhere"
 """Reason to take no part in the election: other workers have a beat, and this one has none."""
 _LIFE = 3.0
 """How long a sign lasts without being renewed, in multiples of the ttl."""
-_GLANCE = 0.1
+_POLL = 0.1
 """Seconds between two checks of whether there is something to do."""
 
 
@@ -86,7 +86,7 @@ class Precedence:
                     "Cannot tell whether other workers have an embedded beat; going on"
                 )
             if self._keeper is not None:
-                self._closing.wait(pause if self._sign_written else _GLANCE)
+                self._closing.wait(pause if self._sign_written else _POLL)
             else:
                 self._wait_for_election(pause)
         with contextlib.suppress(redis.RedisError):
@@ -96,8 +96,8 @@ class Precedence:
     def _wait_for_election(self, pause: float) -> None:
         token = self._member.leader.fencing_token
         left = pause
-        while left > 0 and not self._closing.wait(_GLANCE):
-            left -= _GLANCE
+        while left > 0 and not self._closing.wait(_POLL):
+            left -= _POLL
             if self._member.leader.fencing_token not in (token, None):
                 return
 

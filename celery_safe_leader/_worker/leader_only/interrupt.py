@@ -32,7 +32,7 @@ HARD: int = _SOFT - 1
 """Kills a process while it runs such a task; does nothing to it otherwise."""
 if not hasattr(signal, "SIGRTMAX"):  # macOS
     _SOFT, HARD = signal.SIGUSR2, signal.SIGXCPU
-_GLANCE = 0.02
+_POLL = 0.02
 """Longest pause in seconds between two checks of the leadership."""
 
 
@@ -81,7 +81,7 @@ class _Watcher:
                 if left <= 0 and not run.raised:
                     run.lost = True
                     signal.pthread_kill(self._main, _SOFT)
-                time.sleep(min(left, _GLANCE) or _GLANCE)
+                time.sleep(min(left, _POLL) or _POLL)
 
 
 _current: _InterruptibleRun | None = None

@@ -32,7 +32,7 @@ WHY_RESIGNED = "the worker resigned"
 """Why a leadership is over, as ``LeadershipLostError`` says it."""
 
 _CLOCK = SystemClock()
-_GLANCE = 0.005
+_POLL = 0.005
 """Seconds between two checks while a task waits for the end of its leadership."""
 _readers: weakref.WeakKeyDictionary[Any, LeadershipReader] = weakref.WeakKeyDictionary()
 
@@ -162,10 +162,10 @@ class Lost:
         """
         end = None if timeout is None else time.monotonic() + timeout
         while not self.is_set():
-            left = _GLANCE if end is None else end - time.monotonic()
+            left = _POLL if end is None else end - time.monotonic()
             if left <= 0:
                 return False
-            time.sleep(min(left, _GLANCE))
+            time.sleep(min(left, _POLL))
         return True
 
 

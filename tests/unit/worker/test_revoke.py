@@ -123,7 +123,7 @@ def test_what_ends_first_is_not_interrupted_and_neither_is_what_follows(desk: De
     # As if they had been on their way.
     for number in (revoke._SOFT, revoke.HARD):
         os.kill(os.getpid(), number)
-    time.sleep(3 * revoke._GLANCE)
+    time.sleep(3 * revoke._POLL)
 
 
 def test_the_error_is_raised_once(desk: Desk) -> None:
