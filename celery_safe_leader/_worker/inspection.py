@@ -1,7 +1,7 @@
 """``celery inspect leader``: a worker's answer.
 
-Celery looks for the command's name in the process that asks, too, so this is imported by all that
-an app or the command line imports of this package.
+Celery also looks the command up in the process that asks. So everything that an app or the command
+line imports of this package imports this module, which registers the command at import.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOT_INSTALLED = (
 
 
 def leader(state: Any, **_: Any) -> dict[str, Any]:
-    """Answer from what this worker knows, without IO."""
+    """Return what this worker knows of its election, without IO."""
     election = getattr(state.consumer, "safe_leader", None)
     if election is None:
         return {"error": _NOT_INSTALLED}

@@ -24,7 +24,7 @@ SCHEDULE = f"""{{
     name: {{"task": "shop.work", "schedule": {STEP}, "kwargs": {{"entry": name}}}}
     for name in ("one", "two")
 }}"""
-DROPPED = "Dropped a second publication of the periodic run"
+DROPPED = "Dropped a second publication of periodic run"
 
 
 @dataclass

@@ -117,7 +117,7 @@ def test_another_worker_takes_over(stage: ElectingWorkers, how: signal.Signals) 
 def test_a_worker_that_stands_aside_never_leads(stage: ElectingWorkers) -> None:
     aside = stage.start("--no-leader")
     aside.wait_ready()
-    aside.child.wait_for_line("stands aside")
+    aside.child.wait_for_line("takes no part in the election: it never leads")
     time.sleep(2)
     assert not aside.leads
     assert not aside.consumes

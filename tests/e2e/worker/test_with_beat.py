@@ -110,7 +110,7 @@ def test_a_beat_that_stands_still_is_replaced(crew: Crew) -> None:
     crew.start_crew(2)
     leading = crew.dispatching()
     os.kill(leading.beats[0], signal.SIGSTOP)
-    leading.child.wait_for_line("gave no sign of life for 5 s, and is killed", 30)
+    leading.child.wait_for_line("gave no sign of life for 5 s and is killed", 30)
     assert crew.dispatching(5, other_than=[leading]).child.running
     wait_until(partial(gone, leading.beats[0]), 30, "the end of the beat that stood still")
     assert alive(leading.wait_beat(2))

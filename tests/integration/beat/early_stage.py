@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from celery import Celery
 
 from celery_safe_leader import conf
-from celery_safe_leader._beat.dispatching import make_dispatcher
+from celery_safe_leader._beat.pipeline import make_dispatcher
 from celery_safe_leader._dispatch.tenure import Gate, Tenure
 from celery_safe_leader._ledger.codec import SENTINEL
 from celery_safe_leader._schedules.moments import to_datetime

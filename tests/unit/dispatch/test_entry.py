@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -123,9 +124,8 @@ def test_an_entrys_own_options_win_over_the_setting():
         ({"max_lateness": 0}, "0", "a number of seconds above 0"),
         ({"max_lateness": float("nan")}, "nan", "a number of seconds above 0"),
         ({"max_lateness": True}, "True", "a number of seconds above 0"),
-        ({"limit": 0}, "0", "a whole number from 1 up"),
-        ({"limit": 2.0}, "2.0", "a whole number from 1 up"),
-        ({"lateness": 1}, "1", "known are missed_runs, max_lateness, limit"),
+        ({"limit": 0}, "0", "a whole number, 1 or more"),
+        ({"limit": 2.0}, "2.0", "a whole number, 1 or more"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_entry_and_value(own: Any, value: str, allowed: str):
@@ -135,3 +135,14 @@ def test_a_wrong_option_is_named_with_its_entry_and_value(own: Any, value: str, 
     assert "entry 'tick'" in text
     assert f" is {value}" in text
     assert allowed in text
+
+
+def test_an_unknown_option_is_named_with_the_valid_ones():
+    with pytest.raises(ConfigurationError) as caught:
+        make_entry(options={"leader": {"lateness": 1}})
+    assert str(caught.value) == (
+        "options[\"leader\"] of beat entry 'tick': lateness: unknown option; valid options are "
+        "missed_runs, max_lateness, limit"
+    )
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (type(caught.value), str(caught.value))

@@ -1,4 +1,4 @@
-"""Puts a beat's dispatcher together from the pipeline and from Celery's side of it."""
+"""A beat's pipeline: the dispatcher with the entries, ledger and publisher that it works on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["make_dispatcher"]
 def make_dispatcher(
     app: Celery, settings: LeaderSettings, client: redis.Redis, role: str, roster: Roster
 ) -> Dispatcher:
-    """Make an idle dispatcher. Does no IO.
+    """Return an idle dispatcher. Does no IO.
 
     Args:
         app: Whose tasks are sent.
