@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' ')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-docker test-matrix lint format bench mutants clean
+.PHONY: help demo test test-long test-docker test-matrix lint format bench mutants coverage house clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -38,7 +38,7 @@ lint: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p celery_safe_leader
-	$(BIN)/mypy tests benchmarks example_project
+	$(BIN)/mypy tests benchmarks example_project tools
 	$(BIN)/lint-imports
 
 format: $(STAMP) ## Format the code and mend what can be mended
@@ -50,6 +50,13 @@ bench: $(STAMP) ## Measure, against stock Celery and the other schedulers
 
 mutants: $(STAMP) ## Break the election in each known way, and see which test notices
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+coverage: $(STAMP) ## Branch coverage of the ordinary tests, by room of the package
+	$(BIN)/python tools/coverage_by_room.py $(ARGS)
+
+house: $(STAMP) ## Rooms, names and lines of the package, and the files that one run enters
+	$(BIN)/python tools/house.py
+	$(BIN)/python tools/files_entered.py
 
 clean: ## Remove what was built; .venv stays
 	rm -rf build dist .demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
