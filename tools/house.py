@@ -129,7 +129,7 @@ def count_lines(source: str) -> Counter[str]:
         ):
             for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
                 kinds[line] = "docstring"
-    code = set()
+    code: set[int] = set()
     skipped = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         lines = range(token.start[0], token.end[0] + 1)
