@@ -51,7 +51,10 @@ exclude_also =
     @overload
 """
 _HOOK = "COVERAGE_HOOK"
-_START_HOOK = f"import os; f = os.environ.get({_HOOK!r}); f and exec(open(f).read(), {{}})\n"
+_START_HOOK = (
+    f"import os; n = os.getenv({_HOOK!r}); "
+    "[(exec(f.read(), {}), f.close()) for f in map(open, n and [n] or [])]\n"
+)
 _SAVE_FIRST = """\
 import os, signal, time
 

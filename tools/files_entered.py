@@ -281,7 +281,9 @@ def worker_calls(recorder: Recorder, url: str) -> dict[str, list[list[Event]]]:
 
     app.task(body("periodic"), name="periodic", shared=False)
     plain = app.task(leader_only(body("leader-only")), name="leader-only", shared=False)
-    asking = app.task(leader_only(body("asking", asks=True)), name="asking", shared=False)
+    asking = app.task(
+        leader_only(revoke_on_loss=True)(body("asking", asks=True)), name="asking", shared=False
+    )
     with start_worker(app, perform_ping_check=False):
         for task in (plain, asking):
             for number in range(1, REPETITIONS + 3):
@@ -313,7 +315,7 @@ def main() -> None:
         calls = worker_calls(recorder, url)
     found["the first leader-only call in a worker's process"] = calls["leader-only"][:1]
     found["one leader-only call in a worker"] = calls["leader-only"][2:]
-    found["the same, whose task calls check()"] = calls["asking"][2:]
+    found["the same with revoke_on_loss, whose task calls check()"] = calls["asking"][2:]
     found["one periodic message in a worker"] = calls["periodic"][2:]
     print(f"{PACKAGE}, Python {sys.version.split()[0]}\n")
     print("| work | files | stays | entries | calls | so in |")
