@@ -143,5 +143,6 @@ def count_assertions(revision: str) -> int:
 
 
 if __name__ == "__main__":
-    work = {"ids": compare, "assertions": count_assertions}[sys.argv[1]]
-    sys.exit(work(*sys.argv[2:]))
+    if sys.argv[1] == "ids":
+        sys.exit(compare(*sys.argv[2:]))
+    sys.exit(count_assertions(*sys.argv[2:]))
