@@ -110,7 +110,7 @@ def test_every_elected_has_its_demoted_when_the_lease_runs_out(
     start_candidate: Start, start_server: Callable[..., Server], key: str
 ):
     server = start_server()
-    one = start_candidate(redis=server.url, key=key, ttl=0.6, wait=0.1)
+    one = start_candidate(redis=server.url, key=key, ttl=1.5, wait=0.1)
     one.elect()
     for _ in range(2):
         token = one.wait_until_leader(30)

@@ -19,6 +19,7 @@ from celery_safe_leader import (
     create_async_safe_redis_leader,
 )
 from tests.integration.library.shells import AsyncioShell, Shell
+from tests.support.candidates.resigned import leave_resigned
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
 
@@ -126,8 +127,9 @@ def test_a_client_of_the_callers_is_copied_and_not_used(
         if kind == "redis.Redis"
         else redis.asyncio.Redis.from_url(url, decode_responses=True)
     )
-    one = start_candidate(redis=client, key=key, ttl=0.6, wait=0.1)
-    two = start_candidate(redis=client, key=key, ttl=0.6, wait=0.1)
+    leave_resigned(url, key)
+    one = start_candidate(redis=client, key=key, ttl=5.0, wait=0.1)
+    two = start_candidate(redis=client, key=key, ttl=5.0, wait=0.1)
     one.elect()
     one.wait_until_leader(30)
     two.elect()
@@ -156,11 +158,11 @@ def test_a_client_with_retries_repeats_no_request_of_ours(
 
 
 def test_one_event_loop_holds_many_candidates(quick_server: Server, key: str):
-    one = AsyncioShell(redis=quick_server.url, key=key, ttl=0.6, wait=0.2)
+    one = AsyncioShell(redis=quick_server.url, key=key, ttl=3.0, wait=0.2)
 
     async def many() -> list[bool]:
         leaders = [
-            create_async_safe_redis_leader(redis=quick_server.url, key=key, ttl=0.6, wait=0.2)
+            create_async_safe_redis_leader(redis=quick_server.url, key=key, ttl=3.0, wait=0.2)
             for _ in range(20)
         ]
         for leader in leaders:

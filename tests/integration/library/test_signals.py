@@ -13,6 +13,7 @@ import pytest
 
 from celery_safe_leader import LifecycleError, create_async_safe_redis_leader
 from tests.support.candidates.fleet import Candidate
+from tests.support.candidates.resigned import leave_resigned
 from tests.support.processes import Children
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
@@ -75,7 +76,8 @@ def test_an_event_loop_may_stop_on_a_signal(quick_server: Server, key: str):
 def test_a_leader_that_is_terminated_leaves_a_resigned_record(
     quick_server: Server, key: str, children: Children
 ):
-    candidate = Candidate(children, quick_server.url, key, ttl=0.5, wait=0.1)
+    leave_resigned(quick_server.url, key)
+    candidate = Candidate(children, quick_server.url, key, ttl=5.0, wait=0.1)
     wait_until(lambda: candidate.leads, 30)
     candidate.terminate()
     assert quick_server.client().hget(f"{{leader:{key}}}:lease", "resigned") == "1"
