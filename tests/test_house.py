@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from tests.support.child import ROOT
+from tests.support.processes.child import ROOT
 from tools import house
 
 MOST_MODULES = 16
