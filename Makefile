@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' ')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-docker test-matrix lint format docs bench mutants clean
+.PHONY: help demo test test-unit test-long test-docker test-flaky test-matrix lint format docs bench \
+	mutants clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -15,7 +16,8 @@ help: ## Show the targets
 demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover
 	$(BIN)/python -m demo
 
-# Most tests wait for processes, so three share the cores; what measures time runs alone, after.
+# Most tests wait for processes, so three share the cores. Those that play several scenes of many
+# processes at once, and compare the moments of all of them, come after, one file at a time.
 ORDINARY = not long and not docker
 test: $(STAMP) ## The tests, except the long ones and those that need Docker
 ifdef ARGS
@@ -33,6 +35,10 @@ test-long: $(STAMP) ## The tests that take minutes
 
 test-docker: $(STAMP) ## The tests that need a Docker engine
 	$(BIN)/python -m pytest -m docker $(ARGS)
+
+COUNT = 20
+test-flaky: $(STAMP) ## Each test that depends on time, COUNT=20 times, with all cores busy
+	$(BIN)/python -m tests.flaky --count $(COUNT) $(ARGS)
 
 test-matrix: $(STAMP) ## A choice of the tests on other releases of Celery, redis-py and Python
 	$(BIN)/python -m tests.matrix $(ARGS)
@@ -58,7 +64,7 @@ mutants: $(STAMP) ## Break the election in each known way, and see which test no
 	$(BIN)/python -m tests.mutants $(ARGS)
 
 clean: ## Remove what was built; .venv stays
-	rm -rf build dist site .demo .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf build dist site .demo .flaky .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

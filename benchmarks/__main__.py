@@ -7,7 +7,7 @@ import time
 import traceback
 from typing import Protocol
 
-from benchmarks import confirms, dispatch, election, idle, lateness, older
+from benchmarks import changes, confirms, dispatch, election, idle, lateness, older
 from benchmarks.report import Report
 
 
@@ -24,6 +24,7 @@ PARTS: dict[str, _Part] = {
     "lateness": lateness.main,
     "idle": idle.main,
     "election": election.main,
+    "changes": changes.main,
 }
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     """Run the parts that were named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="90 seconds: one turn, smaller loads")
+    parser.add_argument("--quick", action="store_true", help="3 minutes: one turn, smaller loads")
     parser.add_argument("--full", action="store_true", help="with peers that need minutes")
     given = parser.parse_args()
     named = given.part or list(PARTS)

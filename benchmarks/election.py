@@ -16,7 +16,7 @@ from tests.support.processes import Child, Children
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server, installed_kinds
 
-__all__ = ["Handover", "cost_of_is_leader", "handovers", "main", "requests"]
+__all__ = ["Handover", "cost_of_is_leader", "handovers", "main", "requests", "requests_so_far"]
 
 
 def cost_of_is_leader(leader: SafeLeader) -> float:
@@ -43,6 +43,12 @@ def requests(server: Server, seconds: float) -> dict[str, int]:
     return {name: count for name, count in sent.items() if count}
 
 
+def requests_so_far(server: Server) -> int:
+    """Return how many requests of elections there have been, those that read and wait included."""
+    commands = _commands(server)
+    return sum(commands.get(name, 0) for name in ("evalsha", "eval", "blpop"))
+
+
 @dataclass(frozen=True)
 class Handover:
     """One handover among many standbys."""
@@ -51,6 +57,8 @@ class Handover:
     """From the leader's stop() to the next leader."""
     server_cpu: float
     """Seconds of the server's processor, from before the handover to one quiet moment after."""
+    requests: int
+    """Of all candidates, in that time."""
 
 
 def _server_cpu(server: Server) -> float:
@@ -80,7 +88,7 @@ def _allow_many_files() -> None:
 
 
 def handovers(
-    server: Server, standbys: int, *, processes: int = 4, repeat: int = 3
+    server: Server, standbys: int, *, processes: int = 4, repeat: int = 3, wait: float = 30.0
 ) -> list[Handover]:
     """Hand over among very many candidates, again and again."""
     _allow_many_files()
@@ -92,7 +100,7 @@ def handovers(
         key,
         str(standbys // processes),
         "60",
-        "30",
+        str(wait),
     )
     try:
         with create_safe_redis_leader(redis=server.url, key=key, ttl=1, wait=0.2) as leader:
@@ -110,13 +118,14 @@ def handovers(
 
 def _hand_over(server: Server, crowd: list[Child]) -> Handover:
     time.sleep(1.0)
-    cpu, began = _server_cpu(server), time.monotonic()
+    requests, cpu, began = requests_so_far(server), _server_cpu(server), time.monotonic()
     for process in crowd:
         process.signal(signal.SIGUSR1)
     resigned = _wait_told(crowd, "resigned", began)
     elected = _wait_told(crowd, "elected", resigned)
     time.sleep(0.5)
-    return Handover(elected - resigned, _server_cpu(server) - cpu)
+    cpu, requests = _server_cpu(server) - cpu, requests_so_far(server) - requests
+    return Handover(elected - resigned, cpu, requests)
 
 
 def main(report: Report, *, quick: bool, full: bool) -> None:

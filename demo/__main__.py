@@ -3,8 +3,9 @@
     python -m demo
 
 Starts a Valkey, three beats and a worker of the example project as real processes, and ends them
-all, whatever happens. The exit status is 0 only if no run was lost or doubled and leadership
-changed as fast as promised.
+all, whatever happens. It shows beside each promise what came of it. The exit status is 0 only if no
+run was lost or doubled, and no change of leader took more than ten times what is promised: the
+machine may have other work to do.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from demo.tally import table, window
 TTL = 2.0
 WAIT = 0.4
 TAKEOVER_PROMISE = 1.01 * TTL + WAIT
-TAKEOVER_SLACK = 0.2
-"""For the operating system, which has to give a process the processor first."""
-HANDOVER_LIMIT = 0.3
-"""Far above what it takes, and below ``WAIT``: standbys must be woken, not look by chance."""
+HANDOVER_PROMISE = 0.1
+"""Milliseconds, and below ``WAIT``: standbys are woken, and do not look by chance."""
+TOLERANCE = 10
+"""The demo fails only where a change took so many times what is promised."""
 
 
 class Demo:
@@ -84,9 +85,8 @@ class Demo:
         killed_at = leader.send(signal.SIGKILL)
         self._console.say(leader.name, "is dead; its lease must run out", "red")
         elected = self._await_leader(led.token)
-        limit = TAKEOVER_PROMISE + TAKEOVER_SLACK
         promise = f"promised: at most 1.01 ttl + wait = {TAKEOVER_PROMISE:.2f} s"
-        self._judge("takeover", elected.at - killed_at, limit, promise)
+        self._judge("takeover", elected.at - killed_at, TAKEOVER_PROMISE, promise)
         self._first_run(elected.token, killed_at)
         self._shop.watch(4)
         return elected
@@ -105,20 +105,24 @@ class Demo:
         self._console.title(f"Planned handover: {leader.name} leads and is told to stop (SIGTERM)")
         told_at = leader.send(signal.SIGTERM)
         elected = self._await_leader(led.token)
-        self._judge("handover", elected.at - told_at, HANDOVER_LIMIT, "promised: milliseconds")
+        self._judge("handover", elected.at - told_at, HANDOVER_PROMISE, "promised: milliseconds")
         self._first_run(elected.token, told_at)
         leader.wait(20)
         self._console.say(leader.name, "has ended")
         self._shop.watch(4)
         return elected
 
-    def _judge(self, what: str, took: float, limit: float, promise: str) -> None:
-        """Print how long a change of leader took, and note if that was too long."""
-        late = took > limit
-        text = f"{what} took {took * 1000:.0f} ms ({promise}; the demo fails above {limit:.2f} s)"
-        self._console.say("demo", text, "red" if late else "cyan")
-        if late:
-            self._faults.append(f"the {what} took {took:.2f} s, more than {limit:.2f} s")
+    def _judge(self, what: str, took: float, promised: float, promise: str) -> None:
+        """Print how long a change of leader took beside the promise, and note if it is a fault."""
+        kept, limit = took <= promised, TOLERANCE * promised
+        verdict = "kept" if kept else "NOT kept; this machine may be busy"
+        text = f"{what} took {took * 1000:.0f} ms ({promise}: {verdict})"
+        self._console.say("demo", text, "cyan" if kept else "red")
+        if took > limit:
+            self._faults.append(
+                f"the {what} took {took:.2f} s, more than {TOLERANCE} times the {promised:.2f} s "
+                "that are promised"
+            )
 
     def _first_run(self, token: int, since: float) -> None:
         """Print when the worker executed the first run of a new leader, and what it stood for."""
@@ -153,7 +157,7 @@ class Demo:
         for fault in self._faults:
             self._console.say("demo", f"FAILED: {fault}", "red")
         if not self._faults:
-            self._console.say("demo", "no run lost, none doubled, leaders changed in time", "green")
+            self._console.say("demo", "no run lost, none doubled, leaders changed", "green")
         return 1 if self._faults else 0
 
 

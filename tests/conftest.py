@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from kombu.utils.url import maybe_sanitize_url
 
+from tests.flaky import rule
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Children, clean_environment
 from tests.support.servers import ExternalServer, Server
@@ -27,6 +28,10 @@ for _name in set(os.environ) - set(clean_environment()):
 
 EXTERNAL_URL = os.environ.get("SAFE_LEADER_TEST_URL", "")
 """A server that is there already: tests of ``shared_server`` run on it too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rule.mark(items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -257,7 +257,7 @@ def test_a_new_leader_clears_the_wake_list(
 def test_a_pause_ends_when_its_time_is_over(store: StoreUnderTest) -> None:
     began = time.monotonic()
     assert store.execute(Await(NOW, 0.2)) == Woken(resigned=False)
-    assert 0.15 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.15
 
 
 def test_a_resignation_wakes_three_standbys(store: StoreUnderTest) -> None:
@@ -267,9 +267,8 @@ def test_a_resignation_wakes_three_standbys(store: StoreUnderTest) -> None:
 
 
 def test_a_pause_can_be_broken_off(store: StoreUnderTest) -> None:
-    began = time.monotonic()
+    # By itself it would end with an answer that says that nobody resigned.
     with pytest.raises((StoreUnavailableError, asyncio.CancelledError)):
-        store.break_off(Await(NOW, 20.0), after=0.2)
-    assert time.monotonic() - began < 5
+        store.break_off(Await(NOW, 60.0), after=0.2)
     assert ask(store, observe()).status == "seen"
     assert store.execute(Await(NOW, 0.05)) == Woken(resigned=False)

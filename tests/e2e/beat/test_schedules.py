@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,18 +74,17 @@ def test_every_kind_of_schedule_goes_out_by_either_broker_and_no_file_is_written
     # Nobody can write into /proc, not even root: a file of the schedule would be an error.
     beat = Beat(children, tmp_path, scheduler="leader", cwd=Path("/proc"))
     beat.wait_ready()
-    quarters = inbox.wait_for(8, 15, entry="quarter")
+    quarters = inbox.wait_for(8, 30, entry="quarter")
     for entry in ("configured", "finalized"):
         sent = inbox.wait_for(3, entry=entry)
         assert gaps(sent, 0.5) == []
     assert gaps(quarters, 0.25) == []
-    pauses = [b.at - a.at for a, b in itertools.pairwise(quarters)]
-    assert max(pauses) < 0.5, pauses
     crontabs, sunrises = inbox.wait_for(1, entry="crontab"), inbox.wait_for(1, entry="sunrise")
     assert crontabs[0].covers[1] % 60_000_000 == 0
     first, last = sunrises[0].covers
     assert 23 * 3600 < (last - first) / 1e6 < 25 * 3600  # two sunrises that one run stands for
-    time.sleep(0.6)
+    # Others go out meanwhile.
+    inbox.wait_for(len(inbox.sent("quarter")) + 3, entry="quarter")
     assert len(inbox.sent("crontab")) == 1
     assert len(inbox.sent("sunrise")) == 1
     assert beat.terminate() > 0
@@ -114,7 +111,7 @@ def test_settings_in_djangos_spelling_count(
     env = {"DJANGO_SETTINGS_MODULE": "site_settings"}
     beat = Beat(children, tmp_path, env=env)
     with Inbox(election.url) as inbox:
-        assert inbox.wait_for(2, 15)[0].headers["leader_election"] == "shop-staging"
+        assert inbox.wait_for(2, 30)[0].headers["leader_election"] == "shop-staging"
     assert beat.lines("ttl -> 0.7 seconds, wait 0.1 seconds")
     assert beat.lines("election -> shop-staging:beat")
 

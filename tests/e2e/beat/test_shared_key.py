@@ -19,8 +19,8 @@ def test_an_app_that_finds_the_schedule_of_another_says_so(
         schedule = f'{{"{name}": {{"task": "shop.work", "schedule": 60}}}}'
         write_app(folder, valkey_server.url, schedule)
         beat = Beat(children, folder, name=name)
-        leader_of(lambda: [beat], 20)
-        beat.child.wait_for_line("Loaded the ledger", 10)
+        leader_of(lambda: [beat], 30)
+        beat.child.wait_for_line("Loaded the ledger", 30)
         beat.terminate()
         return beat
 

@@ -111,11 +111,11 @@ def perform(scenario: Scenario, kind: str) -> Played:
         first = stage.fleet.leader()
         time.sleep(0.5)
         healed = scenario.play(stage)
-        after = stage.fleet.led_after(healed, TAKEOVER + 1.0)
+        after = stage.fleet.led_after(healed)
         # Not only for a moment: whatever the fault led to has come out by then.
         settled = healed + TAKEOVER + 1.0
         time.sleep(max(0.8, settled - time.monotonic()))
-        stage.fleet.led_after(time.monotonic() - 0.5, 0.5)
+        stage.fleet.led_after(time.monotonic() - 0.5)
         stage.fleet.check()
         if scenario.keeps_leader:
             tokens = {tenure.token for tenure in stage.fleet.tenures}

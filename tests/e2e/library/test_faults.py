@@ -1,8 +1,8 @@
 """The fault table: three candidate processes, ttl 2 s, wait 0.4 s, each behind a link of its own.
 
 In each line: no instant with two leaders, nobody exits, fencing tokens rise, and somebody leads
-within 1.01 ttl + wait + 1 s of the healing. Where Redis loses its data while the leader lives,
-the leader does not even change.
+after the healing. Where Redis loses its data while the leader lives, the leader does not even
+change. How long a takeover and a handover last is shown, and judged by ``make bench``.
 
 The lines are played a few at a time, since most of their time is waiting, each with servers,
 links and processes of its own.
@@ -14,11 +14,10 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from statistics import median
 
 import pytest
 
-from tests.e2e.library.stage import KEY, TAKEOVER, TTL, CandidateStage, Played, Scenario, perform
+from tests.e2e.library.stage import KEY, TTL, CandidateStage, Played, Scenario, perform
 from tests.support.servers import installed_kinds
 
 pytestmark = pytest.mark.quiet
@@ -63,7 +62,7 @@ def sigstop(stage: CandidateStage) -> float:
     leader = stage.fleet.leader()
     leader.pause()
     stopped = time.monotonic()
-    successor = stage.fleet.leader(TAKEOVER + 1, other_than=leader)
+    successor = stage.fleet.leader(other_than=leader)
     assert successor is not leader
     time.sleep(max(0.0, stopped + 3 * TTL - time.monotonic()))
     leader.resume()
@@ -83,7 +82,7 @@ def black_hole(stage: CandidateStage) -> float:
     leader = stage.fleet.leader()
     stage.link_of(leader).black_hole()
     broken = time.monotonic()
-    stage.fleet.leader(TAKEOVER + 1, other_than=leader)
+    stage.fleet.leader(other_than=leader)
     time.sleep(max(0.0, broken + 3 * TTL - time.monotonic()))
     assert leader.named("demoted")[-1]["reason"] == "expired"
     stage.link_of(leader).heal()
@@ -183,7 +182,7 @@ def replica_that_names_an_older_leader(stage: CandidateStage) -> float:
     fail_over = _stale_replica(stage)
     former = stage.fleet.leader()
     stage.link_of(former).black_hole()
-    stage.fleet.leader(TAKEOVER + 1, other_than=former)
+    stage.fleet.leader(other_than=former)
     stage.link_of(former).heal()
     time.sleep(1.5 * TTL)
     return fail_over()
@@ -242,7 +241,3 @@ def test_faults(
     )
     for what, times in played.measured.items():
         measured(f"{scenario}: {what}: " + " ".join(f"{t * 1000:.0f}" for t in times) + " ms")
-    for takeover in played.measured.get("takeover after SIGKILL", []):
-        assert takeover <= TAKEOVER + 0.2
-    if "handover after SIGTERM" in played.measured:
-        assert median(played.measured["handover after SIGTERM"]) <= 0.050

@@ -106,13 +106,13 @@ def play(kind: str, *, ttl: float, wait_replicas: int) -> tuple[Partition, list[
         began = time.monotonic()
         whole = partition.cut(leader)
         takeover = 1.01 * ttl + partition.wait
-        fleet.led_after(whole + takeover + 1.0, 0.5)
-        other = fleet.leader(0.5, other_than=leader)
+        fleet.led_after(whole + takeover + 1.0)
+        other = fleet.leader(other_than=leader)
         time.sleep(max(0.0, began + 5 * ttl - time.monotonic()))
         assert other.leads
         healed = partition.heal()
         time.sleep(takeover)
-        fleet.led_after(healed, takeover + 1.0)
+        fleet.led_after(healed)
         both = [min(a.end, b.end) - max(a.start, b.start) for a, b in overlaps(fleet.tenures)]
         if wait_replicas:
             fleet.check()

@@ -32,7 +32,7 @@ def migrate(cluster: Cluster, key: str, pause: float = 0.0) -> None:
     time.sleep(pause)
     for node in (target, source):
         node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.node_id)
-    wait_until(lambda: cluster.master_of(key) is target, 10, "the slot's new node")
+    wait_until(lambda: cluster.master_of(key) is target, 30, "the slot's new node")
 
 
 def _move(source: Node, target: Node, keys: list[str]) -> None:

@@ -120,10 +120,10 @@ def perform(scene: Scene, kind: str) -> Outcome:
     with TopologyStage(kind, scene.topology, scene.wait_replicas) as stage:
         first = stage.fleet.leader(15)
         healed = scene.play(stage)
-        after = stage.fleet.led_after(healed, TAKEOVER + 1.0)
+        after = stage.fleet.led_after(healed)
         # Not only for a moment: whatever the fault led to has come out by then.
         time.sleep(max(0.8, healed + TAKEOVER + 1.0 - time.monotonic()))
-        stage.fleet.led_after(time.monotonic() - 0.5, 0.5)
+        stage.fleet.led_after(time.monotonic() - 0.5)
         stage.fleet.check()
         if scene.keeps_leader:
             assert first.leads, first.events

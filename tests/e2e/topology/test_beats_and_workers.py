@@ -31,7 +31,7 @@ def _start(fleet: Fleet) -> None:
     for _ in range(2):
         fleet.start_beat()
     fleet.leader()
-    fleet.workers[0].wait_for_line("Elected leader of shop:worker", 20)
+    fleet.workers[0].wait_for_line("Elected leader of shop:worker", 30)
     fleet.wait_served(_now())
 
 
@@ -72,7 +72,7 @@ def test_beats_and_workers_over_sentinels(tmp_path: Path, measured: Callable[[st
                 "periodic runs are checked again" in worker.output
                 or "Until Redis answers again" not in worker.output
             ),
-            20,
+            30,
             "runs that are checked",
         )
         secrets = ("a-password", "another")

@@ -1,7 +1,7 @@
 """Failovers by Sentinels and in a cluster: three candidate processes, ttl 2 s, wait 0.4 s.
 
 In each line: no instant with two leaders, nobody exits, fencing tokens rise, and somebody leads
-within 1.01 ttl + wait + 1 s of the failover. All servers are real processes with passwords.
+after the failover. All servers are real processes with passwords.
 
 The lines are played a few at a time, since most of their time is waiting.
 """

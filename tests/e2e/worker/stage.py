@@ -147,10 +147,10 @@ class WorkerFleet:
         """Start two, and return leader and standby."""
         for _ in range(2):
             self.start(*arguments)
-        leader = leader_of(self.workers, 25)
+        leader = leader_of(self.workers, 30)
         (standby,) = (worker for worker in self.workers if worker is not leader)
         standby.wait_ready()
-        standby.child.wait_for_line("leads (taken over", 10)
+        standby.child.wait_for_line("leads (taken over", 30)
         return leader, standby
 
     def close(self) -> None:

@@ -48,12 +48,12 @@ def strike(fleet: WorkerFleet, fault: str) -> bool:
         # The whole machine, as it were: the pool's processes, too.
         os.killpg(leader.pid, signal.SIGSTOP)
         time.sleep(3 * TTL)
-        leader_of(living, 20)
+        leader_of(living, 30)
         os.killpg(leader.pid, signal.SIGCONT)
         return False
     leader.child.signal(signal.Signals[fault])
     fleet.start("-c", str(CHILDREN))
-    leader_of([*living, fleet.workers[-1]], 20)
+    leader_of([*living, fleet.workers[-1]], 30)
     if fault == "SIGTERM":
         with contextlib.suppress(AssertionError):
             return leader.child.wait(PATIENCE) != 0
@@ -180,7 +180,7 @@ def test_each_call_has_its_effect_once_whatever_happens_to_the_leader(
     killed = 0
     for fault in FAULTS:
         enough = log.written() + 20
-        wait_until(functools.partial(reached, log, enough), 20, "some effects")
+        wait_until(functools.partial(reached, log, enough), 30, "some effects")
         killed += strike(fleet, fault)
     judge(fleet, producers, killed, 1, measured)
 

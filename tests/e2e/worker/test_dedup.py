@@ -47,10 +47,10 @@ class Scene:
         return sum(map(len, lines)) >= count
 
     def leader(self) -> Beat:
-        return leader_of(lambda: self.beats, 20)
+        return leader_of(lambda: self.beats, 30)
 
     def wait_for_more_runs(self, count: int = 8) -> None:
-        self.workers.wait_for_runs(len(self.workers.runs()) + count, timeout=20)
+        self.workers.wait_for_runs(len(self.workers.runs()) + count, timeout=30)
 
 
 @pytest.fixture(params=["redis", *rabbitmq_urls()], ids=lambda url: url.split(":")[0])
@@ -97,10 +97,10 @@ def test_a_broker_connection_cut_between_write_and_reply_publishes_twice_and_exe
         for worker in scene.each_worker:
             worker.pause()
         assert scene.link.cut_after_request(b"leader_publication").wait(10)
-        wait_until(partial(scene.has_published_again, number + 1), 15, "a second publication")
+        wait_until(partial(scene.has_published_again, number + 1), 30, "a second publication")
         for worker in scene.each_worker:
             worker.resume()
-        wait_until(partial(scene.has_dropped, number + 1), 15, "a dropped message")
+        wait_until(partial(scene.has_dropped, number + 1), 30, "a dropped message")
         scene.wait_for_more_runs()
     scene.leader().terminate()
     scene.wait_for_more_runs()

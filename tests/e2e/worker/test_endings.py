@@ -44,7 +44,7 @@ def listen(fleet: WorkerFleet) -> Child:
     """Start a process that prints the Celery events of elections."""
     folder = str(fleet.folder)
     listener = fleet.children.python(EVENTS, env={"PYTHONPATH": folder}, cwd=fleet.folder)
-    listener.wait_for_line("listening", 20)
+    listener.wait_for_line("listening", 30)
     return listener
 
 
@@ -53,7 +53,7 @@ def signalled(worker: Worker, *numbers: signal.Signals) -> float:
     for number in numbers[:-1]:
         heard = len(worker.child.lines)
         worker.child.signal(number)
-        worker.child.wait_for_line("Warm shutdown", 5, after=heard)
+        worker.child.wait_for_line("Warm shutdown", 30, after=heard)
     told = time.monotonic()
     worker.child.signal(numbers[-1])
     return told
@@ -73,13 +73,13 @@ def test_a_warm_shutdown_waits_for_leader_only_tasks(fleet: WorkerFleet, by: str
         app.app.send_task("busy", (1.5,), queue=fleet.plain)
     else:
         app.busy.delay(1.5)
-    wait_until(lambda: running(fleet), 10, "the task's beginning")
+    wait_until(lambda: running(fleet), 30, "the task's beginning")
     leader.child.signal(signal.SIGTERM)
     # It led to its end, and handed over then.
     assert leader_of(fleet.workers, other_than=leader) is standby
     assert fleet.store.lrange("busy", 0, -1) == [b"began", b"ended True"]
     assert leader.child.wait(10) == 0
-    demoted = listener.wait_for_line(f"leader-demoted {leader.name}@test", 5).text
+    demoted = listener.wait_for_line(f"leader-demoted {leader.name}@test", 30).text
     assert demoted.endswith("shutdown")
 
 
@@ -89,12 +89,12 @@ def test_a_warm_shutdown_does_not_wait_for_ever(fleet: WorkerFleet) -> None:
     app = fleet.write(leader_drain_timeout=2.0)
     leader, standby = fleet.start_two("-c", "1")
     app.busy.delay(5)
-    wait_until(lambda: running(fleet), 10, "the task's beginning")
+    wait_until(lambda: running(fleet), 30, "the task's beginning")
     told = signalled(leader, signal.SIGTERM)
-    leader.child.wait_for_line("Leader-only tasks still run after 2 s", 10)
+    leader.child.wait_for_line("Leader-only tasks still run after 2 s", 30)
     leader_of(fleet.workers, other_than=leader)
-    # Celery itself notices a signal within a second.
-    assert 2 <= elected_at(standby) - told < 2 + 1.5
+    # After the patience of 2 s, and before the task ends.
+    assert 2 <= elected_at(standby) - told < 5
     assert leader.child.wait(10) == 0
     assert fleet.store.lrange("busy", 0, -1) == [b"began", b"ended False"]
 
@@ -116,14 +116,14 @@ def test_a_cold_shutdown_does_not_wait_for_leader_only_tasks(
     leader, standby = fleet.start_two("-c", "1")
     listener = listen(fleet)
     app.busy.delay(30)
-    wait_until(lambda: running(fleet), 10, "the task's beginning")
+    wait_until(lambda: running(fleet), 30, "the task's beginning")
     told = signalled(leader, *how)
     leader_of(fleet.workers, other_than=leader)
-    # Celery itself notices a signal within a second.
-    assert elected_at(standby) - told < 1.5
-    leader.child.wait(20)
-    demoted = listener.wait_for_line(f"leader-demoted {leader.name}@test", 5).text
-    elected = listener.wait_for_line(f"leader-elected {standby.name}@test", 5).text
+    assert elected_at(standby) > told
+    leader.child.wait()
+    assert fleet.store.lrange("busy", 0, -1) == [b"began"], "it waited for the task"
+    demoted = listener.wait_for_line(f"leader-demoted {leader.name}@test", 30).text
+    elected = listener.wait_for_line(f"leader-elected {standby.name}@test", 30).text
     assert int(demoted.split()[2]) < int(elected.split()[2])
     assert demoted.endswith("shutdown")
 
@@ -139,21 +139,21 @@ def test_a_worker_whose_broker_is_away_for_a_ttl_resigns_and_comes_back(
     with Proxy(port) as link:
         fleet.write_only(broker=fleet.broker.replace(str(port), str(link.address[1])))
         alone = fleet.start("-c", "1")
-        leader_of([alone], 25)
+        leader_of([alone], 30)
         app = fleet.write()
         other = fleet.start("-c", "1")
-        other.child.wait_for_line("leads (taken over", 20)
+        other.child.wait_for_line("leads (taken over", 30)
         heard = len(alone.child.lines)
         link.refuse()
         link.cut()
-        alone.child.wait_for_line("The broker has been away for 1 s", 10, after=heard)
+        alone.child.wait_for_line("The broker has been away for 1 s", 30, after=heard)
         assert leader_of(fleet.workers, other_than=alone) is other
-        assert app.counted.delay(1).get(timeout=10) == other.pid
+        assert app.counted.delay(1).get(timeout=30) == other.pid
         link.accept()
         alone.child.wait_for_line("Standing by for", 30, after=heard)
         other.child.signal(signal.SIGTERM)
         assert leader_of(fleet.workers, other_than=other) is alone
-        assert app.counted.delay(1).get(timeout=10) == alone.pid
+        assert app.counted.delay(1).get(timeout=30) == alone.pid
         fleet.children.close()
 
 
@@ -165,9 +165,9 @@ def test_what_waits_for_its_time_on_a_worker_that_ends_runs_on_the_next_leader(
     app = fleet.write()
     leader, standby = fleet.start_two("-c", "1")
     result = app.counted.apply_async((1,), countdown=4)
-    leader.child.wait_for_line("Task counted", 10)
+    leader.child.wait_for_line("Task counted", 30)
     leader.child.signal(signal.SIGTERM)
-    assert result.get(timeout=25) == standby.pid
+    assert result.get(timeout=30) == standby.pid
 
 
 def queues_of(app: Any, worker: Worker) -> set[str]:
@@ -197,7 +197,7 @@ def test_nothing_that_a_worker_is_told_makes_it_consume_the_queue_of_another(
     assert queues_of(app, leader) == {fleet.plain, f"other-{fleet.suffix}", fleet.queue}
     # The children of the restarted pool see the leadership, and more of them are started.
     results = [app.counted.delay(number) for number in range(20)]
-    assert {result.get(timeout=20) for result in results} == {leader.pid}
+    assert {result.get(timeout=30) for result in results} == {leader.pid}
     with pytest.raises(SoftTimeLimitExceeded):
         app.limited.delay().get(timeout=10)
     control.cancel_consumer(fleet.queue)

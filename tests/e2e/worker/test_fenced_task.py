@@ -84,16 +84,16 @@ app.conf.leader_url = os.environ["ELECTION"]
         first = leader_of(workers, 30)
         workers.append(start("two", valkey_server.url))
         old = example.import_price.delay("apple", str(slow))
-        pipe = wait_until(lambda: _opened(slow), 20, lambda: first.child.output)
+        pipe = wait_until(lambda: _opened(slow), 30, lambda: first.child.output)
         assert pipe is not None
         # Its broker's link is well: a worker that is stopped might take the next call with it.
         link.black_hole()
-        leader_of(workers, 20, other_than=first)
+        leader_of(workers, 30, other_than=first)
         new = example.import_price.delay("apple", str(quick))
-        assert new.get(timeout=20) == {"redis": True, "sql": True}
+        assert new.get(timeout=30) == {"redis": True, "sql": True}
         with pipe:
             pipe.write("1.00")
-        assert old.get(timeout=20) == {"redis": False, "sql": False}
+        assert old.get(timeout=30) == {"redis": False, "sql": False}
 
         client = valkey_server.client()
         token = int(str(client.hget("price:apple", "token")))

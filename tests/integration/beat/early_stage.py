@@ -92,7 +92,7 @@ class Queue:
         return [sent for sent in list(self._sent) if f"'{entry}" in sent.headers["kwargsrepr"]]
 
     def wait_for(self, count: int) -> list[Sent]:
-        return wait_until(lambda: self.sent() if len(self.sent()) >= count else [], 10)
+        return wait_until(lambda: self.sent() if len(self.sent()) >= count else [], 30)
 
     def close(self) -> None:
         self._closing = True

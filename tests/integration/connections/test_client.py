@@ -130,24 +130,33 @@ def test_lost_reply_is_an_error_and_the_command_is_not_repeated(
 def test_silent_server_costs_the_read_timeout_and_no_more(
     server: Server, proxy: Proxy, asynchronous: bool
 ) -> None:
-    eager = redis.Redis(port=proxy.port, socket_timeout=60)
+    eager = redis.Redis(port=proxy.port, socket_timeout=10_000)
     proxy.black_hole()
     began = time.monotonic()
+    # Of the caller's own limit nobody would see the end.
     with pytest.raises(redis.TimeoutError):
         ask(eager, "INCR", "counter", asynchronous=asynchronous, read_timeout=0.3)
-    assert 0.3 <= time.monotonic() - began < 1.5
+    assert time.monotonic() - began >= 0.3
     assert server.client().get("counter") is None
 
 
 @both
 def test_refused_connection_is_an_error_of_the_call_and_not_of_the_construction(
-    start_server: Start, asynchronous: bool
+    start_server: Start, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = start_server()
     server.stop()
     make = make_async_client if asynchronous else make_client
     make(server.url, **LIMITS)
-    began = time.monotonic()
+    kind: Any = redis.asyncio.Connection if asynchronous else redis.Connection
+    attempts: list[Any] = []
+    attempt: Any = kind._connect
+
+    def noted(connection: Any) -> Any:
+        attempts.append(connection)
+        return attempt(connection)
+
+    monkeypatch.setattr(kind, "_connect", noted)
     with pytest.raises(redis.ConnectionError):
         ask(server.url, "ECHO", "x", asynchronous=asynchronous)
-    assert time.monotonic() - began < 1.5
+    assert len(attempts) == 1

@@ -135,7 +135,7 @@ def test_a_leader_leads_on_while_tokens_change(guarded: Server, key: str) -> Non
     url = f"redis://127.0.0.1:{guarded.port}"
     options = {"credential_provider": Rotating()}
     with create_safe_redis_leader(redis=url, key=key, ttl=3, wait=0.2, options=options) as leader:
-        assert leader.wait_until_leader(10)
+        assert leader.wait_until_leader(30)
         token = leader.fencing_token
         operator: Any = guarded.client()
         for valid in reversed(TOKENS):
@@ -143,7 +143,7 @@ def test_a_leader_leads_on_while_tokens_change(guarded: Server, key: str) -> Non
             allow(guarded, valid)
             before = renewals(operator, key)
             operator.execute_command("CLIENT", "KILL", "USER", "elector")
-            wait_until(lambda b=before: renewals(operator, key) != b, 5, "a renewal")  # type: ignore[misc]
+            wait_until(lambda b=before: renewals(operator, key) != b, 30, "a renewal")  # type: ignore[misc]
         assert leader.fencing_token == token
 
 

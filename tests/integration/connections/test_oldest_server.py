@@ -36,12 +36,12 @@ def test_beats_hand_over_and_a_worker_executes_what_both_send(
         BeatService(apps[1]) as second,
     ):
         before = ran()  # by workers of this process
-        wait_until(lambda: (first.leads or second.leads) and ran() >= before + 3, 20, "three runs")
+        wait_until(lambda: (first.leads or second.leads) and ran() >= before + 3, 30, "three runs")
         leading, other = (first, second) if first.leads else (second, first)
         leading.stop()
         other.wait_leading()
         before = ran()
-        wait_until(lambda: ran() >= before + 3, 20, "three more runs")
+        wait_until(lambda: ran() >= before + 3, 30, "three more runs")
         counters: dict[str, Any] = worker.stats()["leader_publications"]
     # Each was asked about and let in, none twice.
     assert (counters["unchecked"], counters["dropped"]) == (0, 0)

@@ -100,7 +100,7 @@ def let_fail(listener: Listener, url: str, options: dict[str, Any]) -> None:
     listener.hear(leader.candidate_id)
     leader.on("error", errors.append)
     leader.elect()
-    wait_until(lambda: len(errors) >= 2, 20, lambda: f"two errors of {errors}")
+    wait_until(lambda: len(errors) >= 2, 30, lambda: f"two errors of {errors}")
     leader.shutdown()
 
     async def await_failures() -> None:
@@ -209,10 +209,10 @@ def test_nothing_in_redis_shows_a_secret(
 ) -> None:
     server = start_server(password=PASSWORD)
     with create_safe_redis_leader(redis=server.url, **TERMS) as leader:
-        leader.wait_until_leader(10)
+        leader.wait_until_leader(30)
         leader.stop()
         leader.elect()
-        leader.wait_until_leader(10)
+        leader.wait_until_leader(30)
     client: Any = server.client()
     names = client.keys("*")
     assert len(names) >= 2

@@ -24,13 +24,17 @@ def say(**fields: Any) -> None:
     os.write(1, (json.dumps({**fields, "at": time.monotonic()}) + "\n").encode())
 
 
+leaders: list[Any] = []
+"""The one that is followed."""
+
+
 def hang_when(flag: Path) -> None:
     """Let name resolution hang while the file is there."""
     resolve = socket.getaddrinfo
 
     def hanging(*args: Any, **kwargs: Any) -> Any:
         if flag.exists():
-            say(what="hangs")
+            say(what="hangs", left=max([leader.remaining for leader in leaders], default=0.0))
             while True:
                 time.sleep(60)
         return resolve(*args, **kwargs)
@@ -40,12 +44,15 @@ def hang_when(flag: Path) -> None:
 
 def watch(leader: Any) -> None:
     """Say each change, as another thread sees it."""
-    led = False
+    led, led_at = False, 0.0
     while True:
+        asked_at = time.monotonic()
         leads = leader.is_leader
+        if leads:
+            led_at = asked_at
         if leads != led:
             led = leads
-            say(what="leads" if leads else "leads no longer")
+            say(what="leads" if leads else "leads no longer", led_at=led_at)
         time.sleep(0.002)
 
 
@@ -54,6 +61,7 @@ def follow(leader: Any) -> None:
     leader.on("elected", lambda _: say(what="elected"))
     leader.on("demoted", lambda event: say(what="demoted", reason=event.reason.value))
     leader.on("error", lambda _: None)
+    leaders.append(leader)
     threading.Thread(target=watch, args=(leader,), daemon=True).start()
 
 

@@ -43,7 +43,7 @@ def test_from_a_to_b_and_back_to_a_while_a_standby_sleeps(
     leader = fleet.leader()
     (standby,) = fleet.standbys()
     time.sleep(WAIT)
-    wait_until(lambda: b.client().exists(f"{{leader:{key}}}:lease"), 5)
+    wait_until(lambda: b.client().exists(f"{{leader:{key}}}:lease"), 30)
     # The standby has seen what A holds now, and A is never written again: nobody reaches it.
     a.pause()
     standby.pause()
@@ -132,8 +132,8 @@ def test_a_resignation_repeated_at_an_inherited_record_lets_nobody_in(
     store = Switched(store_at(a, key, 10), store_at(b, key, 10))
     former = SafeLeader(ThreadRunner(Options(ttl, WAIT), key, store))
     former.elect()
-    former.wait_until_leader(10)
-    wait_until(lambda: b.client().hget(f"{{leader:{key}}}:lease", "holder"), 5)
+    former.wait_until_leader(30)
+    wait_until(lambda: b.client().hget(f"{{leader:{key}}}:lease", "holder"), 30)
     replication.black_hole()
 
     link = start_proxy(a)
@@ -141,9 +141,11 @@ def test_a_resignation_repeated_at_an_inherited_record_lets_nobody_in(
     successor.wait_ready()
     time.sleep(WAIT)
     stopping = threading.Thread(target=former.stop, kwargs={"timeout": 20})
+    told = time.monotonic()
     stopping.start()
     assert store.resigned_at_a.wait(5)
-    wait_until(lambda: successor.leads, 2, "the resignation at A is good, and wakes the next")
+    wait_until(lambda: successor.leads, 30, "the resignation at A is good, and wakes the next")
+    assert successor.tenures[0].start - told < ttl, "it waited for the lease"
     # A dies; B has the record of the former leader, whose lease would still last.
     link.black_hole()
     a.kill()

@@ -23,7 +23,7 @@ def reports(child: Child) -> list[dict[str, Any]]:
 
 
 def report(child: Child, name: str) -> dict[str, Any]:
-    child.wait_for_line(f'"{name}"', 15)
+    child.wait_for_line(f'"{name}"', 30)
     return next(said for said in reports(child) if name in said)
 
 
@@ -71,12 +71,12 @@ def test_a_forked_child_is_an_idle_candidate_of_its_own(
     process.wait_for_line(lambda text: '"elects"' in text)
     wait_until(lambda: client.xlen(f"{{leader:{key}}}:history") >= 1)
     os.kill(parent["pid"], signal.SIGTERM)
-    wait_until(lambda: len(tenures(process)) == 2, 5, lambda: process.output)
+    wait_until(lambda: len(tenures(process)) == 2, 30, lambda: process.output)
     assert tenures(process)[1].who == str(child["pid"])
     assert tenures(process)[1].token > parent["token"]
-    wait_until(lambda: client.hget(lease, "holder") == child["id"], 2)
+    wait_until(lambda: client.hget(lease, "holder") == child["id"], 30)
     os.kill(child["pid"], signal.SIGTERM)
-    wait_until(lambda: tenures(process)[1].over, 5)
+    wait_until(lambda: tenures(process)[1].over, 30)
     assert overlaps(tenures(process)) == []
     assert "Traceback" not in process.output
 
@@ -88,11 +88,14 @@ def test_the_parent_may_end_while_the_child_only_looks_on(
     process = children.module(program, "os.fork", "blocking", quick_server.url, key, str(TTL))
     parent, child = report(process, "parent"), report(process, "child")
     os.kill(parent["pid"], signal.SIGTERM)
-    process.wait_for_line('"parent_ended"', 5)
+    process.wait_for_line('"parent_ended"', 30)
     # Resigned, and nobody there: the idle child does not take the record up.
-    report(process, "looked_on")
-    assert [tenure.who for tenure in tenures(process)] == [str(parent["pid"])]
     report(process, "elects")
-    wait_until(lambda: len(tenures(process)) == 2, 5, lambda: process.output)
+    wait_until(lambda: len(tenures(process)) == 2, 30, lambda: process.output)
+    # By the order of what they said: it may lead as soon as it takes part.
+    said = reports(process)
+    before = said[: next(place for place, each in enumerate(said) if "elects" in each)]
+    assert any("looked_on" in each for each in before)
+    assert {each["pid"] for each in before if "leads" in each and "from" in each} == {parent["pid"]}
     assert tenures(process)[1].who == str(child["pid"])
     os.kill(child["pid"], signal.SIGTERM)

@@ -26,7 +26,7 @@ Start = Callable[..., Shell]
 
 
 def first_error(candidate: Shell) -> Exception:
-    wait_until(lambda: candidate.named("error"), 5)
+    wait_until(lambda: candidate.named("error"), 30)
     error: Exception = candidate.named("error")[0]
     return error
 
@@ -46,7 +46,7 @@ def test_a_wrong_password_is_named_and_not_shown(
     assert isinstance(error.__cause__, redis.RedisError)
     # It goes on: somebody sets the password right.
     server.client().config_set("requirepass", "s3cret")
-    one.wait_until_leader(5)
+    one.wait_until_leader(30)
 
 
 def test_a_missing_password_is_named(
@@ -73,7 +73,7 @@ def test_a_key_of_another_type_is_named(
     assert "holds something that is not this package's; delete it or use another key" in str(error)
     assert quick_server.client().get(lease) == "somebody else's"
     quick_server.client().delete(lease)
-    one.wait_until_leader(5)
+    one.wait_until_leader(30)
 
 
 def test_a_read_only_replica_is_named(
@@ -88,7 +88,7 @@ def test_a_read_only_replica_is_named(
     time.sleep(1)
     assert not one.leader.is_leader
     replica.promote()
-    one.wait_until_leader(5)
+    one.wait_until_leader(30)
 
 
 def test_a_server_that_is_not_there_is_named(start_candidate: Start, key: str):
@@ -106,12 +106,12 @@ def test_a_leader_whose_server_becomes_a_replica_is_demoted(
     server = start_server()
     one = start_candidate(redis=server.url, key=key, ttl=0.6, wait=0.1)
     one.elect()
-    one.wait_until_leader(5)
+    one.wait_until_leader(30)
     server.follow(("127.0.0.1", 1))
-    wait_until(lambda: not one.leader.is_leader, 1)
+    wait_until(lambda: not one.leader.is_leader)
     assert "read-only replica" in str(first_error(one))
     server.promote()
-    one.wait_until_leader(5)
+    one.wait_until_leader(30)
 
 
 @pytest.mark.parametrize("kind", ["redis.Redis", "redis.asyncio.Redis"])
@@ -129,10 +129,10 @@ def test_a_client_of_the_callers_is_copied_and_not_used(
     one = start_candidate(redis=client, key=key, ttl=0.6, wait=0.1)
     two = start_candidate(redis=client, key=key, ttl=0.6, wait=0.1)
     one.elect()
-    one.wait_until_leader(5)
+    one.wait_until_leader(30)
     two.elect()
     one.shutdown()
-    two.wait_until_leader(1)
+    two.wait_until_leader(30)
     two.shutdown()
     assert [one.named("error"), two.named("error")] == [[], []]
     if kind == "redis.Redis":
@@ -145,15 +145,13 @@ def test_a_client_with_retries_repeats_no_request_of_ours(
     start_blocking: Start, start_server: Callable[..., Server], key: str
 ):
     server = start_server()
-    client = redis.Redis.from_url(server.url, retry=Retry(ExponentialBackoff(), 50))
+    client = redis.Redis.from_url(server.url, retry=Retry(ExponentialBackoff(base=1, cap=60), 50))
     one = start_blocking(redis=client, key=key, ttl=0.6, wait=0.1)
     one.elect()
-    one.wait_until_leader(5)
+    one.wait_until_leader(30)
     server.kill()
-    # Fifty retries would take half a minute, in which nobody would notice anything.
-    began = time.monotonic()
-    wait_until(lambda: len(one.named("error")) >= 2, 2)
-    assert time.monotonic() - began < 1.5
+    # Of its retries nobody would see the end.
+    wait_until(lambda: len(one.named("error")) >= 2)
     client.close()
 
 

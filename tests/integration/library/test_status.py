@@ -17,7 +17,7 @@ Start = Callable[..., Shell]
 
 
 def wait_for(shell: Shell, role: Role) -> Status:
-    wait_until(lambda: shell.leader.standing.role is role, 10, f"the role {role.value}")
+    wait_until(lambda: shell.leader.standing.role is role, 30, f"the role {role.value}")
     return shell.leader.standing
 
 
@@ -33,7 +33,7 @@ def test_leader_and_standby_agree_and_a_cut_off_one_knows_of_nobody(
         one.elect()
         waiting = wait_for(one, Role.LEADERLESS)
         assert (waiting.leader, waiting.fencing_token) == ("", 0)
-        token = one.wait_until_leader(10)
+        token = one.wait_until_leader(30)
         elected = time.time()
         two.elect()
 
@@ -60,7 +60,7 @@ def test_leader_and_standby_agree_and_a_cut_off_one_knows_of_nobody(
         link.black_hole()
         lost = wait_for(two, Role.LEADERLESS)
         assert lost.leader == ""
-        wait_until(lambda: two.leader.standing.error, 10, "the error")
+        wait_until(lambda: two.leader.standing.error, 30, "the error")
         error = answer_of(two.leader)["last_error"]
         assert "no answer from Redis" in error["error"]
         assert answer_of(one.leader)["role"] == "leader"

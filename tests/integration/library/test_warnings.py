@@ -22,17 +22,17 @@ def test_a_link_that_is_too_slow_for_the_ttl_is_told_of_once(
 ) -> None:
     link = start_proxy(quick_server)
     link.delay(0.2)
-    one = start_candidate(**{**terms, "redis": link.url()})
+    one = start_candidate(**{**terms, "redis": link.url(), "ttl": 0.6})
     one.elect()
 
     def told() -> list[str]:
         lines = [record.getMessage() for record in caplog.records]
         return [line for line in lines if "the ttl is too short for the way to it" in line]
 
-    wait_until(told, 20, "the warning")
+    wait_until(told, 30, "the warning")
     link.heal()
-    one.wait_until_leader(20)
+    one.wait_until_leader(30)
     link.delay(0.2)
-    wait_until(lambda: not one.leader.is_leader, 20)
+    wait_until(lambda: not one.leader.is_leader, 30)
     assert len(told()) == 1
     assert "a third of the ttl of 0.6 s" in told()[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from celery_safe_leader._ledger.acceptance import Acceptance, AcceptanceOutcome
 from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.keys import LedgerKeys
-from celery_safe_leader._worker.dedup.inquirer import BACKLOG, LIMIT, Inquirer
+from celery_safe_leader._worker.dedup.inquirer import BACKLOG, LIMIT, Inquirer, _InquiryLine
 from tests.support.processes import wait_until
 from tests.support.servers import Server
 
@@ -61,20 +60,32 @@ def test_a_restarted_server_that_lost_its_scripts_is_asked_without_a_gap(
 
 
 def test_a_hanging_server_costs_one_limit_and_then_nothing(
-    inquirer: Inquirer, server: Server, caplog: pytest.LogCaptureFixture
+    inquirer: Inquirer,
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert inquirer.ask("shop", "before", "a") == FIRST
+    put: list[str] = []
+    send = _InquiryLine.execute_command
+
+    def spied(line: _InquiryLine, *command: Any) -> Any:
+        put.append(threading.current_thread().name)
+        return send(line, *command)
+
+    monkeypatch.setattr(_InquiryLine, "execute_command", spied)
     server.process.pause()
-    took = []
     for number in range(50):
-        began = time.monotonic()
         assert inquirer.ask("shop", f"run-{number}", "a") is None
-        took.append(time.monotonic() - began)
+        if number == 0:
+            # The one that waited; how long is measured by `make bench`.
+            assert put == [threading.current_thread().name]
+            assert not inquirer.answers
     server.process.resume()
-    assert LIMIT <= max(took) < 0.1
-    assert sorted(took)[-2] < 0.01
+    assert put.count(threading.current_thread().name) == 1
     assert len(warnings_of(caplog)) == 1
     assert "the server: no answer from Redis" in warnings_of(caplog)[0]
-    wait_until(lambda: inquirer.answers, 10)
+    wait_until(lambda: inquirer.answers, 30)
     assert inquirer.late == 50
     assert inquirer.ask("shop", "run-49", "b") == Acceptance(AcceptanceOutcome.OTHER, "a")
     assert len(warnings_of(caplog)) == 2
@@ -85,14 +96,12 @@ def test_a_start_with_a_hanging_server_does_not_hang(
 ) -> None:
     server.process.pause()
     inquirer = make_inquirer()
-    began = time.monotonic()
+    # Both come back while the server hangs, which it does until it is told otherwise.
     inquirer.start()
-    assert time.monotonic() - began < 1.5
-    began = time.monotonic()
+    assert not inquirer.answers
     assert inquirer.ask("shop", "run", "a") is None
-    assert time.monotonic() - began < 0.01
     server.process.resume()
-    wait_until(lambda: inquirer.answers, 10)
+    wait_until(lambda: inquirer.answers, 30)
     assert inquirer.late == 1
 
 
@@ -101,7 +110,7 @@ def test_only_the_newest_unanswered_questions_are_kept(inquirer: Inquirer, serve
     for number in range(BACKLOG + 10):
         assert inquirer.ask("shop", f"run-{number}", "a") is None
     server.start()
-    wait_until(lambda: inquirer.answers, 10)
+    wait_until(lambda: inquirer.answers, 30)
     assert inquirer.late == BACKLOG
     assert inquirer.ask("shop", "run-9", "b") == Acceptance(AcceptanceOutcome.FIRST, "b")
     assert inquirer.ask("shop", "run-10", "b") == Acceptance(AcceptanceOutcome.OTHER, "a")
@@ -114,7 +123,7 @@ def test_a_run_that_turns_out_to_have_run_twice_is_an_error_that_names_it(
     assert inquirer.ask("shop", "run", "a") is None
     assert inquirer.ask("shop", "run", "b") is None
     server.process.resume()
-    wait_until(lambda: inquirer.answers, 10)
+    wait_until(lambda: inquirer.answers, 30)
     assert (inquirer.late, inquirer.doubled) == (2, 1)
     (error,) = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert error.getMessage() == (
@@ -128,7 +137,7 @@ def test_one_question_that_redis_refuses_does_not_end_the_others(
 ) -> None:
     server.client().rpush(LedgerKeys("shop").accepted("broken"), "a list")
     assert inquirer.ask("shop", "broken", "a") is None
-    wait_until(lambda: inquirer.answers, 10)
+    wait_until(lambda: inquirer.answers, 30)
     assert inquirer.ask("shop", "run", "a") == FIRST
     (error,) = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert "The periodic run broken cannot be entered" in error.getMessage()
@@ -142,10 +151,11 @@ def test_a_replica_is_not_taken_for_well_because_a_trial_went_well_a_moment_ago(
     client.replicaof("127.0.0.1", "1")  # nobody is there
     assert inquirer.ask("shop", "run", "a") is None
     assert "this Redis is a read-only replica" in warnings_of(caplog)[0]
-    time.sleep(0.3)  # it has tried again
+    tried = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    wait_until(lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"] > tried, 30)
     assert not inquirer.answers
     client.replicaof("NO", "ONE")
-    wait_until(lambda: inquirer.answers, 5)
+    wait_until(lambda: inquirer.answers, 30)
     assert inquirer.late == 1
     assert inquirer.ask("shop", "run", "b") == Acceptance(AcceptanceOutcome.OTHER, "a")
 
@@ -170,7 +180,7 @@ def test_a_server_that_closes_idle_connections_is_asked_over_a_new_one(
 ) -> None:
     server.client().client_kill_filter(_type="normal", skipme=True)
     assert inquirer.ask("shop", "run", "a") is None
-    wait_until(lambda: inquirer.answers, 5)
+    wait_until(lambda: inquirer.answers, 30)
     assert inquirer.ask("shop", "run", "b") == Acceptance(AcceptanceOutcome.OTHER, "a")
 
 
@@ -203,9 +213,9 @@ def test_reconnecting_any_number_of_times_leaves_one_connection(
     for number in range(120):  # a pool of redis-py makes no more than 100
         client.client_kill_filter(_type="normal", skipme=True)
         inquirer.ask("shop", f"run-{number}", "a")
-        wait_until(lambda: inquirer.answers, 5, interval=0.001)
+        wait_until(lambda: inquirer.answers, 30, interval=0.001)
     assert len(client.client_list()) == 2
     inquirer.close()
-    wait_until(lambda: len(client.client_list()) == 1, 5)
+    wait_until(lambda: len(client.client_list()) == 1, 30)
     inquirer.close()
     assert inquirer.ask("shop", "run", "a") is None

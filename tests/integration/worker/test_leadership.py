@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 from celery import Celery
@@ -36,7 +36,7 @@ class Office:
 
     def lead(self) -> Leadership:
         self.member.elect()  # does nothing while it takes part
-        token = self.leader.wait_until_leader(10)
+        token = self.leader.wait_until_leader(30)
         found = None
         while found is None:
             found = self.place.read()
@@ -127,21 +127,27 @@ def test_a_tenure_that_is_over_stays_over_when_the_worker_is_elected_again(offic
     second.check()
 
 
-@pytest.mark.quiet
-def test_check_and_lost_notice_the_deadline_within_20_ms(office: Office) -> None:
-    late = []
+def test_check_and_lost_notice_the_deadline_and_not_before(office: Office) -> None:
+    """How soon after it is measured by ``make bench``."""
     for _ in range(3):
         office.link.heal()
-        late.append(_lateness(office))
-    for by_check, by_lost in late:
-        assert min(by_check, by_lost) >= -0.001
-    # The median: a machine may take the processor from one of them.
-    for values in zip(*late, strict=True):
-        assert statistics.median(values) <= 0.02
+        noticed = notice_end(office)
+        assert min(noticed.by_check, noticed.by_lost) >= -0.001
+        # Asked after the deadline, it never answered that all is well.
+        assert noticed.last_well <= 0.001
 
 
-def _lateness(office: Office) -> tuple[float, float]:
-    """Return how many seconds after the deadline ``check()`` and ``lost`` notice it."""
+class Noticed(NamedTuple):
+    """Moments in seconds from the deadline on."""
+
+    last_well: float
+    """When ``check()`` was last called and raised nothing."""
+    by_check: float
+    by_lost: float
+
+
+def notice_end(office: Office) -> Noticed:
+    """Cut a leader off; return when its task noticed that its leadership is over."""
     leadership = office.lead()
     woken: list[float] = []
 
@@ -153,17 +159,18 @@ def _lateness(office: Office) -> tuple[float, float]:
     waiting = threading.Thread(target=wait)
     office.link.black_hole()
     waiting.start()
-    deadline = raised = 0.0
+    deadline = raised = well = 0.0
     while not raised:
         now, remaining = CLOCK.now().boottime, leadership.remaining()
+        asked = CLOCK.now().boottime
         try:
             leadership.check()
         except LeadershipLostError:
             raised = CLOCK.now().boottime
         else:
-            # A little early: the clock was read before.
-            deadline = now + remaining
+            # A little early, since the clock was read before; the latest is the closest.
+            deadline, well = max(deadline, now + remaining), asked
         # As a task that works in between.
         time.sleep(0.001)
-    waiting.join(10)
-    return raised - deadline, woken[0] - deadline
+    waiting.join(30)
+    return Noticed(well - deadline, raised - deadline, woken[0] - deadline)

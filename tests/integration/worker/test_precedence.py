@@ -83,15 +83,15 @@ def test_the_sign_is_there_while_the_beat_runs_and_its_worker_takes_part(
     threading.Event().wait(0.3)
     assert client.get(SIGN) is None
     beat.runs = True
-    wait_until(lambda: client.get(SIGN) == "one", 10, "the sign")
+    wait_until(lambda: client.get(SIGN) == "one", 30, "the sign")
     assert 0 < client.pttl(SIGN) <= 3000 * TTL
     # It is renewed as long as both is so, and expires after that.
     candidate.leader.active = False
-    wait_until(lambda: client.get(SIGN) is None, 10, "the end of the sign")
+    wait_until(lambda: client.get(SIGN) is None, 30, "the end of the sign")
     candidate.leader.active = True
-    wait_until(lambda: client.get(SIGN) == "one", 10, "the sign again")
+    wait_until(lambda: client.get(SIGN) == "one", 30, "the sign again")
     beat.runs = False
-    wait_until(lambda: client.get(SIGN) is None, 10, "the end of the sign")
+    wait_until(lambda: client.get(SIGN) is None, 30, "the end of the sign")
 
 
 def test_a_worker_that_ends_takes_away_its_own_sign_only(
@@ -99,11 +99,11 @@ def test_a_worker_that_ends_takes_away_its_own_sign_only(
 ) -> None:
     stage = stage_of(valkey_server.url)
     first, _ = stage.worker("one", SimpleNamespace(runs=True))
-    wait_until(lambda: client.get(SIGN) == "one", 10, "the sign")
+    wait_until(lambda: client.get(SIGN) == "one", 30, "the sign")
     first.close()
     assert client.get(SIGN) is None
     second, candidate = stage.worker("two", SimpleNamespace(runs=True))
-    wait_until(lambda: client.get(SIGN) == "two", 10, "the sign")
+    wait_until(lambda: client.get(SIGN) == "two", 30, "the sign")
     candidate.leader.active = False
     client.set(SIGN, "three", px=60_000)
     second.close()
@@ -115,9 +115,9 @@ def test_a_worker_without_a_beat_stays_away_as_long_as_the_sign_is_there(
 ) -> None:
     _, candidate = stage_of(valkey_server.url).worker("two")
     client.set(SIGN, "one", px=60_000)
-    wait_until(lambda: candidate.told == ["resign"], 10, lambda: str(candidate.told))
+    wait_until(lambda: candidate.told == ["resign"], 30, lambda: str(candidate.told))
     client.delete(SIGN)
-    wait_until(lambda: candidate.told == ["resign", "elect"], 10, lambda: str(candidate.told))
+    wait_until(lambda: candidate.told == ["resign", "elect"], 30, lambda: str(candidate.told))
 
 
 def test_without_redis_all_stays_as_it_is(
@@ -126,10 +126,10 @@ def test_without_redis_all_stays_as_it_is(
     with Proxy(valkey_server.port) as link:
         _, candidate = stage_of(link.url()).worker("two")
         client.set(SIGN, "one", px=60_000)
-        wait_until(lambda: candidate.told == ["resign"], 10, lambda: str(candidate.told))
+        wait_until(lambda: candidate.told == ["resign"], 30, lambda: str(candidate.told))
         link.black_hole()
         client.delete(SIGN)
         threading.Event().wait(1.0)
         assert candidate.told == ["resign"]
         link.heal()
-        wait_until(lambda: candidate.told == ["resign", "elect"], 10, lambda: str(candidate.told))
+        wait_until(lambda: candidate.told == ["resign", "elect"], 30, lambda: str(candidate.told))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.processes import Child, Children
-from tests.support.processes.waiting import wait_until
+from tests.support.processes.waiting import PATIENCE, wait_until
 
 __all__ = ["Candidate", "Fleet", "Tenure", "overlaps"]
 
@@ -116,7 +116,7 @@ class Candidate:
 
     def wait_ready(self) -> None:
         """Wait until it takes part."""
-        self.child.wait_for_line('"ready"', 20)
+        self.child.wait_for_line('"ready"', 30)
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -160,7 +160,9 @@ class Fleet:
         """Return those that do not lead and could."""
         return [c for c in self.candidates if not (c.leads or c.ended or c.paused)]
 
-    def leader(self, timeout: float = 10.0, *, other_than: Candidate | None = None) -> Candidate:
+    def leader(
+        self, timeout: float = PATIENCE, *, other_than: Candidate | None = None
+    ) -> Candidate:
         """Wait until one leads."""
 
         def leading() -> Candidate | None:
@@ -169,7 +171,7 @@ class Fleet:
 
         return wait_until(leading, timeout, lambda: f"a leader; {self.tenures}")  # type: ignore[return-value]
 
-    def led_after(self, moment: float, limit: float) -> float:
+    def led_after(self, moment: float, limit: float = PATIENCE) -> float:
         """Wait until somebody leads at or after a moment, and return how long after it."""
 
         def first() -> list[float]:

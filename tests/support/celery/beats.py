@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.support.candidates.fleet import Tenure
 from tests.support.processes import Children, wait_until
+from tests.support.processes.waiting import PATIENCE
 
 __all__ = ["SCHEDULER", "Beat", "leader_of", "write_app"]
 
@@ -137,7 +138,10 @@ class Beat:
 
 
 def leader_of(
-    beats: Callable[[], Sequence[Beat]], timeout: float = 10.0, *, other_than: Beat | None = None
+    beats: Callable[[], Sequence[Beat]],
+    timeout: float = PATIENCE,
+    *,
+    other_than: Beat | None = None,
 ) -> Beat:
     """Wait until one of them leads."""
 

@@ -104,7 +104,7 @@ class Crew(Fleet):
             worker.wait_beat()
 
     def dispatching(
-        self, timeout: float = 15.0, *, other_than: Sequence[WorkerWithBeat] = ()
+        self, timeout: float = 30.0, *, other_than: Sequence[WorkerWithBeat] = ()
     ) -> WorkerWithBeat:
         """Wait until the beat of one dispatches."""
 
@@ -118,7 +118,7 @@ class Crew(Fleet):
         assert found is not None
         return found
 
-    def wait_run(self, since: float, *, other_than: int = 0, timeout: float = 15.0) -> Execution:
+    def wait_run(self, since: float, *, other_than: int = 0, timeout: float = 30.0) -> Execution:
         """Wait for the first run since a moment of ``time.time()`` under another token."""
 
         def first() -> Execution | None:

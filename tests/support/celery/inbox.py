@@ -16,7 +16,7 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Consumer
 
-from tests.support.processes.waiting import wait_until
+from tests.support.processes.waiting import PATIENCE, wait_until
 
 __all__ = ["Dispatch", "Inbox", "by_two", "gaps"]
 
@@ -83,8 +83,8 @@ class Inbox:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._consume, name=f"inbox {queue}", daemon=True)
         self._thread.start()
-        if not self._ready.wait(10):
-            raise RuntimeError(f"no consumer of {queue} within 10 s")
+        if not self._ready.wait(PATIENCE):
+            raise RuntimeError(f"no consumer of {queue} within {PATIENCE:g} s")
 
     def _consume(self) -> None:
         with self._connection as connection:
@@ -133,7 +133,7 @@ class Inbox:
     def wait_for(
         self,
         count: int,
-        timeout: float = 10.0,
+        timeout: float = PATIENCE,
         *,
         entry: str = "",
         since: float = 0.0,

@@ -200,7 +200,7 @@ class Workers:
         return [run for run in every if task in ("", run.task) and occurrence in ("", run.id)]
 
     def wait_for_runs(
-        self, count: int, task: str = "", timeout: float = 15.0, *, occurrence: str = ""
+        self, count: int, task: str = "", timeout: float = 30.0, *, occurrence: str = ""
     ) -> list[Run]:
         """Wait until so many were noted."""
 
@@ -219,7 +219,7 @@ class Workers:
         mark = str(uuid.uuid4())
         self.app.send_task("shop.work", task_id=mark)
         self.wait_for_runs(1, occurrence=mark)
-        wait_until(self._idle, 15, "a worker that knows of the end of its tasks", interval=0.02)
+        wait_until(self._idle, 30, "a worker that knows of the end of its tasks", interval=0.02)
 
     def _idle(self) -> bool:
         inspect = self.app.control.inspect(self._names, timeout=3, limit=1)
@@ -229,7 +229,7 @@ class Workers:
         """Ask a worker for its counters."""
         inspect = self.app.control.inspect([worker.name], timeout=3)
         stats: Callable[[], dict[str, Any] | None] = inspect.stats
-        answer = wait_until(stats, 15, f"statistics of {worker.name}")
+        answer = wait_until(stats, 30, f"statistics of {worker.name}")
         assert answer is not None
         counters: dict[str, Any] = answer[worker.name]["leader_publications"]
         return counters

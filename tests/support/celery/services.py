@@ -50,7 +50,7 @@ class BeatService:
         """Whether it leads."""
         return self.scheduler.is_leader
 
-    def wait_leading(self, timeout: float = 10.0) -> None:
+    def wait_leading(self, timeout: float = 30.0) -> None:
         """Wait until it leads."""
         wait_until(lambda: self.leads, timeout, "leadership")
 

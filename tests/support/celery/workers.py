@@ -110,11 +110,11 @@ def wait_listening(app: Any, workers: Sequence[Worker]) -> None:
         answers = app.control.ping(sorted(names), timeout=2, limit=len(names))
         return names == {name for answer in answers for name in answer}
 
-    wait_until(heard, 20, "answers of all workers")
+    wait_until(heard, 30, "answers of all workers")
 
 
 def leader_of(
-    workers: Sequence[Worker], timeout: float = 15.0, *, other_than: Any = None
+    workers: Sequence[Worker], timeout: float = 30.0, *, other_than: Any = None
 ) -> Worker:
     """Wait until one of them leads and consumes the leader queue."""
 

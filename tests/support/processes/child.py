@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from tests.support.processes.waiting import wait_until
+from tests.support.processes.waiting import PATIENCE, wait_until
 
 __all__ = ["ROOT", "Child", "Line", "clean_environment"]
 
@@ -131,7 +131,7 @@ class Child:
         return "\n".join(self.lines)
 
     def wait_for_line(
-        self, wanted: str | Callable[[str], object], timeout: float = 10.0, *, after: int = 0
+        self, wanted: str | Callable[[str], object], timeout: float = PATIENCE, *, after: int = 0
     ) -> Line:
         """Wait for a line that contains a text or satisfies a predicate.
 
@@ -178,7 +178,7 @@ class Child:
         """Whether it has not ended. A paused child runs."""
         return self.returncode is None
 
-    def wait(self, timeout: float = 10.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for its end and return the exit status.
 
         Raises:
@@ -221,7 +221,7 @@ class Child:
         self.signal(signal.SIGSTOP)
         if not self._closed:
             # Consumes the report of the stop, which a later pause sends anew.
-            wait_until(self._stopped_or_ended, 5, f"the pause of {self.name}")
+            wait_until(self._stopped_or_ended, 30, f"the pause of {self.name}")
 
     def _stopped_or_ended(self) -> bool:
         flags = os.WSTOPPED | os.WNOHANG

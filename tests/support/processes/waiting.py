@@ -6,14 +6,20 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["wait_until"]
+__all__ = ["PATIENCE", "wait_until"]
+
+PATIENCE = 30.0
+"""Seconds that a test waits for what takes a fraction of a second on an idle machine.
+
+How long things take is measured by ``make bench``. A test says what happens, and in which order.
+"""
 
 T = TypeVar("T")
 
 
 def wait_until(
     predicate: Callable[[], T],
-    timeout: float = 10.0,
+    timeout: float = PATIENCE,
     what: str | Callable[[], str] = "the condition",
     *,
     interval: float = 0.005,

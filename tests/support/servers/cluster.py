@@ -107,7 +107,7 @@ class Cluster(CleansUp):
             node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].bus_port)
         self._wait(lambda node: node.info().get("cluster_known_nodes") == str(2 * _MASTERS))
         for master, replica in zip(masters, replicas, strict=True):
-            wait_until(partial(_replicate, replica, master.node_id), 20, "CLUSTER REPLICATE")
+            wait_until(partial(_replicate, replica, master.node_id), 30, "CLUSTER REPLICATE")
         self.wait_whole()
 
     def _wait(self, holds: Callable[[Node], bool], timeout: float = 30.0) -> None:

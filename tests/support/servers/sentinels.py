@@ -92,7 +92,7 @@ class Sentinel:
                 # Redis 6 knows no such order, and goes its own pace.
                 return "nknown" in str(error)
 
-        wait_until(told, 10, lambda: f"a Sentinel that answers: {self.process.output}")
+        wait_until(told, 30, lambda: f"a Sentinel that answers: {self.process.output}")
 
     def state(self) -> dict[str, str]:
         """Return what it knows of the master; nothing while it does not answer."""
@@ -215,7 +215,7 @@ class SentinelGroup(CleansUp):
     def fail_over(self) -> None:
         """Tell a Sentinel to make another server the master. Returns at once."""
         with self.sentinels[0].client() as client:
-            wait_until(lambda: _told(client), 10, f"SENTINEL FAILOVER: {self._logs()}")
+            wait_until(lambda: _told(client), 30, f"SENTINEL FAILOVER: {self._logs()}")
 
     def _logs(self) -> str:
         return "\n".join(sentinel.process.output[-1500:] for sentinel in self.sentinels)

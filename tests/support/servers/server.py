@@ -175,7 +175,7 @@ class Server(ExternalServer):
             if self._started_once or not ready:
                 break
             # The port was free a moment ago. Before anybody knows it, it may still change.
-            wait_until(lambda: self._answers() or not self.process.running, 10, self._standing)
+            wait_until(lambda: self._answers() or not self.process.running, 30, self._standing)
             if not self.process.running:
                 self.process.wait()  # for the last of its output
             if self.process.running or "in use" not in self.log:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -114,7 +113,7 @@ def test_one_that_left_does_not_lead(board: Board, following: Following) -> None
 
 def test_it_shows_that_it_runs(pulse: PulseReader, following: Following) -> None:
     before = pulse.beats
-    wait_until(lambda: pulse.beats > before + 1, 10, "two signs of life")
+    wait_until(lambda: pulse.beats > before + 1, 30, "two signs of life")
 
 
 def test_the_pulse_does_not_touch_the_board(board: Board, pulse: PulseReader) -> None:
@@ -146,6 +145,12 @@ def test_a_board_that_cannot_be_read_is_an_error(
 
 def test_waiting_costs_little(following: Following) -> None:
     # A standby waits all its life.
-    before = time.process_time()
-    following.wait(lambda: following.is_leader, 1.0)
-    assert time.process_time() - before < 0.1
+    looks = 0
+
+    def leads() -> bool:
+        nonlocal looks
+        looks += 1
+        return following.is_leader
+
+    following.wait(leads, 1.0)
+    assert 0 < looks <= 60  # each 20 ms

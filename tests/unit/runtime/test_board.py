@@ -86,7 +86,7 @@ def test_the_file_of_a_killed_worker_is_removed_once_no_process_of_it_is_left(
         Board("other", "host:2:cd").close()
         return not path.exists()
 
-    wait_until(removed, 5, "the removal of what the killed worker left")
+    wait_until(removed, 30, "the removal of what the killed worker left")
     assert Path(board.path).exists()
 
 

@@ -94,8 +94,8 @@ def test_a_signal_handler_may_notify_in_the_middle_of_a_wait(broadcast: Broadcas
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         began = time.monotonic()
-        assert broadcast.wait(ready.is_set, 20.0)
-        assert time.monotonic() - began < 10
+        assert broadcast.wait(ready.is_set, 100.0)
+        assert time.monotonic() - began < 50
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -22,9 +22,9 @@ def test_every_clock_is_read() -> None:
         time.time(),
     )
     now = clock.now()
-    assert 0 <= now.boottime - before.boottime < 1
-    assert 0 <= now.raw - before.raw < 1
-    assert abs(now.wall - before.wall) < 1
+    assert before.boottime <= now.boottime <= time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before.raw <= now.raw <= time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
+    assert abs(now.wall - before.wall) < 30
 
 
 @pytest.mark.parametrize("missing", ["CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW"])
@@ -32,9 +32,9 @@ def test_where_a_clock_is_missing_the_monotonic_one_stands_in(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(time, missing)
-    now = SystemClock().now()
+    before, now = time.monotonic(), SystemClock().now()
     value = now.boottime if missing == "CLOCK_BOOTTIME" else now.raw
-    assert abs(value - time.monotonic()) < 1
+    assert before <= value <= time.monotonic()
 
 
 def test_where_a_clock_cannot_be_read_the_monotonic_one_stands_in(
@@ -44,9 +44,9 @@ def test_where_a_clock_cannot_be_read_the_monotonic_one_stands_in(
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(time, "clock_gettime", refuse)
-    now = SystemClock().now()
-    assert abs(now.boottime - time.monotonic()) < 1
-    assert abs(now.raw - time.monotonic()) < 1
+    before, now = time.monotonic(), SystemClock().now()
+    assert before <= now.boottime <= time.monotonic()
+    assert before <= now.raw <= time.monotonic()
 
 
 @pytest.mark.parametrize("name", ["boottime", "raw", "wall"])

@@ -11,7 +11,7 @@ import redis
 from celery_safe_leader._store.connection.arguments import CLASSES
 from celery_safe_leader._store.connection.client import make_async_client, make_client
 from celery_safe_leader._store.connection.cluster import SlotMaster, take_nodes
-from celery_safe_leader._store.connection.discovery import Finder
+from celery_safe_leader._store.connection.discovery import Finder, Guide
 from celery_safe_leader._store.connection.sentinel import Group, Sentinels, take_group
 from celery_safe_leader._store.connection.urls import Address, parse_url
 from celery_safe_leader.errors import ConfigurationError
@@ -85,6 +85,26 @@ def test_a_sentinel_that_knows_too_few_others_is_not_believed() -> None:
     replies = {A: answers("1"), B: answers("2")}
     assert search(sentinels(least=2), replies)[0] == ("m", 2)
     assert search(sentinels(least=0), replies)[0] == ("m", 1)
+
+
+def test_nobody_else_is_asked_when_an_answer_could_come_too_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(
+        "celery_safe_leader._store.connection.discovery.time.monotonic", lambda: now
+    )
+    everybody = tuple((f"h{number}", number) for number in range(1, 9))
+    limit = 10.0
+    guide = Guide(Sentinels(Group("mymaster", everybody, 0, {})), object, {}, limit)
+    questions = guide._questions(guide._latest)
+    next(questions)
+    now += 2 * limit / 5  # the longest that one may take: a part to connect, and one for the reply
+    questions.send(redis.TimeoutError("silent"))
+    now += 2 * limit / 5
+    with pytest.raises(redis.TimeoutError, match="no time is left to ask another"):
+        questions.send(redis.TimeoutError("silent"))
+    assert now - 1000.0 <= limit
 
 
 def slots(master: Address, first: int = 0, last: int = 16383, *more: Any) -> list[Any]:

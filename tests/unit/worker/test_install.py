@@ -123,5 +123,5 @@ print("found", json.dumps([found, apps.get_app_config("celery_safe_leader").verb
 def test_django_installs_it_in_the_apps_that_are_there_and_in_those_to_come(
     children: Children,
 ) -> None:
-    line = children.python(_DJANGO).wait_for_line("found", 20).text
+    line = children.python(_DJANGO).wait_for_line("found", 30).text
     assert json.loads(line.removeprefix("found ")) == [[True, True], "Celery safe leader"]

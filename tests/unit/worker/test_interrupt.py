@@ -25,7 +25,7 @@ from celery_safe_leader._worker.leader_only.leadership import Leadership, Place
 from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark
 from celery_safe_leader.errors import ConfigurationError, LeadershipLostError
 
-BOUND = 10.0
+BOUND = 60.0
 """Seconds that nothing here takes."""
 
 
@@ -91,10 +91,9 @@ def wait() -> None:
 @pytest.mark.parametrize("body", [sleep, count, wait])
 def test_a_body_is_interrupted_when_leadership_is_given_up(desk: Desk, body: Any) -> None:
     desk.lose(0.05)
-    began = time.monotonic()
+    # By itself it would come back without an error, after BOUND.
     with pytest.raises(LeadershipLostError, match="the worker gave it up") as caught:
         desk.run(body)
-    assert time.monotonic() - began < BOUND / 2
     assert caught.value.fencing_token == 7
 
 
@@ -111,9 +110,9 @@ def test_leadership_under_another_token_is_another(desk: Desk) -> None:
 
 
 def test_a_renewed_lease_lets_the_body_go_on(desk: Desk) -> None:
-    desk.lead(0.6)
+    desk.lead(1.5)
     threading.Timer(0.05, desk.lead).start()
-    assert desk.run(lambda: nap(0.8)) == "done"
+    assert desk.run(lambda: nap(1.8)) == "done"
 
 
 def test_what_ends_first_is_not_interrupted_and_neither_is_what_follows(desk: Desk) -> None:

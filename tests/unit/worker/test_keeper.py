@@ -57,11 +57,11 @@ class KeeperHarness:
         return self.processes[-1]
 
     def wait_started(self, number: int) -> None:
-        wait_until(lambda: f"start {number}" in self.calls, 10, lambda: str(self.calls))
+        wait_until(lambda: f"start {number}" in self.calls, 30, lambda: str(self.calls))
 
     def wait_for(self, *calls: str) -> None:
         """Wait until its first calls are these."""
-        wait_until(lambda: self.calls[: len(calls)] == list(calls), 10, lambda: str(self.calls))
+        wait_until(lambda: self.calls[: len(calls)] == list(calls), 30, lambda: str(self.calls))
 
 
 @pytest.fixture

@@ -42,5 +42,5 @@ def test_a_process_that_sends_before_the_app_is_finalized_uses_the_queue(
     before: str, after: str, children: Children
 ) -> None:
     source = PRODUCER.format(before=before, after=after)
-    line = children.python(source).wait_for_line("sent", 20).text
+    line = children.python(source).wait_for_line("sent", 30).text
     assert line == f"sent {['leader.shop'] * 3}"
