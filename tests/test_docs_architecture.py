@@ -18,7 +18,7 @@ PACKAGE = ROOT / "celery_safe_leader"
 ARCHITECTURE = "docs/explanation/architecture.md"
 DECISIONS = [each for each in PAGES if each.path.parent.name == "decisions"]
 MAINTAINERS = [page(ARCHITECTURE), page("CONTRIBUTING.md"), *DECISIONS]
-ROOMS = sorted(path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name[0] == "_")
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("_*/__init__.py"))
 DOTTED = re.compile(r"`([a-z_]+(?:\.[A-Za-z_]+)*)`")
 FILE = re.compile(r"`([\w./]+\.(?:lua|py|toml|md|json))`")
 
