@@ -204,7 +204,12 @@ def test_without_install_embedded_beats_elect_among_themselves(
         workers = [Worker(children, tmp_path, *options, name=f"w{n}") for n in range(2)]
         for worker in workers:
             worker.wait_ready()
-        first = inbox.wait_for(3)[-1]
+        wait_until(
+            lambda: len(inbox.sent()) >= 3,
+            60,
+            lambda: "\n\n".join(worker.child.output for worker in workers),
+        )
+        first = inbox.sent()[-1]
         leading, other = sorted(workers, key=lambda worker: worker.pid != parent_of(first.pid))
         other.child.wait_for_line("leads (token")
         leading.child.kill()

@@ -91,6 +91,7 @@ def wait() -> None:
 
 @pytest.mark.parametrize("body", [sleep, count, wait])
 def test_a_body_is_interrupted_when_leadership_is_given_up(desk: Desk, body: Any) -> None:
+    assert desk.place.read()  # what was never seen cannot be said to be given up
     desk.lose(0.05)
     # By itself it would come back without an error, after BOUND.
     with pytest.raises(LeadershipLostError, match="the worker resigned") as caught:
