@@ -150,7 +150,7 @@ class WorkerFleet:
         leader = leader_of(self.workers, 25)
         (standby,) = (worker for worker in self.workers if worker is not leader)
         standby.wait_ready()
-        standby.child.wait_for_line("leads (taken over", 10)
+        standby.child.wait_for_line("leads (takes over", 10)
         return leader, standby
 
     def close(self) -> None:
