@@ -142,7 +142,7 @@ def test_a_worker_whose_broker_is_away_for_a_ttl_resigns_and_comes_back(
         leader_of([alone], 30)
         app = fleet.write()
         other = fleet.start("-c", "1")
-        other.child.wait_for_line("leads (taken over", 30)
+        other.child.wait_for_line("leads (takes over", 30)
         heard = len(alone.child.lines)
         link.refuse()
         link.cut()

@@ -207,7 +207,7 @@ def test_a_scheduler_that_fails_hands_leadership_over(make: Any, caplog: pytest.
     assert not scheduler.is_leader
     record = next(r for r in caplog.records if "the store says no" in r.getMessage())
     assert record.exc_info
-    assert "hands leadership over and stands by for 5 s" in record.getMessage()
+    assert "hands leadership over and stands by for at least 5 s" in record.getMessage()
 
 
 def leads_of(scheduler: Any) -> Callable[[], bool]:
