@@ -6,7 +6,6 @@ its way to the broker.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable
 
@@ -21,12 +20,11 @@ from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._ledger.errors import ClockAheadError, GenerationChangedError
 from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import ClaimOutcome, Commit, CommitOutcome, Next
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.moments import now_us
 from celery_safe_leader._schedules.rule import ScheduleError
 
 __all__ = ["Claims"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 _CHECK_EVERY = 1.0
 """Seconds."""

@@ -5,7 +5,6 @@ What the ledger answers decides what happens next; every error is handled here.
 
 from __future__ import annotations
 
-import logging
 import time
 
 from celery_safe_leader._core.backoff import backoff
@@ -20,11 +19,10 @@ from celery_safe_leader._ledger.errors import (
     LedgerError,
 )
 from celery_safe_leader._ledger.ledger import Ledger
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader.errors import SafeLeaderError, StoreError
 
 __all__ = ["Dispatcher"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 _SHORTEST_BACK_OFF = 0.1
 _LONGEST_BACK_OFF = 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 
 from celery_safe_leader._dispatch.entry import Entry
@@ -19,11 +18,10 @@ from celery_safe_leader._ledger.results import (
     Merged,
     Snapshot,
 )
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.moments import now_us
 
 __all__ = ["GRACE", "Memory", "SharedKeyCheck"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 GRACE = 7 * 86_400.0
 """Seconds for which an entry that no leader knows is remembered: longer than a deploy that is

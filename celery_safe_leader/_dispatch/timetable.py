@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from celery_safe_leader._dispatch.agenda import Agenda
 from celery_safe_leader._dispatch.entry import Entry
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.moments import now_us
 from celery_safe_leader._schedules.rule import ScheduleError
 
 __all__ = ["EARLIEST", "Timetable"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 EARLIEST = 0.3
 """Seconds before its due moment at which a run is claimed, at most. A burst of a thousand runs is

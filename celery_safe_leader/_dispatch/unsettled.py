@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from celery_safe_leader._core.backoff import backoff
 from celery_safe_leader._ledger.codec import Claim
+from celery_safe_leader._loggers import beat_logger as logger
 
 __all__ = ["Unsettled"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 _SHORTEST_BACK_OFF = 0.1
 _LONGEST_BACK_OFF = 5.0

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import signals
 
+from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._publishing.headers import PUBLICATION
 from celery_safe_leader._publishing.messages import Message
 
 __all__ = ["Notifications"]
-
-logger = logging.getLogger("celery_safe_leader")
 
 
 class Notifications:

@@ -10,7 +10,6 @@ at all if that is uncertain.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import uuid
@@ -29,6 +28,7 @@ from celery_safe_leader._dispatch.outcomes import (
     replace_sent,
 )
 from celery_safe_leader._dispatch.tenure import Gate
+from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._publishing.connection import (
     BatchPublishError,
     broker_errors,
@@ -42,8 +42,6 @@ from celery_safe_leader._publishing.messages import Built, CeleryCall, Message
 from celery_safe_leader._publishing.notifications import Notifications
 
 __all__ = ["Publisher"]
-
-logger = logging.getLogger("celery_safe_leader")
 
 _IDLE = 20.0
 """Seconds without use after which a connection is not trusted: firewalls forget, brokers close."""

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
 
 from celery_safe_leader._core.events import DemotionReason, Event
 from celery_safe_leader._core.messages import Reply, Request
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.ports import AsyncStore
 from celery_safe_leader._core.state import State
+from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._runtime.candidate import Candidate
 from celery_safe_leader._runtime.clock import Clock
 from celery_safe_leader._runtime.listeners import Listener
 
 __all__ = ["AsyncRunner"]
 
-logger = logging.getLogger("celery_safe_leader")
 _of_the_parent: list[object] = []
 """In a forked child: tasks of the parent's loop, which would run to their end if collected."""
 

@@ -5,7 +5,6 @@ The thread runner and the asyncio runner both use it.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import weakref
@@ -25,6 +24,7 @@ from celery_safe_leader._core.messages import Await, Reply, Request
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.state import State
 from celery_safe_leader._core.status import Role, Status
+from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._runtime.clock import Clock, SystemClock, new_candidate_id, new_seed
 from celery_safe_leader._runtime.diagnostics import Diagnostics
 from celery_safe_leader._runtime.listeners import Listener, Listeners
@@ -32,7 +32,6 @@ from celery_safe_leader.errors import LifecycleError
 
 __all__ = ["Candidate"]
 
-logger = logging.getLogger("celery_safe_leader")
 _all: weakref.WeakSet[Candidate] = weakref.WeakSet()
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 from celery_safe_leader._core.instant import Instant
+from celery_safe_leader._loggers import library_logger as logger
 
 __all__ = ["Diagnostics"]
-
-logger = logging.getLogger("celery_safe_leader")
 
 _JUMP = 0.5
 """Seconds between the wall clock and the others that are a jump, not slewing."""

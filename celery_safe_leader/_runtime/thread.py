@@ -6,7 +6,6 @@ on time when the lease ends while a request hangs.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -15,13 +14,12 @@ from celery_safe_leader._core.events import DemotionReason, Event
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.ports import Store
 from celery_safe_leader._core.state import State
+from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._runtime.broadcast import Broadcast
 from celery_safe_leader._runtime.candidate import Candidate
 from celery_safe_leader._runtime.clock import Clock
 
 __all__ = ["ThreadRunner"]
-
-logger = logging.getLogger("celery_safe_leader")
 
 
 class ThreadRunner:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._store.keys import ElectionKeys
 
 __all__ = ["OLDEST", "ServerCheck"]
-
-logger = logging.getLogger("celery_safe_leader")
 
 OLDEST = (6, 2)
 """The oldest supported release of Redis. Valkey reports the release that it is compatible with."""

@@ -9,17 +9,15 @@ label, every call says over which connection it goes, and a reply over another d
 from __future__ import annotations
 
 import inspect
-import logging
 import secrets
 
 import redis
 
+from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._store.codec import ScriptCall, by_connection
 from celery_safe_leader._store.keys import ElectionKeys
 
 __all__ = ["ANY_COMMAND", "ServerIdentity"]
-
-logger = logging.getLogger("celery_safe_leader")
 
 _asked = inspect.signature(redis.ConnectionPool.get_connection).parameters["command_name"]
 ANY_COMMAND: tuple[str, ...] = ("_",) if _asked.default is inspect.Parameter.empty else ()

@@ -6,7 +6,6 @@ Makes no client. No option of a user can make a call outlive a lease, or be repe
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
+from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._store.connection.arguments import (
     CLASSES,
     DECIDED,
@@ -49,8 +49,6 @@ __all__ = [
     "pool_settings",
     "read_url",
 ]
-
-logger = logging.getLogger("celery_safe_leader")
 
 CLIENT_NAME = "celery-safe-leader"
 """How our connections show up in ``CLIENT LIST``, unless the options name another."""
