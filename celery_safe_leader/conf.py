@@ -29,7 +29,7 @@ from celery_safe_leader._setting_sources import (
     spelling,
     visibility_timeout,
 )
-from celery_safe_leader._store.connection.factory import check_discovery, read_url
+from celery_safe_leader._store.connection.pool_settings import check_discovery, read_url
 from celery_safe_leader._store.keys import checked_key
 from celery_safe_leader.errors import ConfigurationError
 

@@ -1,10 +1,11 @@
 """One candidate of one election, without IO.
 
 Theory of operation. Redis keeps no time: it holds a record and changes it by compare-and-set. A
-*standby* takes the record over only after it saw one and the same version of it for longer than
-any lease lasts, on its own clock. A *leader* counts its lease from before its last successful
-request was sent, and from the deadline on it does not lead, whatever replies come later. So each
-errs to its safe side, and two never lead at once, whatever Redis forgets or repeats.
+*standby* takes the record over only after it saw one and the same version of it for longer than any
+lease lasts, on its own clock, or at once if its leader resigned. A *leader* counts its lease from
+before its last successful request was sent, and from the deadline on it does not lead, whatever
+replies come later. So each errs on the safe side, and two never lead at once, whatever Redis
+forgets or repeats.
 
 How to drive it: whenever something happened, or ``pause()`` seconds have passed, call ``poll()``.
 If it returns a request, execute it and hand the outcome to ``receive()`` or ``failed()``; then

@@ -1,6 +1,7 @@
 """A leader's work, one tenure after the other: load the ledger, then do the rounds.
 
-What the ledger answers decides what happens next; every error is handled here.
+What the ledger answers decides what happens next. Its errors are handled here, except for a clock
+that is ahead, with which this beat must not lead.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class Dispatcher:
         return 0.1
 
     def _complain(self, message: str, error: Exception) -> None:
-        """Log an error, at most once a minute."""
+        """Log an error, at most once a minute while the ledger stays loaded."""
         now = time.monotonic()
         if now >= self._silent_until:
             self._silent_until = now + _COMPLAIN_EVERY

@@ -1,4 +1,7 @@
-"""Runs that are claimed and not known to be published, and when each may be tried (again)."""
+"""Runs that are claimed and not known to be published, and when each may be tried.
+
+Also those that a dead leader left: ``Rounds`` settles them, which finds out what became of each.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The ledger in Redis: which occurrence of each entry was published last, and which is about to be.
 
 Write-ahead: an occurrence is claimed, then published, then committed. Every write is fenced by the
-lease record, and by the generation and step of the ledger: a ledger that was lost or rolled back
-refuses the next write. Knows neither schedules nor Celery nor the order of steps.
+lease record, and all but adopt() by the generation and step of the ledger: one that was lost or
+rolled back refuses the next write. Knows neither schedules nor Celery nor the order of steps.
 """
 
 from __future__ import annotations

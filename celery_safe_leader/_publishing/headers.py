@@ -25,7 +25,9 @@ COVERS = "leader_covers"
 def leader_headers(
     election: str, occurrence: str, token: int, covers_us: tuple[int, int]
 ) -> dict[str, Any]:
-    """Return the headers that workers need to recognize an occurrence.
+    """Return the headers by which workers recognize an occurrence.
+
+    The publisher adds ``PUBLICATION``, another one for each attempt.
 
     Args:
         election: Key of the ledger.

@@ -1,8 +1,8 @@
 """What is remembered of messages, to be repeated run after run.
 
 There is one template for each entry, and a shared one for all entries that differ only in their
-arguments: 10,000 entries of one task then cost little more than their arguments and bodies. Nor has
-the first message of the second one to be composed: what its arguments do not decide is there.
+arguments: 10,000 entries of one task then cost little more than their arguments and bodies. The first
+message of the second entry is not composed either: all but its arguments is there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from celery_safe_leader._schedules.moments import from_datetime, to_datetime
 __all__ = ["EntryTemplate", "SharedTemplate", "Templates", "Times", "common_part"]
 
 _OWN_FIELDS = frozenset({"id", "root_id", "eta", "expires", "argsrepr", "kwargsrepr"})
-"""Header fields that shared templates do not have."""
+"""Header fields that shared templates do not have, unless they are ``None``."""
 
 _MOST_SHARED = 1_000
 """Where each entry has options of its own, nothing is gained by keeping more."""

@@ -1,6 +1,6 @@
 """When a candidate of a beat or of a worker has something to log.
 
-What the lines say is the matter of each room: see ``_beat/log.py`` and ``_worker/log.py``.
+What the lines say: ``_beat/log.py`` and ``_worker/log.py``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _REPEAT_AFTER = 60.0
 class ElectionLog(ABC):
     """Passes the events of one candidate to the methods that log them. For one thread.
 
-    An outage of Redis is logged once a minute, and its end once. A resigned leader is not news, and
-    neither is the candidate itself.
+    An outage of Redis is logged once a minute, and its end with the next election or change of
+    leader. A resigned leader is not news, and neither is the candidate itself.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class ElectionLog(ABC):
         """Create the log of one candidate.
 
         Args:
-            logger: Of the room.
+            logger: Of the beat or the worker.
             election: Name of the election.
             server: The Redis server, without secrets.
             candidate_id: Id of the candidate.

@@ -50,8 +50,8 @@ class DueRuns(NamedTuple):
     coalesced: int
     """Moments that have no run of their own, because a later one's run stands for them."""
     dropped: int
-    """Moments that are too late, since the last committed run. They are reported each time until
-    a run is committed."""
+    """Moments since the last committed run that are too late, or, with ``Policy.SKIP``, not the
+    latest. They are reported each time until a run is committed."""
     next_due: int | None
     """When to ask again; ``None`` for never."""
     base_us: int

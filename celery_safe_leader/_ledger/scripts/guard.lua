@@ -1,4 +1,4 @@
--- guard: what every script of the ledger begins with. Put before the script, never run alone.
+-- guard: what every script of a leader begins with (not accept, which workers run). Put before the script, never run alone.
 --
 -- KEYS[1] lease record of the election, KEYS[2] runs, KEYS[3] pending.
 -- ARGV[1] holder, ARGV[2] fencing token.

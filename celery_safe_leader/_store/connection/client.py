@@ -16,7 +16,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnec
 from redis.sentinel import SentinelConnectionPool
 
 from celery_safe_leader._core.options import Options
-from celery_safe_leader._store.connection.factory import (
+from celery_safe_leader._store.connection.pool_settings import (
     CLIENT_NAME,
     Limits,
     Names,

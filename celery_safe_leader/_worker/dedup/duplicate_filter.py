@@ -1,7 +1,7 @@
 """First publication wins: which messages of periodic runs a worker drops.
 
 The decision is made before Celery turns a message into a request, so that a dropped one leaves no
-trace in the result backend, in events or in the worker's state.
+trace in the result backend, in Celery's own events or in the worker's state.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class Leadership:
 
 
 class Lost:
-    """Set when a leadership is over; has the methods of a ``threading.Event``."""
+    """Set when a leadership is over; ``is_set`` and ``wait`` as those of ``threading.Event``."""
 
     def __init__(self, leadership: Leadership) -> None:
         self._leadership = leadership

@@ -71,7 +71,10 @@ def forwards_of(headers: Mapping[str, Any] | None) -> int:
 
 
 def _elsewhere(task: Any, reader: LeadershipReader, mark: LeaderOnlyMark) -> None:
-    """Skip, fail or forward a run, as its mark says, because this worker does not lead."""
+    """Skip, fail or forward a run because this worker does not lead.
+
+    Its mark says which, if it came by the leader queue; otherwise it is forwarded.
+    """
     request = task.request
     # If it came by another queue, it is here by chance and no leader has seen it: forward it.
     came_by_queue = brought(declaration(task.app, reader.queue), request.delivery_info)
