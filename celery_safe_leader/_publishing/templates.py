@@ -1,8 +1,8 @@
 """What is remembered of messages, to be repeated run after run.
 
 There is one template for each entry, and a shared one for all entries that differ only in their
-arguments: 10,000 entries of one task then cost little more than their arguments and bodies. The first
-message of the second entry is not composed either: all but its arguments is there.
+arguments: 10,000 entries of one task then cost little more than their arguments and bodies. The
+first message of the second entry is not composed either: all but its arguments is there.
 """
 
 from __future__ import annotations

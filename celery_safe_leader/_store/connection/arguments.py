@@ -1,6 +1,6 @@
 """Arguments of redis-py's connections, taken from URLs and from clients of the caller.
 
-Decides which are kept. How long a call may take is decided in ``factory``.
+Decides which are kept. How long a call may take is decided in ``pool_settings``.
 """
 
 from __future__ import annotations

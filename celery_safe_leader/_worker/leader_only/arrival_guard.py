@@ -1,9 +1,9 @@
 """The guard at arrival: what happens to leader-only messages while this worker does not lead.
 
 A cancelled consumer may still receive what the broker had sent. Such a message is not acknowledged
-but returned to the queue, once this worker no longer consumes it; a task that is to be skipped or to
-fail goes on to the guard of runs. A message that came by another
-queue is put into the leader queue before it is acknowledged.
+but returned to the queue, once this worker no longer consumes it; a task that is to be skipped or
+to fail goes on to the guard of runs. A message that came by another queue is put into the leader
+queue before it is acknowledged.
 """
 
 from __future__ import annotations
