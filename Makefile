@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' ')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-long test-docker test-flaky test-matrix lint format bench mutants clean
+.PHONY: help demo test test-unit test-long test-docker test-flaky test-matrix lint format docs bench mutants \
+	coverage house clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -53,14 +54,24 @@ format: $(STAMP) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMP) ## Build the documentation into site/; a broken link fails
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(STAMP) ## Measure, against stock Celery and the other schedulers
 	$(BIN)/python -m benchmarks $(ARGS)
 
 mutants: $(STAMP) ## Break the election in each known way, and see which test notices
 	$(BIN)/python -m tests.mutants $(ARGS)
 
+coverage: $(STAMP) ## Branch coverage of the ordinary tests, by room of the package
+	$(BIN)/python tools/coverage_by_room.py $(ARGS)
+
+house: $(STAMP) ## Rooms, names and lines of the package, and the files that one run enters
+	$(BIN)/python tools/house.py
+	$(BIN)/python tools/files_entered.py
+
 clean: ## Remove what was built; .venv stays
-	rm -rf build dist .demo .flaky .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf build dist site .demo .flaky .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

@@ -18,7 +18,7 @@ from benchmarks.report import Report
 from celery_safe_leader import create_safe_redis_leader
 from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._worker.dedup.inquirer import LIMIT, Inquirer
-from celery_safe_leader._worker.dedup.strategies import GuardedStrategies
+from celery_safe_leader._worker.dedup.strategies import FilteredStrategies
 from tests.e2e.worker.stage import WorkerFleet
 from tests.e2e.worker.test_rolling import handovers_of, roll
 from tests.integration.worker.test_leadership import Office, notice_end
@@ -269,7 +269,7 @@ def _acceptance(report: Report) -> None:
     report.at_most("a Redis that hangs: each other waits", max(took[1:]), 10, " ms")
 
     guard = SimpleNamespace(header="leader_publication", drops=lambda *_: False)
-    strategies = GuardedStrategies(guard)
+    strategies = FilteredStrategies(guard)
     strategies["x"] = plain = lambda message, body, ack, reject, callbacks: None
     guarded, message, calls = strategies["x"], SimpleNamespace(headers={"task": "x"}), 20_000
 

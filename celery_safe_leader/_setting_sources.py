@@ -1,6 +1,6 @@
-"""Names and origins of the settings: how the user spells them, and what Celery's own ones say.
+"""Names and sources of the settings: how the user spells them, and what Celery's own settings say.
 
-Knows no default of ours and no rule on values: these are in conf.py.
+Defaults and rules on values are in conf.py.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KNOWN: dict[str, Option] = {
 }
 """Name after ``leader_`` -> how ``celery … -- leader.name=value`` reads a value."""
 
-# Of kombu's transports, which give a message out again when it was not acknowledged for so long.
+# Of kombu's transports that redeliver a message which was not acknowledged for so long.
 _VISIBILITY_TIMEOUTS = {
     "redis": 3600.0,
     "rediss": 3600.0,
@@ -54,17 +54,17 @@ _VISIBILITY_TIMEOUTS = {
 
 
 class Server(NamedTuple):
-    """The server of the election, and where that was said."""
+    """The server of the election, and the setting that named it."""
 
     url: str
     options: dict[str, Any]
     setting: str
     prefix: str = ""
-    """Of all keys, as Celery puts it before its own on that server."""
+    """Of all keys, as Celery puts it before its own keys on that server."""
 
 
 def spelling(conf: Any, name: str) -> str:
-    """Return how the user writes a setting: as it is set, else as it would be in this project.
+    """Return how the user spells a setting: as it is set, or else as it would be in this project.
 
     Args:
         conf: Configuration of a Celery app.
@@ -79,7 +79,7 @@ def spelling(conf: Any, name: str) -> str:
 
 
 def refuse_unknown(conf: Any) -> None:
-    """Refuse ``leader_…`` settings that do not exist, or that are written as Celery reads none.
+    """Refuse ``leader_…`` settings that do not exist, or whose spelling Celery does not read.
 
     Raises:
         ImproperlyConfigured: Names the setting and the nearest one that exists.
@@ -94,29 +94,29 @@ def refuse_unknown(conf: Any) -> None:
                 raise ImproperlyConfigured(f"{key} is not a setting of celery-safe-leader; {hint}")
         name = key.lower().removeprefix("celery_")
         if key.isupper() and name in valid:
-            # Such settings may hold what is not ours: only the exact names count there.
+            # Upper case may belong to other packages: only the exact names count there.
             raise ImproperlyConfigured(
                 f"{key} is not read by this app; write {spelling(conf, name)}"
             )
 
 
 def _nearest(prefix: str, rest: str) -> str:
-    """Say which setting was meant, or which ones there are."""
+    """Return a hint: which setting was probably meant, or which ones are valid."""
     near = difflib.get_close_matches(rest.lower(), KNOWN, n=1)
     names = [f"{prefix}{name.upper() if prefix.isupper() else name}" for name in near or KNOWN]
-    return f"did you mean {names[0]}?" if near else f"there are {', '.join(names)}"
+    return f"did you mean {names[0]}?" if near else f"valid settings are {', '.join(names)}"
 
 
 def _forms(conf: Any, name: str) -> list[str]:
-    """Return what Celery reads, in its order: with a namespace both forms of a name."""
+    """Return the spellings that Celery reads, in its order: with a namespace both forms."""
     return [f"{conf.prefix}{name.upper()}", name] if conf.prefix else [name]
 
 
 def find_server(conf: Any) -> Server:
-    """Find the server: ``leader_url``, else the broker's, else the result backend's, if Redis.
+    """Return the server: ``leader_url``, else the broker's, else the result backend's, if Redis.
 
     Raises:
-        ImproperlyConfigured: None of them is Redis; says what they are, without secrets.
+        ImproperlyConfigured: None of them is Redis; names their kinds, without secrets.
     """
     broker = group_urls(_flat(conf.broker_write_url))
     backend = group_urls(_flat(conf.result_backend))
@@ -124,7 +124,7 @@ def find_server(conf: Any) -> Server:
     if own is not None:
         if not isinstance(own, str):
             raise ImproperlyConfigured(
-                f"{setting} is of type {type(own).__name__}; it must be a URL as text"
+                f"{setting} is of type {type(own).__name__}; it must be a URL string"
             )
         found = own
     else:
@@ -157,13 +157,13 @@ def _no_server(setting: str, broker: list[str], backend: list[str]) -> str:
     backends = ", ".join(scheme_of(url) or "another kind" for url in backend) or "not set"
     return (
         f"{setting} is not set, and neither the broker ({brokers}) nor the result backend "
-        f"({backends}) is a Redis or Valkey; set {setting} to the URL of one, starting with "
+        f"({backends}) is Redis or Valkey; set {setting} to the URL of one, starting with "
         f"{BEGINNINGS}"
     )
 
 
 def _flat(urls: object) -> Iterator[str]:
-    """Yield each URL of what Celery takes: text, with ``;`` between several, or a list of them."""
+    """Yield each URL of what Celery accepts: a string, with ``;`` between several, or a list."""
     if isinstance(urls, str):
         yield from split_urls(urls)
     elif isinstance(urls, (list, tuple)):
@@ -172,7 +172,7 @@ def _flat(urls: object) -> Iterator[str]:
 
 
 def _tls(conf: Any, name: str) -> dict[str, Any]:
-    """Read ``broker_use_ssl``: for Redis a dict of redis-py's ``ssl_…`` arguments."""
+    """Return redis-py's ``ssl_…`` arguments from ``broker_use_ssl`` or the like."""
     value = conf.get(name)
     if isinstance(value, Mapping):
         return {"ssl": True, **{k: v for k, v in value.items() if str(k).startswith("ssl_")}}
@@ -190,13 +190,13 @@ def _prefix(conf: Any, side: str) -> str:
     prefix = given.get("global_keyprefix") if isinstance(given, Mapping) else None
     if not isinstance(prefix or "", str):
         raise ImproperlyConfigured(
-            f"global_keyprefix of {spelling(conf, name)} is {prefix!r}; it must be a text"
+            f"global_keyprefix of {spelling(conf, name)} is {prefix!r}; it must be a string"
         )
     return prefix or ""
 
 
 def _sentinel(conf: Any, side: str, url: str) -> dict[str, Any]:
-    """Read what the transport options say of the Sentinels, without limits that suit a broker."""
+    """Return what the transport options say about Sentinels, without time limits for a broker."""
     given = conf.get(f"{side}_transport_options") or {}
     if scheme_of(url) != "sentinel" or not isinstance(given, Mapping):
         return {}
@@ -208,7 +208,7 @@ def _sentinel(conf: Any, side: str, url: str) -> dict[str, Any]:
 
 
 def visibility_timeout(conf: Any) -> float:
-    """Return after how many seconds the broker gives an unacknowledged message out again.
+    """Return after how many seconds the broker redelivers an unacknowledged message.
 
     0 for brokers that do so only when the connection ends.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import Celery
 
-# Not public, and what shared_task uses for the same purpose (celery/app/__init__.py, read in
+# Private, and what shared_task uses for the same purpose (celery/app/__init__.py, read in
 # 5.4.0 to 5.7.0): all apps of the process, whether they are made before or after this.
 from celery._state import _get_active_apps, connect_on_app_finalize
 from django.apps import AppConfig
@@ -21,7 +21,7 @@ class SafeLeaderConfig(AppConfig):
     verbose_name = "Celery safe leader"
 
     def ready(self) -> None:
-        """Install it in the apps that are there, and in those to come."""
+        """Install it in all apps, those made later included."""
         connect_on_app_finalize(_install)
         for app in _get_active_apps():
             install(app)

@@ -8,7 +8,7 @@ from celery import Celery
 
 from celery_safe_leader import conf
 from celery_safe_leader._worker import inspection
-from celery_safe_leader._worker.command_line import offer_for
+from celery_safe_leader._worker.command_line import add_option_for
 from celery_safe_leader._worker.dedup.step import FirstPublicationWins
 from celery_safe_leader._worker.election_step import LeaderElection
 from celery_safe_leader.errors import ConfigurationError
@@ -19,26 +19,27 @@ __all__ = ["inspection", "install"]
 def install(app: Celery) -> None:
     """Make the workers of an app elect a leader, and execute each periodic run once.
 
-    The elected worker consumes the leader queue, whose tasks no other runs. ``celery worker
-    --no-leader`` or the setting ``leader_candidate = False`` makes a worker stand aside.
+    The elected worker consumes the leader queue, and no other worker runs its tasks. ``celery
+    worker --no-leader`` or the setting ``leader_candidate = False`` keeps a worker out of the
+    election.
 
-    Beats that take over from a crashed leader publish a run again if nobody can know whether it
-    was published. Workers of this app then execute the first publication and drop the others.
+    A beat that takes over from a crashed leader publishes a run again if nobody can know whether it
+    was published. Workers of this app execute the first publication and drop the others.
 
     Call it once for each app, in the module that makes the app, before or after its tasks are
-    defined. Calling it again does nothing. It does no IO; the settings are read, and wrong ones
-    refused, when a worker starts. In Django, having ``celery_safe_leader`` among the
+    defined. Calling it again does nothing. It does no IO; the settings are read, and wrong
+    ones refused, when a worker starts. In Django, having ``celery_safe_leader`` among the
     ``INSTALLED_APPS`` does it.
 
     Args:
         app: The Celery app.
 
     Raises:
-        ConfigurationError: This is not a Celery app.
+        ConfigurationError: ``app`` is not a Celery app.
     """
     given: Any = app
     if not isinstance(given, Celery):
         raise ConfigurationError("app", f"of type {type(given).__name__}", "a Celery app")
     conf.register_settings()
     app.steps["consumer"].update((FirstPublicationWins, LeaderElection))
-    offer_for(app)
+    add_option_for(app)

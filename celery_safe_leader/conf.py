@@ -1,7 +1,7 @@
 """Settings: from a Celery app's configuration to one frozen, validated value.
 
-``leader_ttl`` on the app, ``CELERY_LEADER_TTL`` in Django. Nothing is guessed in silence: a wrong
-value and an unknown ``leader_…`` setting are an ``ImproperlyConfigured`` before anything starts.
+``leader_ttl`` on the app, ``CELERY_LEADER_TTL`` in Django. Nothing is guessed silently: a wrong
+value or an unknown ``leader_…`` setting is an ``ImproperlyConfigured`` before anything starts.
 Opens no connection.
 """
 
@@ -29,7 +29,7 @@ from celery_safe_leader._setting_sources import (
     spelling,
     visibility_timeout,
 )
-from celery_safe_leader._store.connection.factory import check_place, read_url
+from celery_safe_leader._store.connection.factory import check_discovery, read_url
 from celery_safe_leader._store.keys import checked_key
 from celery_safe_leader.errors import ConfigurationError
 
@@ -59,27 +59,27 @@ class LeaderSettings:
     """The settings of one app. Times are seconds. Its repr shows no secret."""
 
     url: str = field(repr=False)
-    """Of the server; may hold a password. See ``server`` for showing it."""
+    """Of the server; may contain a password. ``server`` is the same without secrets."""
     options: dict[str, Any] = field(repr=False)
     """For the client, with what Celery's own TLS settings say."""
     server: str
     """The same server without secrets: ``redis://host:port/db``."""
     key: str
-    """Which elections and which ledger."""
+    """Names the elections and the ledger."""
     ttl: float
     """Length of the lease."""
     wait: float
-    """Longest pause between two looks of a standby."""
+    """Longest pause of a standby between two requests."""
     wait_replicas: int
     """Replicas that must confirm a lease."""
     allow_long_ttl: bool
-    """Whether a ttl above five minutes is meant."""
+    """Whether a ttl above five minutes is allowed."""
     missed_runs: MissedRuns
     """What a leader does with runs that fell due while nobody led."""
     dedup_window: float
     """How long an accepted occurrence is remembered."""
     queue: str
-    """Of the leader-only tasks."""
+    """Name of the queue of leader-only tasks."""
     candidate: bool = True
     """Whether workers take part in their election."""
     drain_timeout: float = 60.0
@@ -92,26 +92,31 @@ class LeaderSettings:
     """Of all keys on the server: Celery's ``global_keyprefix``."""
 
     @property
-    def election(self) -> Options:
-        """What a candidate needs to know."""
+    def candidate_options(self) -> Options:
+        """The options of a candidate: ttl, wait and replicas, checked."""
         return Options(self.ttl, self.wait, self.wait_replicas, allow_long_ttl=self.allow_long_ttl)
+
+    @property
+    def election(self) -> Options:
+        """The same as ``candidate_options``, under the name that users may know."""
+        return self.candidate_options
 
 
 def register_settings() -> None:
     """Let ``celery … -- leader.ttl=3`` work; may be called any number of times.
 
-    Celery looks the part before the first dot up in a table of its own. No default is put there,
-    so that what the user has set can still be told from what is not set.
+    Celery looks up the part before the first dot in a table. No default is put there, so that a
+    setting of the user can still be told from one that is not set.
     """
     NAMESPACES.setdefault("leader", {}).update(KNOWN)
     _hide_url()
 
 
 def _hide_url() -> None:
-    """Let ``celery report`` and ``celery inspect conf`` show no password of ``leader_url``.
+    """Keep ``celery report`` and ``celery inspect conf`` from showing a password in ``leader_url``.
 
-    Celery masks settings by their names, and leaves URLs of others alone. The pattern is private
-    to it, as read in 5.4 to 5.7; where it is none any more, nothing is done.
+    Celery masks settings by their names and leaves URLs of other packages alone. The pattern is a
+    private name, read in 5.4 to 5.7; if it is no longer a pattern, nothing is done.
     """
     hidden = getattr(celery.app.utils, "HIDDEN_SETTINGS", None)
     if isinstance(hidden, re.Pattern) and not hidden.search("leader_url"):
@@ -124,7 +129,7 @@ def read(app: Celery) -> LeaderSettings:
 
     Raises:
         ImproperlyConfigured: Names the setting as the user spells it, its value, and what is
-            allowed. Holds no secret.
+            allowed. Contains no secret.
     """
     conf = _loaded(app)
     refuse_unknown(conf)
@@ -134,7 +139,7 @@ def read(app: Celery) -> LeaderSettings:
         url = read_url(server.url, client_options, server.setting)
         if url.kind == "redis" and server.options.get("ssl"):
             url = replace(url, kind="rediss")
-        check_place(url, client_options, spelling(conf, "leader_options"))
+        check_discovery(url, client_options, spelling(conf, "leader_options"))
         long_ttl = _flag(conf, "leader_allow_long_ttl")
         options = Options(
             conf.get("leader_ttl", DEFAULT_TTL),
@@ -176,7 +181,7 @@ def leader_names(app: Celery) -> tuple[str, str]:
 
 @contextmanager
 def as_improperly_configured(app: Celery) -> Iterator[None]:
-    """Turn a ``ConfigurationError`` into Celery's error, in the user's spelling."""
+    """Turn a ``ConfigurationError`` into Celery's error, with the setting as the user spells it."""
     try:
         yield
     except ConfigurationError as error:
@@ -186,12 +191,12 @@ def as_improperly_configured(app: Celery) -> Iterator[None]:
             setting = spelling(conf, f"leader_{setting}")
         long_ttl = spelling(conf, "leader_allow_long_ttl")
         allowed = allowed.replace("pass allow_long_ttl=True", f"set {long_ttl} to True")
-        translated = ConfigurationError(setting, error.value, allowed)
+        translated = type(error)(setting, error.value, allowed)
         raise ImproperlyConfigured(str(translated)) from error
 
 
 def _loaded(app: Celery) -> Any:
-    """Return the configuration itself: before the first look an app holds a stand-in."""
+    """Return the configuration itself: until its first use an app has a placeholder."""
     app.conf.get("leader_url")
     return app.conf
 
@@ -203,12 +208,12 @@ def _key(app: Celery) -> str:
         if not key or key == "__main__":
             raise ConfigurationError(
                 "key",
-                "not set, and the app has no name to take instead",
+                "not set, and the app has no name to use instead",
                 "a name that only the processes of this app and environment share, such as "
                 "'shop-production'",
             )
     if not isinstance(key, str) or not key.strip():
-        raise ConfigurationError("key", repr(key), "a text that is not empty")
+        raise ConfigurationError("key", repr(key), "a non-empty string")
     return checked_key(key)
 
 
@@ -220,7 +225,9 @@ def _client_options(conf: Any) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise ConfigurationError("options", f"of type {type(options).__name__}", "a dict")
     if not all(isinstance(name, str) for name in options):
-        raise ConfigurationError("options", "a dict with a name that is no text", "a dict of names")
+        raise ConfigurationError(
+            "options", "a dict with a name that is not a string", "a dict with strings as names"
+        )
     return dict(options)
 
 
@@ -254,8 +261,8 @@ def _dedup_window(conf: Any) -> float:
         raise ConfigurationError(
             "dedup_window",
             f"{value!r} s",
-            f"at least {least:g} s, twice the broker's visibility timeout: a message that it gives "
-            "out again must still be known",
+            f"at least {least:g} s, twice the broker's visibility timeout: a message that it "
+            "redelivers must still be known",
         )
     return float(value)
 
@@ -266,7 +273,7 @@ def _drain_timeout(conf: Any) -> float:
         value = value.total_seconds()
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not known or not math.isfinite(value) or value < 0:
-        raise ConfigurationError("drain_timeout", repr(value), "a number of seconds from 0")
+        raise ConfigurationError("drain_timeout", repr(value), "a number of seconds, 0 or more")
     return float(value)
 
 
@@ -277,5 +284,5 @@ def _queue(conf: Any, key: str) -> str:
         if len(name.encode()) > MAX_QUEUE_NAME:
             name = f"leader.{hashlib.sha256(key.encode()).hexdigest()}"
     if not isinstance(name, str) or not 0 < len(name.encode()) <= MAX_QUEUE_NAME:
-        raise ConfigurationError("queue", repr(name), f"a text of 1 to {MAX_QUEUE_NAME} bytes")
+        raise ConfigurationError("queue", repr(name), f"a string of 1 to {MAX_QUEUE_NAME} bytes")
     return name

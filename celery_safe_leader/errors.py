@@ -1,17 +1,17 @@
-"""Every error that this package raises, as one tree.
+"""All errors that this package raises, as one tree.
 
-All arguments are positional and are kept in ``args``, and the text is built in ``__str__``: an
-error that crosses a process border (pickle, or Celery's result backend, which rebuilds
-``cls(*args)`` from JSON) arrives with the same type, fields and text.
+All arguments are positional and kept in ``args``, and the message is built in ``__str__``: an error
+that is sent to another process (by pickle, or by Celery's result backend, which rebuilds
+``cls(*args)`` from JSON) arrives with the same type, fields and message.
 
     SafeLeaderError
-    ├── ConfigurationError     a wrong option; raised before anything starts
+    ├── ConfigurationError     an invalid option; raised before anything starts
     ├── LifecycleError         a call that the present state does not allow
     ├── StoreError             the election's Redis
     │   ├── StoreUnavailableError   no answer: the outcome is unknown
     │   └── StoreRefusedError       it answered with an error
-    └── NotLeaderError         leadership was required and is not there
-        └── LeadershipLostError     it was there when the work began
+    └── NotLeaderError         leadership was required, and this process does not lead
+        └── LeadershipLostError     it did when the work began
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class SafeLeaderError(Exception):
-    """Base of all errors of this package."""
+    """Base class of all errors of this package."""
 
 
 class ConfigurationError(SafeLeaderError, ValueError):
@@ -58,12 +58,12 @@ class LifecycleError(SafeLeaderError, RuntimeError):
 
 
 class StoreError(SafeLeaderError):
-    """The election's Redis did not do what was asked.
+    """The election's Redis did not do what it was asked to do.
 
-    The error of redis-py, if there was one, is in ``__cause__``.
+    The error of redis-py, if any, is in ``__cause__``.
 
     Args:
-        key: The election, or the Redis key, that was asked for.
+        key: The election, or the Redis key, that the request was for.
         detail: What happened, without secrets.
     """
 
@@ -77,11 +77,11 @@ class StoreError(SafeLeaderError):
 
 
 class StoreUnavailableError(StoreError):
-    """No answer came: refused, timed out or cut off. The request may have been executed."""
+    """No answer: refused, timed out or cut off. The request may have been executed."""
 
 
 class StoreRefusedError(StoreError):
-    """Redis answered with an error: a replica, missing rights, a key of another type."""
+    """Redis answered with an error: it is a replica, a right is missing, a key has another type."""
 
 
 class NotLeaderError(SafeLeaderError):
@@ -89,7 +89,7 @@ class NotLeaderError(SafeLeaderError):
 
     Args:
         key: The election.
-        holder: Candidate id of who is thought to lead, empty if nobody is known to.
+        holder: Candidate id of the presumed leader; empty if none is known.
     """
 
     def __init__(self, key: str, holder: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The election by itself, for blocking code: ``create_safe_redis_leader``."""
+"""The stand-alone election for blocking code: ``create_safe_redis_leader``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.state import State
 from celery_safe_leader._runtime.thread import ThreadRunner
 from celery_safe_leader._runtime.views import LeaderViews
-from celery_safe_leader._store.connection.client import Source, make_client
+from celery_safe_leader._store.connection.client import Source, make_client, make_store_clients
 from celery_safe_leader._store.keys import ElectionKeys, checked_key
 from celery_safe_leader._store.sync import RedisStore
-from celery_safe_leader.errors import LifecycleError
 
 __all__ = ["SafeLeader", "create_safe_redis_leader"]
 
@@ -28,52 +27,51 @@ class SafeLeader(LeaderViews):
     """
 
     def __init__(self, runner: ThreadRunner) -> None:
-        """Wrap a runner; use ``create_safe_redis_leader``."""
+        """Use ``create_safe_redis_leader`` instead."""
         super().__init__(runner.candidate)
         self._runner = runner
 
     def elect(self) -> None:
-        """Take part in the election from now on. Returns at once; does not block.
+        """Take part in the election from now on. Does not block.
 
         Raises:
-            LifecycleError: It takes part already, or it was shut down.
+            LifecycleError: It takes part already, or was shut down.
         """
         self._runner.elect()
 
     def stop(self, *, timeout: float | None = None) -> None:
-        """Take part no longer, and hand leadership over if it is held.
+        """Stop taking part, and hand leadership over if it is held.
 
-        Leadership ends before anything is sent. ``elect()`` may follow. Does nothing if it does
-        not take part. Blocks for a round trip, and no longer than ``timeout``; may be called
-        from a signal handler.
+        Leadership ends before anything is sent. ``elect()`` may follow. Does nothing if this
+        candidate does not take part. Blocks for one round trip, at most for ``timeout``; may be
+        called from a signal handler.
 
         Args:
             timeout: Seconds to wait until Redis has the resignation; a third of the ttl by
-                default. Without it the others take over when the lease runs out.
+                default. If it does not get there, others take over when the lease runs out.
         """
         self._stop(DemotionReason.RESIGNED, timeout)
 
     def shutdown(self, *, timeout: float | None = None) -> None:
-        """Stop for good: as ``stop()``, then close the connections. May be called twice."""
+        """Do what ``stop()`` does, then close the connections for good. May be called twice."""
         self._stop(DemotionReason.SHUTDOWN, timeout)
         self._runner.close()
 
     def _stop(self, reason: DemotionReason, timeout: float | None) -> None:
-        limit = self._candidate.options.request_timeout if timeout is None else timeout
-        self._runner.stop(reason, limit)
+        self._runner.stop(reason, self._handover_timeout(timeout))
 
     def wait_until_leader(self, timeout: float | None = None) -> int:
         """Wait until this candidate leads.
 
         Args:
-            timeout: Seconds to wait, at least 0. ``None`` waits without limit.
+            timeout: Seconds to wait, at least 0; ``None`` for no limit.
 
         Returns:
             The fencing token: higher than that of every earlier leader of this key.
 
         Raises:
             TimeoutError: Not elected within ``timeout``; still a candidate.
-            LifecycleError: It takes no part in the election, or no longer.
+            LifecycleError: It does not take part in the election, or no longer.
 
         Thread-safe. Blocks. Do not call it from a listener.
         """
@@ -83,25 +81,23 @@ class SafeLeader(LeaderViews):
 
         while True:
             self._runner.changed.wait(settled, timeout)
-            token = self.fencing_token
+            token = self._token_if_leader()
             if token is not None:
                 return token
-            if self._candidate.state in (State.IDLE, State.CLOSED):
-                raise LifecycleError(f"{self.key!r} takes no part in the election: call elect()")
             if timeout is not None:
-                raise TimeoutError(f"not elected leader of {self.key!r} within {timeout:g} s")
+                raise self._not_elected(timeout)
 
     def wait(self, ready: Callable[[], bool], timeout: float) -> bool:
-        """Wait until ``ready()``, asked at each change of this candidate, or ``timeout`` seconds.
+        """Wait until ``ready()`` is true, but at most ``timeout`` seconds; return its last answer.
 
-        Thread-safe; signal handlers run meanwhile.
+        It is called at each change of this candidate. Thread-safe; signal handlers run meanwhile.
         """
         return self._runner.changed.wait(ready, timeout)
 
     def observe(self, observer: Callable[[Event], None]) -> None:
-        """Call ``observer`` with every event, those too that have no listeners.
+        """Call ``observer`` with every event, including those that have no listeners.
 
-        It logs failures: they are not logged for want of a listener of ``error`` as well.
+        It has to log failures: they are no longer logged when ``error`` has no listener.
         """
         self._runner.observer = observer
 
@@ -128,16 +124,16 @@ def create_safe_redis_leader(
     allow_long_ttl: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> SafeLeader:
-    """Make a candidate. Does no IO and starts no thread: that is ``elect()``.
+    """Make a candidate. Does no IO and starts no thread before ``elect()``.
 
     Args:
         redis: URL of a Redis or Valkey, of Sentinels or of nodes of a cluster; or a client of
-            redis-py or valkey-py. The client's settings are used on connections of our own, with
+            redis-py or valkey-py. The client's settings are used for separate connections, with
             time limits that fit the ttl and without retries.
-        key: Name of the election. All who compete use the same; others must not.
-        ttl: Length of the lease, in seconds: how long after a crash another may take over.
-        wait: Longest pause between two looks of a standby, in seconds; a fifth of the ttl by
-            default. May be longer than the ttl.
+        key: Name of the election. All candidates use the same name, and nobody else does.
+        ttl: Length of the lease, in seconds: how soon after a crash another may take over.
+        wait: Longest pause between two observations by a standby, in seconds; a fifth of the ttl
+            by default. May be longer than the ttl.
         wait_replicas: Replicas of Redis that must confirm a lease before it counts.
         allow_long_ttl: Accept a ttl above 300 s.
         options: More options for redis-py's connection, such as ``password``; for Sentinels
@@ -159,23 +155,17 @@ def build_leader(
     setting: str = "redis",
     options_setting: str = "options",
 ) -> SafeLeader:
-    """Make a candidate of checked options; for the other modules of this package."""
-    limit = options.request_timeout
-    client, waiting_client = (
-        make_client(
+    """Make a candidate from checked options, for the other modules of this package."""
+    store = RedisStore(
+        *make_store_clients(
+            make_client,
             server,
             connection,
-            connect_timeout=limit,
-            read_timeout=read_timeout,
-            key=keys.lease,
+            options,
+            keys,
             setting=setting,
             options_setting=options_setting,
-        )
-        for read_timeout in (limit, options.wait + limit)
-    )
-    store = RedisStore(
-        client,
-        waiting_client,
+        ),
         keys,
         wait_replicas=options.wait_replicas,
         confirm_timeout=options.confirm_timeout,

@@ -1,9 +1,9 @@
 """Celery signals of the workers' election.
 
-Receivers are called in the worker's main process, on a thread of the election, with
+Receivers are called in the worker's main process, on a background thread, with
 ``sender`` (the worker's node name), ``election``, ``candidate_id`` and ``fencing_token``;
-``leader_demoted`` also has ``reason``, a text such as ``"expired"``. Leadership may have ended by
-the time that a receiver runs: what it writes should carry the fencing token.
+``leader_demoted`` also has ``reason``, a string such as ``"expired"``. Leadership may have ended by
+the time a receiver runs: what it writes should carry the fencing token.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args, overload
 
-# Not public, and what shared_task itself uses (celery/app/__init__.py, read in 5.4.0 to 5.7.0).
+# Private, and what shared_task itself uses (celery/app/__init__.py, read in 5.4.0 to 5.7.0).
 from celery import Celery, Task, _state
 from celery.local import PromiseProxy, Proxy
 
@@ -33,22 +33,22 @@ def leader_only(
 ) -> Any:
     """Let a task run only on the elected worker.
 
-    Below or above ``@app.task`` or ``@shared_task``, or on a task class that has a ``run`` of its
-    own. Calls go to the leader queue from every process that has imported the task. It is
-    installed in the app by this, as by ``install(app)``.
+    Put it below or above ``@app.task`` or ``@shared_task``, or on a task class that has its own
+    ``run``. Calls go to the leader queue from every process that has imported the task. It also
+    does what ``install(app)`` does.
 
     Args:
         target: A function, a task or a task class.
-        otherwise: What becomes of a run whose worker has just been demoted: ``forward`` it to
+        otherwise: What happens to a run whose worker has just been demoted: ``forward`` it to
             the leader queue again, ``skip`` it (a success with the result ``None``: chords and
             chains go on) or ``fail`` it with ``NotLeaderError``.
         revoke_on_loss: End a run that loses its leadership: ``LeadershipLostError`` is raised in
-            it, and after 3 s its pool process is ended. With ``acks_late`` and ``otherwise`` left
+            it, and after 3 s its pool process is killed. With ``acks_late`` and ``otherwise`` left
             at ``forward``, its message goes back to the queue for the next leader; else the task
             fails. Pools other than prefork and solo cannot interrupt a task.
 
     Raises:
-        ConfigurationError: An argument is not allowed, or this is nothing that can be run.
+        ConfigurationError: An argument is not allowed, or the target cannot be run.
 
     ``apply()``, eager mode and direct calls run the body unguarded, and send nothing.
     """
@@ -56,22 +56,22 @@ def leader_only(
         raise ConfigurationError("otherwise", repr(otherwise), "'forward', 'skip' or 'fail'")
     if not isinstance(revoke_on_loss, bool):
         raise ConfigurationError("revoke_on_loss", repr(revoke_on_loss), "True or False")
-    rules = LeaderOnlyMark(otherwise, revoke_on_loss)
-    return (lambda found: _mark(found, rules)) if target is None else _mark(target, rules)
+    mark = LeaderOnlyMark(otherwise, revoke_on_loss)
+    return (lambda found: _mark(found, mark)) if target is None else _mark(target, mark)
 
 
 def current_leadership() -> Leadership:
-    """Return the leadership under which the present leader-only task runs.
+    """Return the leadership under which the current leader-only task runs.
 
     Raises:
-        LifecycleError: No leader-only task of a worker runs here: it was called directly, with
-            ``apply()`` or in eager mode, or in a thread that the task started.
+        LifecycleError: No leader-only task of a worker runs here: the call was direct, with
+            ``apply()`` or in eager mode, or comes from a thread that the task started.
     """
     leadership = CURRENT.get()
     if leadership is None:
         raise LifecycleError(
-            "no leader-only task of a worker runs here: a direct call, apply() and eager mode "
-            "have no leadership, and neither have threads that a task starts"
+            "no leader-only task of a worker runs here: direct calls, apply() and eager mode "
+            "have no leadership, and neither do threads that a task starts"
         )
     return leadership
 
@@ -88,18 +88,18 @@ def leader_route(
     return {"queue": declaration(task.app, conf.leader_names(task.app)[1])}
 
 
-def _mark(target: Any, rules: LeaderOnlyMark) -> Any:
+def _mark(target: Any, mark: LeaderOnlyMark) -> Any:
     if type(target) is PromiseProxy:
-        target.__then__(lambda: _mark_task(target._get_current_object(), rules))
+        target.__then__(lambda: _mark_task(target._get_current_object(), mark))
     elif type(target) is Proxy:
-        # A shared task: each app makes one of its own.
-        _for_each_app(lambda app: _mark_shared(app, target, rules))
+        # A shared task: each app makes its own copy.
+        _for_each_app(lambda app: _mark_shared(app, target, mark))
     elif isinstance(target, Task):
-        _mark_task(target, rules)
+        _mark_task(target, mark)
     elif isinstance(target, type) and issubclass(target, Task):
-        _mark_class(target, rules)
+        _mark_class(target, mark)
     elif callable(target) and not isinstance(target, type):
-        target = guarded(target, rules)
+        target = guarded(target, mark)
     else:
         raise ConfigurationError(
             "@leader_only", f"on {target!r}", "on a function, a task or a task class"
@@ -110,30 +110,30 @@ def _mark(target: Any, rules: LeaderOnlyMark) -> Any:
     return target
 
 
-def _mark_class(kind: Any, rules: LeaderOnlyMark) -> None:
+def _mark_class(kind: Any, mark: LeaderOnlyMark) -> None:
     if kind.run is Task.run:
         raise ConfigurationError(
-            "@leader_only", f"on {kind.__qualname__}", "on a class with a run() of its own"
+            "@leader_only", f"on {kind.__qualname__}", "on a class with its own run()"
         )
-    kind.run = guarded(kind.run, rules)
+    kind.run = guarded(kind.run, mark)
 
 
-def _mark_task(task: Any, rules: LeaderOnlyMark) -> None:
+def _mark_task(task: Any, mark: LeaderOnlyMark) -> None:
     if mark_of(task) is None:
-        task.run = guarded(task.run, rules)
+        task.run = guarded(task.run, mark)
 
 
-def _mark_shared(app: Celery, proxy: Any, rules: LeaderOnlyMark) -> None:
+def _mark_shared(app: Celery, proxy: Any, mark: LeaderOnlyMark) -> None:
     before = _state._tls.current_app
     app.set_current()
     try:
-        _mark_task(proxy._get_current_object(), rules)
+        _mark_task(proxy._get_current_object(), mark)
     finally:
         _state._set_current_app(before)
 
 
 def _for_each_app(action: Callable[[Celery], None]) -> None:
-    """Call it for the apps of this process once they know their tasks, and for those to come."""
+    """Call ``action`` for each app of this process, now or later, once it knows its tasks."""
 
     def finalizing(app: Celery) -> None:
         app.on_after_finalize.connect(
@@ -147,7 +147,7 @@ def _for_each_app(action: Callable[[Celery], None]) -> None:
 
 
 def _prepare_soon(app: Celery) -> None:
-    """Prepare an app before it sends anything: who only sends may never finalize it."""
+    """Prepare an app before it sends anything: a process that only sends may never finalize it."""
     if app.configured:
         _prepare(app)
     else:
@@ -157,7 +157,7 @@ def _prepare_soon(app: Celery) -> None:
 
 
 def _prepare(app: Celery) -> None:
-    """Install the workers' part, and the route, in an app."""
+    """Install this package and the route in an app."""
     routes = app.conf.task_routes
     if routes is None:
         routes = []

@@ -1,4 +1,4 @@
-"""Draws the states of a candidate from the table that moves it, into docs/concepts.md.
+"""Draws the states of a candidate from the table that moves it, into docs/explanation/concepts.md.
 
 python -m docs.diagram            writes the diagram
 python -m docs.diagram --check    fails if the page does not show the present table
@@ -13,7 +13,7 @@ from celery_safe_leader._core.state import TRANSITIONS, State
 
 __all__ = ["PAGE", "draw", "main", "with_diagram"]
 
-PAGE = Path(__file__).with_name("concepts.md")
+PAGE = Path(__file__).parent / "explanation" / "concepts.md"
 BEGIN = "<!-- diagram: python -m docs.diagram -->"
 END = "<!-- end of the diagram -->"
 

@@ -107,7 +107,7 @@ def _defaults() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("name", "column"), [("README.md", 1), ("docs/settings.md", 2)])
+@pytest.mark.parametrize(("name", "column"), [("README.md", 1), ("docs/reference/settings.md", 2)])
 def test_the_tables_of_settings_are_those_of_the_code(name: str, column: int) -> None:
     rows = page(name).rows("setting")
     assert {row[0].strip("`"): row[column] for row in rows} == _defaults()
@@ -115,7 +115,7 @@ def test_the_tables_of_settings_are_those_of_the_code(name: str, column: int) ->
 
 
 def test_djangos_names_and_the_explanations_are_complete() -> None:
-    settings = page("docs/settings.md")
+    settings = page("docs/reference/settings.md")
     for row in settings.rows("setting"):
         setting = row[0].strip("`")
         assert row[1] == f"`CELERY_{setting.upper()}`"
@@ -123,7 +123,9 @@ def test_djangos_names_and_the_explanations_are_complete() -> None:
 
 
 def test_what_the_table_allows_is_allowed_and_nothing_beyond() -> None:
-    table = {row[0].strip("`"): row[3] for row in page("docs/settings.md").rows("setting")}
+    table = {
+        row[0].strip("`"): row[3] for row in page("docs/reference/settings.md").rows("setting")
+    }
     assert "0.05 to 86,400" in table["leader_ttl"]
     assert "0.001 to 86,400" in table["leader_wait"]
     good = [(0.05, 0.001, False), (300, 86_400, False), (86_400, 86_400, True)]
@@ -164,7 +166,7 @@ def test_a_diagram_that_is_out_of_date_is_noticed(
 
 
 def test_every_log_line_is_explained() -> None:
-    explained = page("docs/operations.md").text
+    explained = page("docs/operations/running.md").text
     lines = log_lines()
     assert len(lines) > 30
     assert {w: line.pattern for w, line in lines.items() if not line.search(explained)} == {}
@@ -172,7 +174,7 @@ def test_every_log_line_is_explained() -> None:
 
 def test_every_message_that_is_explained_exists() -> None:
     there = texts()
-    rows = page("docs/troubleshooting.md").rows("message")
+    rows = page("docs/operations/troubleshooting.md").rows("message")
     assert len(rows) > 50
     cells = [row[0].strip().removesuffix("…").strip().strip("`") for row in rows]
     missing = [c for c in cells for piece in c.split("…") if piece.strip() not in there]
@@ -205,7 +207,7 @@ def test_headers_are_those_of_the_messages() -> None:
         headers.TOKEN,
         headers.COVERS,
     }
-    assert {row[0].strip("`") for row in page("docs/beat.md").rows("header")} == names
+    assert {row[0].strip("`") for row in page("docs/guides/beat.md").rows("header")} == names
 
 
 def test_the_package_index_will_show_the_readme() -> None:

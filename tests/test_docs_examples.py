@@ -20,9 +20,9 @@ from tests.support.processes.child import ROOT
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import ExternalServer, Server
 
-EXAMPLES = ROOT / "docs" / "examples"
+EXAMPLES = ROOT / "docs" / "guides" / "examples"
 TTL, WAIT = 1.5, 3.0
-SHOWING = ("README.md", "docs/library.md", "docs/leader-only-tasks.md")
+SHOWING = ("README.md", "docs/guides/library.md", "docs/guides/leader-only-tasks.md")
 """Pages with examples."""
 STARTUP = 10.0
 """Seconds for a process to start on a busy machine."""
@@ -102,7 +102,7 @@ def test_a_store_that_compares_tokens_refuses_the_older_leader(
     ("name", "of"),
     [
         ("README.md", ["leader_sync.py", "leader_async.py"]),
-        ("docs/library.md", ["fenced_redis.py", "fenced_sql.py"]),
+        ("docs/guides/library.md", ["fenced_redis.py", "fenced_sql.py"]),
     ],
 )
 def test_pages_show_the_files_word_for_word(name: str, of: list[str]) -> None:
@@ -117,7 +117,7 @@ def test_every_example_file_is_shown_or_linked() -> None:
         assert path.read_text() in every
 
 
-@pytest.mark.parametrize("block", blocks("docs/library.md"))
+@pytest.mark.parametrize("block", blocks("docs/guides/library.md"))
 def test_every_block_of_the_library_guide_runs(
     block: Block, environment: Environment, tmp_path: Path
 ) -> None:
@@ -127,7 +127,7 @@ def test_every_block_of_the_library_guide_runs(
     assert child.wait(STARTUP + 10) == 0, child.output
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/beat.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/guides/beat.md"])
 def test_beat_starts_with_the_app_and_the_command_of_the_page(
     name: str, environment: Environment, tmp_path: Path
 ) -> None:
@@ -159,7 +159,7 @@ def test_beat_starts_with_the_app_and_the_command_of_the_page(
     assert ran()
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/beat.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/guides/beat.md"])
 def test_the_settings_of_django_are_accepted(name: str) -> None:
     (text,) = (block.text for block in page(name).python() if "CELERY_LEADER" in block.text)
     settings: dict[str, Any] = {}
@@ -173,14 +173,14 @@ def test_the_settings_of_django_are_accepted(name: str) -> None:
 
 def test_the_options_of_an_entry_are_accepted() -> None:
     (text,) = (
-        block.text for block in page("docs/beat.md").python() if "max_lateness" in block.text
+        block.text for block in page("docs/guides/beat.md").python() if "max_lateness" in block.text
     )
     app = Celery("shop", broker="redis://localhost:6379/0")
     exec(text, {"app": app})  # noqa: S102 - a block of our own pages
     scheduler = LeaderScheduler(app, lazy=True)
     scheduler.setup_schedule()
-    item = scheduler._roster.items["invoice"]
-    assert (item.policy.value, item.limit, item.max_lateness_us) == ("all", 24, 6 * 3600 * 10**6)
+    entry = scheduler._roster.entries["invoice"]
+    assert (entry.policy.value, entry.limit, entry.max_lateness_us) == ("all", 24, 6 * 3600 * 10**6)
     scheduler.close()
 
 
@@ -188,7 +188,9 @@ def test_a_bound_task_reads_its_headers_as_the_page_shows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (text,) = (
-        block.text for block in page("docs/beat.md").python() if "leader_covers" in block.text
+        block.text
+        for block in page("docs/guides/beat.md").python()
+        if "leader_covers" in block.text
     )
     app = Celery("shop", broker="redis://localhost:6379/0", set_as_current=False)
     names: dict[str, Any] = {"__name__": "shop"}

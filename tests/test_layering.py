@@ -70,7 +70,7 @@ print("imported", len(sys.argv) - 1)
 
 def modules_without_celery() -> list[str]:
     paths = [path for room in WITHOUT_CELERY for path in (PACKAGE / room).rglob("*.py")]
-    paths += [PACKAGE / f"{name}.py" for name in ("errors", "leader", "aio")]
+    paths += [PACKAGE / f"{name}.py" for name in ("errors", "_loggers", "leader", "aio")]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
     return sorted(name.removesuffix(".__init__") for name in names)
 
@@ -89,6 +89,54 @@ def test_a_module_that_needs_celery_is_noticed(children: Children) -> None:
     child = children.start(command, name="without Celery")
     assert child.wait(50) != 0
     assert "is blocked" in child.output
+
+
+IMPORTING = """
+import importlib, sys, threading, weakref
+from celery import signals
+from celery.app.defaults import NAMESPACES
+from celery.bin.worker import worker
+from celery.worker.control import Panel
+
+def receivers():
+    every = [each for each in vars(signals).values() if hasattr(each, "receivers")]
+    for _, receiver in [pair for signal in every for pair in signal.receivers or ()]:
+        yield receiver() if isinstance(receiver, weakref.ReferenceType) else receiver
+
+def changed():
+    modules = {receiver.__module__ for receiver in receivers()}
+    return {
+        "receivers": any(name.startswith("celery_safe_leader") for name in modules),
+        "settings": "leader" in NAMESPACES,
+        "options": any(each.name == "no_leader" for each in worker.params),
+        "inspection": "leader" in Panel.data,
+        "threads": threading.active_count() > 1,
+    }
+
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print("changed", *(name for name, is_so in changed().items() if is_so))
+"""
+# These two need settings of Django and a RedBeat: each is one class that derives from two others.
+OTHER_PACKAGES = {"celery_safe_leader.schedulers.database", "celery_safe_leader.schedulers.redbeat"}
+
+
+def all_modules() -> list[str]:
+    paths = PACKAGE.rglob("*.py")
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
+    return sorted({name.removesuffix(".__init__") for name in names} - OTHER_PACKAGES)
+
+
+def test_importing_changes_nothing_but_what_a_command_line_needs(children: Children) -> None:
+    cli = "celery_safe_leader.cli"
+    modules = [name for name in all_modules() if name != cli]
+    assert len(modules) > 100
+    child = children.start([sys.executable, "-c", IMPORTING, *modules], name="without the command")
+    # Celery looks the inspection up in the process that asks, before anything is installed.
+    assert child.wait_for_line("changed").text.split() == ["changed", "inspection"]
+    child = children.start([sys.executable, "-c", IMPORTING, *modules, cli], name="the command")
+    last = child.wait_for_line("changed").text.split()
+    assert last == ["changed", "settings", "options", "inspection"]
 
 
 def test_all_layers_are_kept(children: Children) -> None:

@@ -1,9 +1,9 @@
 """``celery inspect leader``: a beat's answer, where its remote control is on.
 
-Beats have one from Celery 5.7 on, with ``beat_enable_remote_control``. Other commands than its own
-are not foreseen there: this is the one place that knows how to add one (celery/beat.py, read in
-5.7.0: ``Service.start`` sends ``beat_init``, and makes the pidbox after that; the pidbox's
-``node.handlers`` is asked for each message).
+Beats have one from Celery 5.7 on, with ``beat_enable_remote_control``. Celery has no way to add a
+command there: this is the one place that knows how to add one (celery/beat.py, read in 5.7.0:
+``Service.start`` makes the scheduler, sends ``beat_init``, and makes the pidbox after that; the
+pidbox's ``node.handlers`` is asked for each message).
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ from typing import Any
 
 from celery.signals import beat_init
 
-__all__ = ["answer_inspections"]
+__all__ = ["answer_inspections", "find_services"]
 
 _services: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+def find_services() -> None:
+    """Remember the beat services that start in this process from now on.
+
+    Call it when a scheduler is made: Celery makes it before its service starts. May be called
+    again.
+    """
+    beat_init.connect(_remember, weak=False)
+
+
 def _remember(sender: Any, **_: Any) -> None:
     _services.add(sender)
-
-
-beat_init.connect(_remember, weak=False)
 
 
 def answer_inspections(answer: Callable[[], Any]) -> None:

@@ -1,60 +1,39 @@
-"""What a beat says of its election: one line for each transition, to be read at night."""
+"""What a beat logs about its election: one line for each transition, to be read at night."""
 
 from __future__ import annotations
-
-import logging
-import time
 
 from celery_safe_leader._core.events import (
     Demoted,
     DemotionReason,
     Elected,
-    Event,
     HolderSeen,
     StoreFailed,
 )
+from celery_safe_leader._loggers import beat_logger as logger
+from celery_safe_leader._runtime.election_log import ElectionLog
 
-__all__ = ["Reporter"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
-
-_REPEAT_AFTER = 60.0
-"""Seconds after which an error that goes on is said again."""
+__all__ = ["BeatElectionLog"]
 
 
-class Reporter:
-    """Turns events of one candidate into log lines. Called on one thread."""
+class BeatElectionLog(ElectionLog):
+    """Logs the events of one beat's candidate. For one thread."""
 
     def __init__(self, election: str, server: str, ttl: float, candidate_id: str) -> None:
-        """Remember what the lines name; ``server`` is without secrets."""
-        self._election = election
-        self._server = server
+        """Create the log; the arguments are what its lines name, ``server`` without secrets."""
+        super().__init__(logger, election, server, candidate_id)
         self._ttl = ttl
-        self._candidate_id = candidate_id
-        self._silent_until = 0.0
-        self._failing = False
 
-    def __call__(self, event: Event) -> None:
-        """Log an event."""
-        if isinstance(event, StoreFailed):
-            self._failed(event)
-            return
-        if self._failing and isinstance(event, (Elected, HolderSeen)):
-            self._failing, self._silent_until = False, 0.0
-            logger.info("Redis at %s answers again", self._server)
-        if isinstance(event, Elected):
-            logger.info(
-                "Elected leader of %s: this beat dispatches now (token %d, ttl %g s)",
-                self._election,
-                event.fencing_token,
-                self._ttl,
-            )
-        elif isinstance(event, Demoted):
-            self._demoted(event)
-        else:
-            self._seen(event)
+    def elected(self, event: Elected) -> None:
+        """Log that this beat dispatches from now on."""
+        logger.info(
+            "Elected leader of %s: this beat dispatches now (token %d, ttl %g s)",
+            self._election,
+            event.fencing_token,
+            self._ttl,
+        )
 
-    def _demoted(self, event: Demoted) -> None:
+    def demoted(self, event: Demoted) -> None:
+        """Log that this beat no longer dispatches, and why."""
         if event.reason in (DemotionReason.RESIGNED, DemotionReason.SHUTDOWN):
             logger.info(
                 "Demoted: resigned as leader of %s (token %d); a standby takes over at once",
@@ -80,12 +59,11 @@ class Reporter:
                 other,
             )
 
-    def _seen(self, event: HolderSeen) -> None:
-        if event.holder == self._candidate_id or event.resigned:
-            return
+    def standing_by(self, event: HolderSeen) -> None:
+        """Log who leads instead, and when this beat may take over."""
         if event.holder:
             logger.info(
-                "Standing by for %s: %s leads (token %d); takes over if it is silent for %.1f s",
+                "Standing by for %s: %s leads (token %d); takes over after %.1f s of silence",
                 self._election,
                 event.holder,
                 event.fencing_token,
@@ -94,18 +72,14 @@ class Reporter:
         else:
             logger.info(
                 "Standing by for %s: Redis knows of no leader. Either this is the first start, or "
-                "Redis lost its data; in case that a leader is still out there, none is elected "
-                "for %.1f s",
+                "Redis lost its data; in case a leader is still running, nobody is elected for "
+                "%.1f s",
                 self._election,
                 event.takeover_after,
             )
 
-    def _failed(self, event: StoreFailed) -> None:
-        now = time.monotonic()
-        self._failing = True
-        if now < self._silent_until:
-            return
-        self._silent_until = now + _REPEAT_AFTER
+    def store_failed(self, event: StoreFailed) -> None:
+        """Log what is wrong with Redis."""
         logger.error(
             "Election %s: %s. Redis at %s; trying again (%d in a row so far), nothing is lost",
             self._election,

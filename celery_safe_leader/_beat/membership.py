@@ -1,23 +1,22 @@
 """A beat's part in the election of beats: joining it, staying away for a while, leaving it.
 
-What every scheduler of this package needs of the election, and nothing of what is dispatched.
+Every scheduler of this package uses it. It knows nothing of what is dispatched.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 
-from celery_safe_leader._beat.inspection import answer_inspections
-from celery_safe_leader._beat.log import Reporter
-from celery_safe_leader._runtime.inspection import answer_of
+from celery_safe_leader._beat.inspection import answer_inspections, find_services
+from celery_safe_leader._beat.log import BeatElectionLog
+from celery_safe_leader._clients import make_candidate
+from celery_safe_leader._loggers import beat_logger as logger
+from celery_safe_leader._runtime.inspection import candidate_answer
 from celery_safe_leader._store.keys import BEAT, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
-from celery_safe_leader.leader import SafeLeader, build_leader
+from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["Membership"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 _SHORTEST_REST = 5.0
 """Seconds."""
@@ -31,7 +30,7 @@ class Membership:
     """
 
     def __init__(self, settings: LeaderSettings) -> None:
-        """Remember the settings."""
+        find_services()
         self._settings = settings
         self._keys = ElectionKeys(settings.key, BEAT, settings.prefix)
         self._leader: SafeLeader | None = None
@@ -43,16 +42,16 @@ class Membership:
             leader = self._make()
             leader.elect()
             self._leader = leader
-            answer_inspections(lambda: answer_of(leader))
+            answer_inspections(lambda: candidate_answer(leader))
         elif not self._leader.active and time.monotonic() >= self._rests_until:
             self._leader.elect()
         return self._leader
 
     def rest(self) -> float:
-        """Hand leadership over, and stay away long enough for another beat to be elected.
+        """Hand leadership over and stay away long enough for another beat to be elected.
 
         Returns:
-            Seconds until it takes part again. Calling it meanwhile begins the rest anew.
+            Seconds until this beat takes part again. A call during the rest restarts it.
         """
         seconds = max(self._settings.ttl, _SHORTEST_REST)
         self._rests_until = time.monotonic() + seconds
@@ -72,7 +71,7 @@ class Membership:
 
     @property
     def fencing_token(self) -> int | None:
-        """Token of the present tenure, ``None`` if it does not lead: local, without IO."""
+        """Token of the present tenure, ``None`` if this beat does not lead: local, without IO."""
         return None if self._leader is None else self._leader.fencing_token
 
     @property
@@ -80,12 +79,12 @@ class Membership:
         """Lines for beat's banner; without secrets."""
         settings = self._settings
         if self._leader is None:
-            standing = "not started"
+            role = "not started"
         else:
-            standing = "leader" if self.is_leader else "standby"
+            role = "leader" if self.is_leader else "standby"
         return "\n".join(
             (
-                f"    . election -> {self._keys.election} ({standing})",
+                f"    . election -> {self._keys.election} ({role})",
                 f"    . server -> {settings.server}",
                 f"    . ttl -> {settings.ttl:g} seconds, wait {settings.wait:g} seconds",
             )
@@ -93,15 +92,10 @@ class Membership:
 
     def _make(self) -> SafeLeader:
         settings, election = self._settings, self._keys.election
-        leader = build_leader(
-            settings.url,
-            self._keys,
-            settings.election,
-            settings.options,
-            setting=settings.url_setting,
-            options_setting=settings.options_setting,
+        leader = make_candidate(settings, self._keys)
+        leader.observe(
+            BeatElectionLog(election, settings.server, settings.ttl, leader.candidate_id)
         )
-        leader.observe(Reporter(election, settings.server, settings.ttl, leader.candidate_id))
         logger.info(
             "Taking part in the election %s at %s as %s",
             election,

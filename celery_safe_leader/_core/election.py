@@ -15,8 +15,9 @@ over IO. Only ``lease`` and ``is_leader()`` may be read from any thread without 
 
 from __future__ import annotations
 
+from celery_safe_leader._core.backoff import backoff
 from celery_safe_leader._core.candidacy import Candidacy
-from celery_safe_leader._core.events import DemotionReason, Elected, HolderSeen, Lease
+from celery_safe_leader._core.events import DemotionReason, Event, HolderSeen, Lease, StoreFailed
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import (
     Answer,
@@ -25,11 +26,15 @@ from celery_safe_leader._core.messages import (
     Record,
     Renew,
     Reply,
+    ReplyStatus,
     Request,
     Resign,
 )
+from celery_safe_leader._core.observation import Observation
 from celery_safe_leader._core.options import Options
+from celery_safe_leader._core.requests import Requests
 from celery_safe_leader._core.state import Move, State
+from celery_safe_leader.errors import StoreRefusedError
 
 __all__ = ["Election"]
 
@@ -37,14 +42,59 @@ _RESIGN_ATTEMPTS = 2
 """The first may meet a dead connection; after a second failure the lease simply runs out."""
 
 
-class Election(Candidacy):
+class Election:
     """The rules of the election, for one candidate."""
 
     def __init__(self, options: Options, candidate_id: str, seed: str) -> None:
-        """Make an idle candidate; arguments as in ``Candidacy``."""
-        super().__init__(options, candidate_id, seed)
-        self._resign_attempts = 0
+        """Make an idle candidate.
+
+        Args:
+            options: ttl, wait and what else it was configured with.
+            candidate_id: Unique for each start of each process.
+            seed: Random text, unique likewise; makes the names of renewals unique.
+        """
+        self.options = options
+        self.candidate_id = candidate_id
+        self.observation = Observation(options)
+        self._requests = Requests(options, candidate_id, seed, self.observation)
+        self._candidacy = Candidacy()
+        self._events: list[Event] = []
+        self._in_flight: Request | None = None
+        self._next_poll: tuple[Instant, float] | None = None
+        """Not before so many seconds after that moment; ``None``: not until a verb is called."""
+        self._failures = 0
+        self._must_observe = True
+        """Whether a standby has to look at the record before it may sleep."""
         self._reason = DemotionReason.RESIGNED
+
+    # What the candidate is
+
+    @property
+    def state(self) -> State:
+        """What the candidate is at this moment; ``LEADING`` may be over by its deadline."""
+        return self._candidacy.state
+
+    @property
+    def lease(self) -> Lease | None:
+        """The present lease, if any: a snapshot that any thread may read."""
+        return self._candidacy.lease
+
+    def is_leader(self, now: Instant) -> bool:
+        """Tell whether this candidate leads at ``now``. From any thread."""
+        lease = self.lease
+        return lease is not None and lease.valid(now)
+
+    def events(self) -> list[Event]:
+        """Return what happened since the last call, oldest first."""
+        happened, self._events = self._events, []
+        return happened
+
+    def pause(self, now: Instant) -> float | None:
+        """Return the seconds until the next ``poll()``; ``None``: only after a verb."""
+        if self._in_flight is not None or self._next_poll is None:
+            return None
+        base, delay = self._next_poll
+        return max(0.0, delay - now.longest_since(base))
 
     # Verbs
 
@@ -54,40 +104,41 @@ class Election(Candidacy):
         Raises:
             LifecycleError: It takes part already, or it is closed.
         """
-        self._move(Move.START)
-        self._giving_up = None
-        self._look = True
-        self._plan(now)
+        self._candidacy.move(Move.START)
+        self._candidacy.to_resign = None
+        self._must_observe = True
+        self._schedule_poll(now)
 
     def stop(self, now: Instant, reason: DemotionReason = DemotionReason.RESIGNED) -> None:
-        """Take part no longer. Leadership ends at once; what is left is to say so in Redis."""
+        """Stop taking part. Leadership ends at once; the resignation in Redis may follow."""
         self.tick(now)
         self._reason = reason
-        if self._state is State.LEADING and self._lease is not None:
-            self._giving_up, self._resign_attempts = self._lease, 0
-            self._end_tenure(self._lease, Move.GIVE_UP, reason)
-            self._plan(now)
-        elif self._state is State.STANDBY and isinstance(self._inflight, Campaign):
-            self._move(Move.GIVE_UP)
+        lease = self.lease
+        if self.state is State.LEADING and lease is not None:
+            self._candidacy.resign_later(lease)
+            self._end_tenure(lease, Move.GIVE_UP, reason)
+            self._schedule_poll(now)
+        elif self.state is State.STANDBY and isinstance(self._in_flight, Campaign):
+            self._candidacy.move(Move.GIVE_UP)
         else:
-            self._move(Move.HALT)
-            if self._state is State.IDLE:
-                self._inflight = self._next = None
+            self._candidacy.move(Move.HALT)
+            if self.state is State.IDLE:
+                self._in_flight = self._next_poll = None
 
     def close(self) -> None:
-        """End for good. Stop first: what is still under way is dropped."""
-        if self._state is State.RESIGNING:
-            self._move(Move.SETTLE)
-        self._move(Move.CLOSE)
-        self._inflight = self._next = None
+        """End for good. Call ``stop()`` first: a request that is under way is dropped."""
+        if self.state is State.RESIGNING:
+            self._candidacy.move(Move.SETTLE)
+        self._candidacy.move(Move.CLOSE)
+        self._in_flight = self._next_poll = None
 
     def tick(self, now: Instant) -> None:
         """Notice that the lease is over, if it is."""
-        lease = self._lease
+        lease = self.lease
         if lease is not None and not lease.valid(now):
             self._end_tenure(lease, Move.LOSE, DemotionReason.EXPIRED)
-            if self._inflight is None:
-                self._plan(now)
+            if self._in_flight is None:
+                self._schedule_poll(now)
 
     # Requests
 
@@ -99,57 +150,57 @@ class Election(Candidacy):
         self.tick(now)
         if self.pause(now) != 0.0:
             return None
-        self._next = None
-        if self._state is State.STANDBY:
-            self._inflight = self._standby_request(now)
-        elif self._state is State.LEADING and self._lease is not None:
-            self._inflight = self._leader_request(now, self._lease)
-        elif self._state is State.RESIGNING:
-            self._inflight = self._resignation(now)
-        return self._inflight
+        self._next_poll = None
+        if self.state is State.STANDBY:
+            self._in_flight = self._standby_request(now)
+        elif self.state is State.LEADING and self.lease is not None:
+            self._in_flight = self._leader_request(now, self.lease)
+        elif self.state is State.RESIGNING:
+            self._in_flight = self._resignation(now)
+        return self._in_flight
 
     def _standby_request(self, now: Instant) -> Request:
-        takeover_in = self.sight.takeover_in(now)
-        if takeover_in == 0.0 and self.sight.record is not None:
-            return self._drafts.campaign(now, self.sight.record.version)
-        if self._look:
-            return self._drafts.observe(now)
-        return self._drafts.wait(now, takeover_in)
+        takeover_in = self.observation.takeover_in(now)
+        if takeover_in == 0.0 and self.observation.record is not None:
+            return self._requests.campaign(now, self.observation.record.version)
+        if self._must_observe:
+            return self._requests.observe(now)
+        return self._requests.wait(now, takeover_in)
 
     def _leader_request(self, now: Instant, lease: Lease) -> Request:
-        if self._restore:
-            return self._drafts.restore(now, self._restore, lease.fencing_token)
-        return self._drafts.renew(now, lease.fencing_token)
+        if self._candidacy.vacancy:
+            return self._requests.restore(now, self._candidacy.vacancy, lease.fencing_token)
+        return self._requests.renew(now, lease.fencing_token)
 
     def _resignation(self, now: Instant) -> Request | None:
         # Only while the lease lasts: after it, somebody else may lead already.
-        lease = self._giving_up
-        if lease is None or not lease.valid(now) or self._resign_attempts >= _RESIGN_ATTEMPTS:
+        lease, attempts = self._candidacy.to_resign, self._candidacy.resign_attempts
+        if lease is None or not lease.valid(now) or attempts >= _RESIGN_ATTEMPTS:
             self._settle()
             return None
-        self._resign_attempts += 1
-        return self._drafts.resign(now, lease.fencing_token, self._reason.value)
+        self._candidacy.resign_attempts += 1
+        return self._requests.resign(now, lease.fencing_token, self._reason.value)
 
     # Outcomes
 
     def receive(self, request: Request, reply: Reply, now: Instant) -> None:
-        """Take in a reply. ``now`` is read after it came; a reply to an older request is dropped.
+        """Handle a reply; one to an older request is dropped.
 
         Args:
             request: What was sent.
             reply: What came back.
-            now: The moment after it came back.
+            now: A moment after it came back.
         """
-        if request is not self._inflight:
+        if request is not self._in_flight:
             return
-        self._inflight = None
+        self._in_flight = None
         if not isinstance(reply, Answer) or reply.confirmed:
             self._failures = 0
         # The deadline first: a reply that comes after it makes nobody a leader.
         self.tick(now)
-        self._plan(now)
+        self._schedule_poll(now)
         if not isinstance(reply, Answer):
-            self._look = True
+            self._must_observe = True
         elif isinstance(request, Campaign):
             self._campaigned(request, reply, now)
         elif isinstance(request, Renew):
@@ -159,87 +210,84 @@ class Election(Candidacy):
             if request.confirm and not reply.confirmed:
                 self._unconfirmed(now)
         elif isinstance(request, Resign):
-            self.sight.note(reply.record, now)
+            self.observation.note(reply.record, now)
             self._settle()
 
     def failed(self, request: Request, error: Exception, now: Instant) -> None:
-        """Take in that a request had no usable reply: whether it was executed is not known."""
-        if request is not self._inflight:
+        """Handle a request without a usable reply: it may or may not have been executed."""
+        if request is not self._in_flight:
             return
-        self._inflight = None
+        self._in_flight = None
         if isinstance(request, Campaign):
-            self.sight.disown()
-        self._look = True
+            self.observation.disown()
+        self._must_observe = True
         # If a restoration was executed after all, a renewal finds it; if not, the vacancy.
-        self._restore = ""
+        self._candidacy.vacancy = ""
         self._retry(error, now)
         self.tick(now)
 
     def _observed(self, answer: Answer, now: Instant, *, confirmed: bool = False) -> None:
-        before = self.sight.record
-        self.sight.note(answer.record, now, confirmed=confirmed)
-        self._look = False
-        record = self.sight.record or answer.record
+        before = self.observation.record
+        self.observation.note(answer.record, now, confirmed=confirmed)
+        self._must_observe = False
+        record = self.observation.record or answer.record
         seen = (record.holder, record.token, record.resigned)
         if before is None or seen != (before.holder, before.token, before.resigned):
-            takeover_in = self.sight.takeover_in(now)
-            after = self.sight.longest_ttl if takeover_in is None else takeover_in
+            takeover_in = self.observation.takeover_in(now)
+            after = self.observation.longest_ttl if takeover_in is None else takeover_in
             self._events.append(HolderSeen(record.holder, record.token, after, record.resigned))
 
     def _campaigned(self, request: Campaign, answer: Answer, now: Instant) -> None:
-        if answer.status != "accepted":
+        if answer.status is not ReplyStatus.ACCEPTED:
             self._rejected(request, answer, now)
         elif not answer.confirmed:
-            self.sight.disown()
+            self.observation.disown()
             self._observed(answer, now)
             self._unconfirmed(now)
         else:
-            self.sight.own(answer.record, now)
-            self._look = False
+            self.observation.own(answer.record, now)
+            self._must_observe = False
             # Taken back too late: that tenure has ended, and no token is elected twice. The
             # record is our own, so a campaign for a new one follows at once.
-            if not (request.keep and self._state is State.STANDBY):
+            if not (request.keep and self.state is State.STANDBY):
                 self._won(request, answer.record, now)
 
     def _won(self, request: Request, record: Record, now: Instant) -> None:
-        since = self._lease.since if self._lease is not None else request.sent_at
+        since = self.lease.since if self.lease is not None else request.sent_at
         deadline = request.sent_at.plus(self.options.lease_length)
         lease = Lease(record.token, deadline, since)
-        if self._state is State.RESIGNING:
-            if self._giving_up is None:
-                self._giving_up, self._resign_attempts = lease, 0
+        if self.state is State.RESIGNING:
+            if self._candidacy.to_resign is None:
+                self._candidacy.resign_later(lease)
         elif lease.valid(now):
-            self._restore = ""
-            self._lease = lease
-            self._plan(request.sent_at, self.options.renew_interval)
-            if self._state is State.STANDBY:
-                self._move(Move.WIN)
-                self._events.append(Elected(lease.fencing_token, deadline))
+            self._schedule_poll(request.sent_at, self.options.renew_interval)
+            if elected := self._candidacy.hold(lease):
+                self._events.append(elected)
 
     def _renewed(self, request: Renew, answer: Answer, now: Instant) -> None:
-        if answer.status != "accepted":
+        if answer.status is not ReplyStatus.ACCEPTED:
             self._rejected(request, answer, now)
         elif not answer.confirmed:
-            self.sight.disown()
-            self.sight.note(answer.record, now)
+            self.observation.disown()
+            self.observation.note(answer.record, now)
             self._unconfirmed(now)
         else:
-            self.sight.own(answer.record, now)
-            if self._state is State.LEADING:
+            self.observation.own(answer.record, now)
+            if self.state is State.LEADING:
                 self._won(request, answer.record, now)
 
     def _rejected(self, request: Request, answer: Answer, now: Instant) -> None:
         """Somebody else has the record, or Redis lost it."""
-        record, lease = answer.record, self._lease
-        self._restore = ""
+        record, lease = answer.record, self.lease
+        self._candidacy.vacancy = ""
         if lease is None:
             self._observed(answer, now)
             return
-        self.sight.note(record, now)
+        self.observation.note(record, now)
         if not record.holder and record.token <= lease.fencing_token:
             # Our lease still runs, so nobody else can have led since Redis lost the record, and
             # nobody can have waited long enough. Take back exactly the vacancy that was seen.
-            self._restore = record.version
+            self._candidacy.vacancy = record.version
             return
         mine = record.holder == self.candidate_id
         if mine and record.token == lease.fencing_token and isinstance(request, Campaign):
@@ -248,3 +296,32 @@ class Election(Candidacy):
         if not record.holder:
             reason = DemotionReason.RECORD_LOST
         self._end_tenure(lease, Move.LOSE, reason, "" if mine else record.holder)
+
+    # Changes
+
+    def _end_tenure(
+        self, lease: Lease, move: Move, reason: DemotionReason, holder: str = ""
+    ) -> None:
+        demoted = self._candidacy.end(lease, move, reason, holder)
+        self._must_observe = True
+        self._events.append(demoted)
+
+    def _settle(self) -> None:
+        if self.state is State.RESIGNING:
+            self._candidacy.move(Move.SETTLE)
+            self._candidacy.to_resign = self._next_poll = None
+
+    def _unconfirmed(self, now: Instant) -> None:
+        wanted = self.options.wait_replicas
+        detail = f"fewer than {wanted} replicas confirmed the write (wait_replicas={wanted})"
+        self._retry(StoreRefusedError("election", detail), now)
+
+    def _retry(self, error: Exception, now: Instant) -> None:
+        self._failures += 1
+        self._events.append(StoreFailed(error, self._failures))
+        longest = min(self.options.wait, self.options.renew_interval)
+        pause = backoff(self._failures, first=self.options.ttl / 50, longest=longest)
+        self._schedule_poll(now, pause)
+
+    def _schedule_poll(self, base: Instant, delay: float = 0.0) -> None:
+        self._next_poll = (base, delay)

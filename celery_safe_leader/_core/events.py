@@ -1,4 +1,4 @@
-"""What a candidate tells: frozen facts.
+"""The events of a candidate: frozen facts.
 
 ``Elected`` and ``Demoted`` come in pairs: never two of one kind in a row, and a ``Demoted`` has
 the token of its ``Elected``.
@@ -23,18 +23,18 @@ __all__ = [
 
 
 class DemotionReason(enum.Enum):
-    """Why a leadership ended."""
+    """Why a tenure ended."""
 
     RESIGNED = "resigned"
-    """``stop()``: given up and handed over."""
+    """``stop()``: leadership was given up and handed over."""
     SHUTDOWN = "shutdown"
-    """``shutdown()``: given up for good and handed over."""
+    """``shutdown()``: the same, for good."""
     EXPIRED = "expired"
-    """No renewal was confirmed in time: Redis, the link or this process was too slow."""
+    """No renewal was confirmed in time: Redis, the network or this process was too slow."""
     SUPERSEDED = "superseded"
     """Another candidate holds the record."""
     RECORD_LOST = "record_lost"
-    """The record was changed or lost in a way that could not be repaired in time."""
+    """The record was changed or lost, and could not be restored in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,17 @@ class Lease:
 
     fencing_token: int
     deadline: Instant
-    """From this moment on, on whichever clock reaches it first, the lease is over."""
+    """From this moment, on whichever clock reaches it first, the lease is over."""
     since: Instant
     """When this tenure began."""
 
     def valid(self, now: Instant) -> bool:
-        """Tell whether the lease is still good."""
+        """Return whether the lease still lasts."""
         end = self.deadline
         return now.boottime < end.boottime and now.raw < end.raw and now.wall < end.wall
 
     def remaining(self, now: Instant) -> float:
-        """Return the seconds left, by the clock that says least; never below 0."""
+        """Return the seconds left by the clock that shows the fewest; never below 0."""
         return max(0.0, -now.longest_since(self.deadline))
 
 
@@ -69,30 +69,30 @@ class Elected:
 
 @dataclass(frozen=True, slots=True)
 class Demoted:
-    """This candidate leads no longer."""
+    """This candidate no longer leads."""
 
     fencing_token: int
-    """That of the ``Elected`` which this ends."""
+    """That of the ``Elected`` event whose tenure ended."""
     reason: DemotionReason
     holder: str = ""
-    """Candidate id of who holds the record instead, where that is known."""
+    """Candidate id of the new holder of the record, if known."""
 
 
 @dataclass(frozen=True, slots=True)
 class HolderSeen:
-    """A standby sees another holder than before (who may be dead)."""
+    """A standby sees a new holder (who may be dead)."""
 
     holder: str
-    """Candidate id, empty while the record names nobody."""
+    """Candidate id; empty for a vacancy."""
     fencing_token: int
     takeover_after: float
-    """Seconds after which the record is taken over if its holder stays silent."""
+    """Seconds of silence after which the record is taken over."""
     resigned: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """Redis did not answer, or refused. The candidate goes on trying."""
+    """Redis did not answer, or refused. The candidate keeps trying."""
 
     error: Exception
     failures: int

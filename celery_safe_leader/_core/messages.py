@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import enum
+from dataclasses import dataclass
 
 from celery_safe_leader._core.instant import Instant
 
@@ -14,14 +15,26 @@ __all__ = [
     "Record",
     "Renew",
     "Reply",
+    "ReplyStatus",
     "Request",
     "Resign",
-    "Status",
     "Woken",
 ]
 
-Status = str
-"""What a script did: ``seen``, ``accepted``, ``rejected``, ``vacant`` or ``resigned``."""
+
+class ReplyStatus(enum.Enum):
+    """What a script did; the value is the word that it answers with."""
+
+    SEEN = "seen"
+    """It read the record."""
+    ACCEPTED = "accepted"
+    """It wrote the record as asked."""
+    REJECTED = "rejected"
+    """It wrote nothing: the record is not the one that was meant."""
+    VACANT = "vacant"
+    """There was no record, and it wrote a vacancy."""
+    RESIGNED = "resigned"
+    """It marked the record as resigned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +42,20 @@ class Request:
     """Base of all requests."""
 
     sent_at: Instant
-    """Before it was sent, and before connecting, if that had to be done."""
+    """A moment before it was sent, and before connecting if that was necessary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observe(Request):
-    """Read the record; where there is none, write a vacancy first."""
+    """Read the record; if there is none, write a vacancy first."""
 
     nonce: str
     ttl: float
-    """Seconds: the longest ttl that we know of, carried by a vacancy."""
+    """Seconds: the longest ttl that we know of, for a vacancy."""
     token: int
-    """The highest fencing token that we know of, carried by a vacancy."""
+    """The highest fencing token that we know of, for a vacancy."""
     confirm: bool = False
-    """Also write a witness, to be confirmed by replicas."""
+    """Also write the witness key, for replicas to confirm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,7 @@ class Campaign(Request):
     token: int
     """The highest fencing token that we know of; the new one is above."""
     keep: bool = False
-    """Keep ``token``: the leader takes back a record that Redis lost, it is no new tenure."""
+    """Keep ``token``: the leader takes back a record that Redis lost; this is not a new tenure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,7 @@ class Renew(Request):
 
 @dataclass(frozen=True, slots=True)
 class Resign(Request):
-    """Give the record up and wake standbys."""
+    """Resign the record and wake standbys."""
 
     candidate_id: str
     token: int
@@ -85,7 +98,7 @@ class Resign(Request):
 
 @dataclass(frozen=True, slots=True)
 class Await(Request):
-    """Sleep until a leader resigns, ``timeout`` seconds at most."""
+    """Sleep until a leader resigns, but at most ``timeout`` seconds."""
 
     timeout: float
 
@@ -95,29 +108,27 @@ class Record:
     """The record as a server has it now."""
 
     version: str
-    """Opaque: server's epoch, record's epoch, token, renewal and resigned in one."""
+    """Opaque: the server's epoch, the record's epoch, token, renewal and resigned in one."""
     epoch: str
     """The server's, at this moment."""
     holder: str
     token: int
     ttl: float
-    """Seconds; 0 where the record does not say."""
+    """Seconds; 0 if the record does not say."""
     resigned: bool
-    """Resigned *on this server in its present epoch*: only then it may be taken at once."""
+    """Resigned *on this server in its present epoch*; only then may it be taken at once."""
     given_up: bool = False
-    """Resigned, and by this answer alone nobody can say where."""
+    """Resigned, on a server that cannot be told from this answer alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Reply to everything but ``Await``."""
 
-    status: Status
+    status: ReplyStatus
     record: Record
     confirmed: bool = True
-    """Enough replicas confirmed (always true where none is asked)."""
-    problem: str = field(default="", compare=False)
-    """What is wrong with the record, for people."""
+    """Whether enough replicas confirmed; true if none were asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,7 @@ class Woken:
     """Reply to ``Await``."""
 
     resigned: bool
-    """A leader resigned; false when the time was over."""
+    """Whether a leader resigned; false if the time ran out."""
 
 
 Reply = Answer | Woken

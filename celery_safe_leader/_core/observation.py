@@ -1,4 +1,4 @@
-"""What a candidate has seen of the record, and whether that lets it campaign."""
+"""What a candidate has seen of the record, and whether it may campaign on that."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ class Observation:
     """One candidate's observations of one election. Not thread-safe."""
 
     def __init__(self, options: Options) -> None:
-        """Begin with nothing seen."""
         self.longest_ttl = options.ttl
         """Seconds: the largest ttl ever seen in this election, our own included.
 
-        A holder's lease may be longer than ours: a standby waits for the longest.
+        A holder's lease may be longer than ours, so a standby waits for the longest.
         """
         self.highest_token = 0
-        """Highest fencing token ever seen, to number ours above it when Redis forgets."""
+        """Highest fencing token ever seen; ours is numbered above it when Redis lost the record."""
         self.record: Record | None = None
         """The record as last seen."""
         self._replicas_asked = options.wait_replicas > 0
@@ -32,22 +31,22 @@ class Observation:
 
     @property
     def needs_witness(self) -> bool:
-        """Whether no write of ours was confirmed by replicas in the epoch last seen.
+        """Whether replicas have yet to confirm a write of ours in the epoch last seen.
 
-        Until one was, this server may be a master that its replicas have left, where a record
-        can look untouched while its leader renews elsewhere. An observation starts after it.
+        Until then this server may be a master that its replicas have left, where a record can
+        look untouched while its leader renews elsewhere. So an observation starts only after it.
         """
         if not self._replicas_asked:
             return False
         return self.record is None or self.record.epoch != self._witnessed_epoch
 
     def note(self, record: Record, answered_at: Instant, *, confirmed: bool = False) -> None:
-        """Take in a record that a server showed.
+        """Remember a record that a server returned.
 
         Args:
-            record: As it was shown.
-            answered_at: The moment *after* the answer came: the record was seen no later.
-            confirmed: Replicas confirmed a write of ours along with it.
+            record: As it was returned.
+            answered_at: A moment *after* the answer came: the record was seen no later.
+            confirmed: Whether replicas confirmed a write of ours along with it.
         """
         if confirmed:
             self._witnessed_epoch = record.epoch
@@ -55,14 +54,15 @@ class Observation:
         self.highest_token = max(self.highest_token, record.token)
         if self.record is None or record.version != self.record.version:
             self._seen_at = None
-        self.record = self._judged(record)
+        self.record = self._as_witnessed(record)
         if self._seen_at is None and not self.needs_witness:
             self._seen_at = answered_at
 
-    def _judged(self, record: Record) -> Record:
-        """Take for resigned here what was given up before our eyes, under one epoch.
+    def _as_witnessed(self, record: Record) -> Record:
+        """Return the record, marked as resigned here if we saw it given up within one epoch.
 
-        Who knows a server by a connection cannot tell from the record alone where that was.
+        A candidate that identifies a server by its connection cannot tell from the record alone
+        on which server it was resigned.
         """
         before = self.record
         if before is None or record.resigned or not record.given_up:
@@ -77,20 +77,16 @@ class Observation:
         return replace(record, resigned=witnessed)
 
     def own(self, record: Record, answered_at: Instant) -> None:
-        """Take in the record as our own accepted and confirmed write left it."""
+        """Remember the record as our own accepted and confirmed write left it."""
         self.note(record, answered_at, confirmed=True)
         self._own_version = record.version
 
     def disown(self) -> None:
-        """Forget that the record is our own: a campaign's outcome is not known."""
+        """Forget that the record is our own, since the outcome of a write is not known."""
         self._own_version = ""
 
     def takeover_in(self, now: Instant) -> float | None:
-        """Return the seconds until we may campaign.
-
-        Returns:
-            0 if we may at once, ``None`` if no observation has begun.
-        """
+        """Return the seconds until we may campaign: 0 for now, ``None`` if no observation began."""
         if self.record is None:
             return None
         if self.record.resigned or self.record.version == self._own_version:

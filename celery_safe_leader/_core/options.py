@@ -13,26 +13,26 @@ __all__ = ["MARGIN", "MAX_TTL", "MAX_UNQUESTIONED_TTL", "Options"]
 MARGIN = 0.01
 """Fraction by which a leader stops early and a standby waits longer.
 
-Two clocks that run at most 0.5 % apart from true time differ by at most 1 % of each other.
+Two clocks that are each within 0.5 % of true time are within 1 % of each other.
 """
 MAX_UNQUESTIONED_TTL = 300.0
-"""Seconds. A longer ttl is most likely given in milliseconds, as in the JavaScript original."""
+"""Seconds. A longer ttl was most likely meant as milliseconds, as in the JavaScript original."""
 MAX_TTL = 86_400.0
-"""Seconds. No lease is longer, whatever a record says, so that a broken one cannot stop us."""
+"""Seconds. No lease is longer, whatever a record says, so a broken record cannot stop us."""
 MIN_TTL = 0.05
-"""Seconds. Below this, scheduling of threads alone takes a good part of the lease."""
+"""Seconds. Below this, thread scheduling alone takes a good part of the lease."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Options:
-    """What a candidate was told. Times are seconds."""
+    """What a candidate is configured with. Times are in seconds."""
 
     ttl: float
-    """Length of the lease, 0.05 s to one day."""
+    """Length of the lease, from 0.05 s to one day."""
     wait: float
-    """Longest pause between two looks of a standby."""
+    """Longest pause between two observations by a standby."""
     wait_replicas: int
-    """Replicas that must confirm a lease before it counts; 0 asks none."""
+    """Replicas that must confirm a lease before it counts; 0 for none."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Options:
 
         Args:
             ttl: Lease length in seconds, or a timedelta.
-            wait: Longest pause between two looks of a standby in seconds, or a timedelta.
+            wait: Longest pause between two observations by a standby in seconds, or a timedelta.
                 ``None`` means a fifth of the ttl. May be longer than the ttl.
             wait_replicas: How many replicas must confirm, at least 0.
             allow_long_ttl: Accept a ttl above 300 s.
@@ -59,9 +59,9 @@ class Options:
             raise ConfigurationError(
                 "ttl",
                 f"{ttl!r} s",
-                f"at most {MAX_UNQUESTIONED_TTL:g} s, since a longer one is most likely given in "
-                f"milliseconds (then write {length / 1000:g}); pass allow_long_ttl=True if seconds "
-                "are meant",
+                f"at most {MAX_UNQUESTIONED_TTL:g} s, since a longer one was most likely meant as "
+                f"milliseconds (then write {length / 1000:g}); pass allow_long_ttl=True if you "
+                "mean seconds",
             )
         if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int):
             raise ConfigurationError("wait_replicas", repr(wait_replicas), "a whole number")
@@ -74,22 +74,22 @@ class Options:
 
     @property
     def renew_interval(self) -> float:
-        """Seconds between two renewals: two may fail before the lease ends."""
+        """Seconds between two renewals; two may fail before the lease ends."""
         return self.ttl / 3
 
     @property
     def request_timeout(self) -> float:
-        """Seconds after which a request is given up: two more fit into the lease."""
+        """Seconds after which a request is given up; two more fit into the lease."""
         return self.ttl / 3
 
     @property
     def lease_length(self) -> float:
-        """Seconds from the sending of a request for which it makes us lead."""
+        """Seconds for which an accepted request makes us lead, counted from before it was sent."""
         return self.ttl * (1 - MARGIN)
 
     @property
     def confirm_timeout(self) -> float:
-        """Seconds that a server waits for its replicas, well within ``request_timeout``."""
+        """Seconds that a server waits for its replicas; well within ``request_timeout``."""
         return self.ttl / 4
 
 

@@ -13,10 +13,10 @@ class Store(Protocol):
     """A blocking store."""
 
     def execute(self, request: Request) -> Reply:
-        """Execute a request; raises a ``StoreError`` where there is no usable reply."""
+        """Execute a request and return its reply; raises ``StoreError`` if none is usable."""
 
     def interrupt(self, request: Await | None = None) -> None:
-        """Break a blocking read off, also one that is only about to begin. From any thread."""
+        """Abort a blocking read, even one that is just about to begin. From any thread."""
 
     def close(self) -> None:
         """Close all connections. From any thread."""
@@ -26,10 +26,10 @@ class AsyncStore(Protocol):
     """A store that is awaited."""
 
     async def execute(self, request: Request) -> Reply:
-        """Execute a request; raises a ``StoreError`` where there is no usable reply."""
+        """Execute a request and return its reply; raises ``StoreError`` if none is usable."""
 
     def after_fork(self) -> None:
-        """Have nothing in common with the parent any more, in a forked child."""
+        """Drop, in a forked child, all connections that are shared with the parent."""
 
     async def close(self) -> None:
         """Close all connections."""

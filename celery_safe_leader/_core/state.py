@@ -1,4 +1,4 @@
-"""States of a candidate, and the one table of the moves between them."""
+"""The states of a candidate, and the one table of moves between them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class State(enum.Enum):
     """What a candidate is at this moment."""
 
     IDLE = "idle"
-    """Takes no part: not started yet, or stopped."""
+    """Does not take part: not started yet, or stopped."""
     STANDBY = "standby"
-    """Takes part and does not lead: observes, and campaigns when it may."""
+    """Takes part without leading: observes, and campaigns when it may."""
     LEADING = "leading"
-    """Leads until its deadline."""
+    """Leads, until its deadline."""
     RESIGNING = "resigning"
-    """Leads no longer, and is giving the record up."""
+    """No longer leads, and is resigning the record."""
     CLOSED = "closed"
     """Ended for good."""
 
@@ -33,13 +33,13 @@ class Move(enum.Enum):
     WIN = "win"
     """A campaign was accepted, and its lease is not over yet."""
     LOSE = "lose"
-    """The lease ended, or the record belongs to somebody else."""
+    """The lease ended, or somebody else holds the record."""
     GIVE_UP = "give up"
-    """Stopped while it leads, or while a campaign is under way."""
+    """Stopped while leading, or while a campaign is under way."""
     HALT = "halt"
-    """Stopped while there is nothing to give up."""
+    """Stopped with nothing to give up."""
     SETTLE = "settle"
-    """The resignation is through, or pointless."""
+    """The resignation was sent, or is pointless by now."""
     CLOSE = "close"
 
 
@@ -67,10 +67,10 @@ TRANSITIONS: Mapping[State, Mapping[Move, State]] = MappingProxyType(
 
 
 def next_state(state: State, move: Move) -> State:
-    """Look a move up.
+    """Return the state after a move.
 
     Raises:
-        LifecycleError: The table does not allow it; nothing has changed.
+        LifecycleError: The table does not allow the move.
     """
     try:
         return TRANSITIONS[state][move]

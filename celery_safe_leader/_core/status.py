@@ -1,4 +1,4 @@
-"""How an election stands, as one candidate sees it: for people and monitors."""
+"""The status of an election as one candidate sees it, for people and monitors."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ class Role(enum.Enum):
     LEADER = "leader"
     """It leads."""
     STANDBY = "standby"
-    """Another candidate leads, and was heard of within its lease."""
+    """Another candidate leads, and was seen within its lease."""
     LEADERLESS = "nobody leads"
-    """It takes part, and knows of nobody who leads."""
+    """It takes part, and knows of no leader."""
     AWAY = "takes no part"
-    """It is not started, or has been stopped."""
+    """It was not started, or was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A snapshot. All of it is known locally."""
+    """A snapshot of what is known locally."""
 
     role: Role
     leader: str = ""
-    """Candidate id of who leads, empty if nobody is known to."""
+    """Candidate id of the leader; empty if none is known."""
     fencing_token: int = 0
     """Of that leader."""
     since: float = 0.0
-    """Unix time, in seconds: when it was elected; for a standby, when it was first seen to lead."""
+    """Unix time in seconds: when it was elected; on a standby, when it was first seen to lead."""
     remaining: float = 0.0
-    """Seconds that its lease lasts at least, unless renewed; for a standby at most, after which it
-    takes over."""
+    """Seconds that its lease lasts unless renewed: at least so long on the leader; on a standby at
+    most so long, after which the standby takes over."""
     error: str = ""
-    """The last one that Redis or the link to it gave, empty if there was none."""
+    """The last error of Redis or of the connection to it; empty if there was none."""
     error_at: float = 0.0
-    """Unix time of it, in seconds."""
+    """Unix time of that error, in seconds."""

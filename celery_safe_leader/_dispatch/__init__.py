@@ -1,1 +1,1 @@
-"""The pipeline of due runs. Knows neither Celery nor kombu."""
+"""The pipeline of due runs: claimed, published, committed. Knows neither Celery nor kombu."""

@@ -10,12 +10,11 @@ __all__ = ["Agenda"]
 class Agenda:
     """Names in the order of their moments, each at most once. Not thread-safe.
 
-    Putting a name again replaces its moment: the old place in the heap stays, and is passed over
-    when it comes up, which is cheaper than finding it.
+    Putting a name again replaces its moment. Its old place stays in the heap and is skipped when
+    it comes up, which is cheaper than finding it.
     """
 
     def __init__(self) -> None:
-        """Begin empty."""
         self._heap: list[tuple[int, str]] = []
         self._moments: dict[str, int] = {}
 
@@ -23,7 +22,7 @@ class Agenda:
         return len(self._moments)
 
     def put(self, name: str, moment_us: int | None) -> None:
-        """Set when ``name`` is due; ``None``: never, until it is put again."""
+        """Set the moment of ``name``; ``None``: never, until it is put again."""
         if moment_us is None:
             self._moments.pop(name, None)
         elif self._moments.get(name) != moment_us:
@@ -31,33 +30,34 @@ class Agenda:
             heapq.heappush(self._heap, (moment_us, name))
 
     def remove(self, name: str) -> None:
-        """Forget ``name``."""
+        """Remove ``name``, if it is there."""
         self._moments.pop(name, None)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all names."""
         self._heap.clear()
         self._moments.clear()
 
     def next_us(self) -> int | None:
-        """Return the earliest moment."""
+        """Return the earliest moment, if there is any."""
         self._drop_stale()
         return self._heap[0][0] if self._heap else None
 
-    def take(self, until_us: int, most: int) -> list[tuple[int, str]]:
-        """Remove and return up to ``most`` names that are due by then, with their moments.
+    def pop_due(self, until_us: int, most: int) -> list[tuple[int, str]]:
+        """Remove and return up to ``most`` names with a moment up to ``until_us``.
 
-        The longest due come first.
+        Returns:
+            Moment and name of each, the earliest first.
         """
-        taken: list[tuple[int, str]] = []
-        while len(taken) < most:
+        due: list[tuple[int, str]] = []
+        while len(due) < most:
             self._drop_stale()
             if not self._heap or self._heap[0][0] > until_us:
                 break
             place = heapq.heappop(self._heap)
             del self._moments[place[1]]
-            taken.append(place)
-        return taken
+            due.append(place)
+        return due
 
     def _drop_stale(self) -> None:
         heap = self._heap

@@ -1,6 +1,6 @@
-"""Claims of one tenure: what is due is claimed in the ledger, and what is done is committed.
+"""Claims of one tenure: due runs are claimed in the ledger, and finished ones are committed.
 
-An entry is on its timetable, or claimed: then it is held until its moment comes, or somewhere on
+An entry is either on the timetable, or it has a claimed run: this waits for its moment, or is on
 its way to the broker.
 """
 
@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._dispatch.outcomes import BuildError
 from celery_safe_leader._dispatch.ports import MessageBuilder, Schedule
+from celery_safe_leader._dispatch.run import Run
+from celery_safe_leader._dispatch.tenure import Tenure
 from celery_safe_leader._dispatch.timetable import Timetable
-from celery_safe_leader._dispatch.waiting import Run, Waiting
+from celery_safe_leader._dispatch.waiting import Waiting
 from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._ledger.errors import ClockAheadError, GenerationChangedError
 from celery_safe_leader._ledger.ledger import BATCH, Ledger
@@ -31,64 +33,63 @@ _CHECK_EVERY = 1.0
 
 
 class Claims:
-    """Claims and commits of one leader. For one thread.
+    """Claims and commits of one tenure. For one thread.
 
     The methods raise what the ledger's do.
     """
 
     def __init__(
-        self, key: str, token: int, ledger: Ledger, roster: Schedule, builder: MessageBuilder
+        self, tenure: Tenure, ledger: Ledger, schedule: Schedule, builder: MessageBuilder
     ) -> None:
-        """Begin with nothing due."""
         self.timetable = Timetable()
-        self.held = Waiting()
-        self._key = key
-        self._token = token
+        self.waiting = Waiting()
+        self._key = ledger.key
+        self._token = tenure.token
         self._ledger = ledger
-        self._roster = roster
+        self._schedule = schedule
         self._builder = builder
-        self._claimed: dict[str, Next] = {}
+        self._unanswered: dict[str, Next] = {}
         self._commits: list[Commit] = []
         self._check_at = 0.0
 
     def clear(self) -> None:
-        """Forget what is under way, to begin with what the items say."""
-        self.held.clear()
-        self._claimed.clear()
+        """Drop everything under way, to start again from what the entries say."""
+        self.waiting.clear()
+        self._unanswered.clear()
         self._commits.clear()
 
     def include(self, name: str) -> Claim | None:
-        """Take up an entry that is new or changed, or drop one that is gone.
+        """Put an entry that is new or changed on the timetable, or drop one that is gone.
 
         Returns:
-            A claim of it of which it has to be found out what became.
+            The claim of the entry, if it has one that has to be settled first.
         """
-        item = self._roster.items.get(name)
+        entry = self._schedule.entries.get(name)
         self.timetable.remove(name)
-        if item is None:
-            self._claimed.pop(name, None)
+        if entry is None:
+            self._unanswered.pop(name, None)
             self._builder.forget(name)
-        elif item.claim is None:
-            self.timetable.schedule(item)
-        elif name not in self._claimed:
-            return item.claim
+        elif entry.claim is None:
+            self.timetable.schedule(entry)
+        elif name not in self._unanswered:
+            return entry.claim
         return None
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether nobody knows if the last claims were written."""
-        return bool(self._claimed)
+        """Whether it is not known if the last claims were written."""
+        return bool(self._unanswered)
 
     @property
     def must_check(self) -> bool:
-        """Whether there are commits left, or the ledger was not looked at for long."""
+        """Whether commits are left, or the ledger has not been looked at for long."""
         return bool(self._commits) or time.monotonic() >= self._check_at
 
     def check(self) -> None:
-        """Commit what is left, and see whether the ledger is as it was left.
+        """Write the commits that are left, and check that the ledger is as this leader left it.
 
-        What Redis lost must be noticed while there is a memory to write back, also if nothing is
-        due for long.
+        What Redis lost must be noticed while there is a memory to restore it from, even if nothing
+        is due for long.
         """
         self.write([])
         while self._commits:
@@ -100,48 +101,47 @@ class Claims:
             self.check()
 
     def claim(self) -> bool:
-        """Claim the next batch of what is due, or soon; commit along with it.
+        """Claim the next batch of runs that are due, or soon will be; commit along with it.
 
         Returns:
             Whether there was anything to look at.
         """
         while len(self._commits) > BATCH:
             self.write([])
-        jobs = [self.job(item, again.claim) for item, again in self._unclaimed()]
-        now = now_us()
-        taken = self.timetable.take(now, BATCH - len(jobs))
-        for moment, name in taken:
-            job = self._due(self._roster.items[name], moment)
-            if job is not None:
-                jobs.append(job)
-        if not jobs:
-            return bool(taken)
-        for job in jobs:
-            name = job.item.name
-            if name not in self._claimed:
-                self._claimed[name] = Next(job.claim, job.item.run)
-            job.item.claim = job.claim
-        outcomes = self.write([self._claimed[job.item.name] for job in jobs])
-        self._claimed.clear()
-        self.held.add(
-            [job for job, outcome in zip(jobs, outcomes, strict=True) if self._got(job, outcome)]
+        runs = [self.make_run(entry, again.claim) for entry, again in self._to_repeat()]
+        due = self.timetable.pop_due(now_us(), BATCH - len(runs))
+        for moment, name in due:
+            run = self._due_run(self._schedule.entries[name], moment)
+            if run is not None:
+                runs.append(run)
+        if not runs:
+            return bool(due)
+        for run in runs:
+            name = run.entry.name
+            if name not in self._unanswered:
+                self._unanswered[name] = Next(run.claim, run.entry.last_run)
+            run.entry.claim = run.claim
+        outcomes = self.write([self._unanswered[run.entry.name] for run in runs])
+        self._unanswered.clear()
+        self.waiting.add(
+            [run for run, outcome in zip(runs, outcomes, strict=True) if self._has(run, outcome)]
         )
         return True
 
-    def job(self, item: Entry, claim: Claim, *, is_fresh: bool = True) -> Run:
-        """Begin with a claimed run; build its message, if that need not wait for its moment."""
-        job = Run(item, claim, is_fresh=is_fresh)
-        if claim.moment <= now_us() or self._builder.is_steady(item.source):
-            self.build(job)
-        return job
+    def make_run(self, entry: Entry, claim: Claim, *, is_fresh: bool = True) -> Run:
+        """Return the run of a claim; with its message, if that need not wait for the moment."""
+        run = Run(entry, claim, is_fresh)
+        if claim.moment <= now_us() or self._builder.is_steady(entry.source):
+            self.build(run)
+        return run
 
-    def build(self, job: Run) -> None:
-        """Build the message of a run, or give it up."""
+    def build(self, run: Run) -> None:
+        """Build the message of a run, or give the run up."""
         try:
-            job.built = self._builder.build_run(job.item.source, job.claim, self._token)
+            run.built(self._builder.build_run(run.entry.source, run.claim, self._token))
         except BuildError as exc:
-            job.given_up = True
-            self.give_up(exc)
+            run.give_up()
+            self.log_given_up(exc)
 
     def write(self, claims: list[Next]) -> tuple[ClaimOutcome, ...]:
         """Write claims, and along with them as many commits as there is room for."""
@@ -154,67 +154,71 @@ class Claims:
         return written.claims
 
     def withdraw(self, names: Iterable[str] | None = None) -> None:
-        """Take back what was claimed here and was not due yet, of some entries or of all.
+        """Take back the claims of this tenure that still wait; of some entries, or of all.
 
         The next write tells the ledger.
         """
-        for job in self.held.withdraw(names):
-            if job.is_fresh:
-                self.take_back(job)
+        for run in self.waiting.withdraw(names):
+            if run.is_fresh:
+                self.take_back(run)
 
-    def take_back(self, job: Run) -> None:
-        """Take back a claim of which nothing was handed to the broker."""
+    def take_back(self, run: Run) -> None:
+        """Take back the claim of a run of which nothing was handed to the broker."""
         # Recording the run that was recorded before leaves nothing of the claim.
-        if job.item.run is not None:
-            self._commits.append(Commit(job.claim, job.item.run))
-        job.item.claim = None
+        if run.entry.last_run is not None:
+            self._commits.append(Commit(run.claim, run.entry.last_run))
+        run.entry.claim = None
 
-    def give_up(self, error: BuildError) -> None:
-        """Name a run that can never be published."""
+    def log_given_up(self, error: BuildError) -> None:
+        """Log that a run can never be published."""
         # Permanent: the same arguments fail again. It is committed unpublished.
-        logger.error("%s. This run is given up; the entry goes on", error)
+        logger.error("%s. This run is given up; the entry continues", error)
 
-    def done(self, item: Entry, claim: Claim) -> None:
-        """Go on behind a run that was published, or given up."""
-        item.claim = None
-        run = item.committed(claim)
-        item.take(run)
-        self._commits.append(Commit(claim, run))
-        self.timetable.schedule(item)
+    def complete(self, entry: Entry, claim: Claim) -> None:
+        """Commit a run that was published or given up, and schedule the next one."""
+        entry.claim = None
+        last_run = entry.last_run_after(claim)
+        entry.set_last_run(last_run)
+        self._commits.append(Commit(claim, last_run))
+        self.timetable.schedule(entry)
 
-    def _unclaimed(self) -> list[tuple[Entry, Next]]:
-        """Return claims of a write that had no answer: the same ones are written again."""
-        items = self._roster.items
-        return [(items[name], again) for name, again in self._claimed.items() if name in items]
+    def _to_repeat(self) -> list[tuple[Entry, Next]]:
+        """Return the claims of a write without a reply: exactly these are written again."""
+        entries = self._schedule.entries
+        return [
+            (entries[name], again) for name, again in self._unanswered.items() if name in entries
+        ]
 
-    def _due(self, item: Entry, moment: int) -> Run | None:
-        """Return the run of an entry that is owed at a moment, if there is one."""
+    def _due_run(self, entry: Entry, moment: int) -> Run | None:
+        """Return the run of an entry that is due at a moment, if there is one."""
         try:
-            owed = item.due_runs(moment)
+            due = entry.due_runs(moment)
         except Exception as exc:
-            self.timetable.failed(item, exc)
+            self.timetable.failed(entry, exc)
             return None
-        if owed.coalesced or owed.dropped:
+        if due.coalesced or due.dropped:
             logger.info(
                 "Entry %r: %d missed runs coalesce into one, %d are too late to run",
-                item.name,
-                owed.coalesced,
-                owed.dropped,
+                entry.name,
+                due.coalesced,
+                due.dropped,
             )
-        if not owed.runs:
-            self.timetable.put(item, owed.next_due)
+        if not due.runs:
+            self.timetable.put(entry, due.next_due)
             return None
-        return self.job(item, item.claim_for(self._key, owed, self._token))
+        return self.make_run(entry, entry.claim_for(self._key, due, self._token))
 
-    def _got(self, job: Run, outcome: ClaimOutcome) -> bool:
+    def _has(self, run: Run, outcome: ClaimOutcome) -> bool:
+        """Return whether a run is claimed now."""
         if outcome is ClaimOutcome.CLAIMED:
             return True
-        job.item.claim = None
+        entry = run.entry
+        entry.claim = None
         if outcome is ClaimOutcome.AHEAD:
-            raise ClockAheadError(job.item.name)
+            raise ClockAheadError(entry.name)
         if outcome is ClaimOutcome.NOT_LATER:
-            name = job.item.rule.name
-            self.timetable.failed(job.item, ScheduleError(name, "gave a moment that is not later"))
+            detail = "returned a moment that is not later than its last run"
+            self.timetable.failed(entry, ScheduleError(entry.rule.name, detail))
             return False
         # Somebody else wrote under our token, or our memory is behind: read it all again.
-        raise GenerationChangedError(self._key, f"entry {job.item.name!r} is {outcome.name}")
+        raise GenerationChangedError(self._key, f"entry {entry.name!r} is {outcome.name}")

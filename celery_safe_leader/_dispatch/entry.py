@@ -29,23 +29,24 @@ class Source(Protocol):
 
 
 class Entry:
-    """An entry, the rule of its schedule, and where it stands in the ledger."""
+    """An entry: the rule of its schedule, its policy, and where it stands in the ledger.
 
-    __slots__ = ("claim", "limit", "max_lateness_us", "name", "policy", "rule", "run", "source")
+    Args:
+        source: What the schedule holds. It is shown the last run, and passed to whoever builds
+            messages.
+        name: Of the entry.
+        rule: Of its schedule.
+        own: Its own options, as ``check_entry_options`` returns them.
+        default_policy: For missed runs, where the options name none.
+    """
+
+    __slots__ = (
+        "claim", "last_run", "limit", "max_lateness_us", "name", "policy", "rule", "source",
+    )  # fmt: skip
 
     def __init__(
         self, source: Source, name: str, rule: Rule, own: Mapping[str, Any], default_policy: Policy
     ) -> None:
-        """Make an entry that the ledger has not been asked about.
-
-        Args:
-            source: What the schedule holds: shown its last run, and given to whoever builds
-                messages.
-            name: Of the entry.
-            rule: Of its schedule.
-            own: Its own options, as ``check_entry_options`` returns them.
-            default_policy: For missed runs, where they name none.
-        """
         self.source = source
         self.name = name
         self.rule = rule
@@ -53,11 +54,13 @@ class Entry:
         self.limit: int = own.get("limit", DEFAULT_LIMIT)
         lateness = own.get("max_lateness")
         self.max_lateness_us = None if lateness is None else int(lateness * 1_000_000)
-        self.run: LastRun | None = None
+        self.last_run: LastRun | None = None
+        """What the ledger says; ``None``: nothing yet."""
         self.claim: Claim | None = None
+        """The run that is claimed and not committed yet, if any."""
 
-    def starting_run(self, now_us: int, given_last_run: Any) -> LastRun:
-        """Return where an entry begins that the ledger does not know.
+    def initial_last_run(self, now_us: int, given_last_run: Any) -> LastRun:
+        """Return where an entry starts that the ledger does not know.
 
         Args:
             now_us: Now.
@@ -67,33 +70,34 @@ class Entry:
         count = int(self.source.total_run_count or 0)
         return LastRun(moment, count, moment, self.rule.fingerprint)
 
-    def changed_run(self, run: LastRun, now_us: int) -> LastRun:
-        """Return where an entry goes on whose schedule is not the ledger's any more.
+    def rebased_last_run(self, last_run: LastRun, now_us: int) -> LastRun:
+        """Return where an entry continues whose schedule is no longer the one in the ledger.
 
         It keeps its count; nothing before this moment counts as missed.
         """
-        return LastRun(run.moment, run.count, max(now_us, run.moment), self.rule.fingerprint)
+        seen = max(now_us, last_run.moment)
+        return LastRun(last_run.moment, last_run.count, seen, self.rule.fingerprint)
 
     def next_us(self) -> int | None:
         """Return when the entry is due next, as far as its rule can say without a clock."""
-        run = self.run
-        if run is None:
+        last_run = self.last_run
+        if last_run is None:
             return None
-        base_us = max(run.moment, run.seen)
+        base_us = max(last_run.moment, last_run.seen)
         # A schedule of an unknown class has to be asked, with the clock: at once.
         return self.rule.after(base_us) if self.rule.exact else base_us
 
     def due_runs(self, now_us: int) -> DueRuns:
-        """Decide what the entry owes now."""
-        run = self.run
-        if run is None:
+        """Return which runs of the entry are due now."""
+        last_run = self.last_run
+        if last_run is None:
             raise ScheduleError(self.rule.name, "is not in the ledger yet")
         return due_runs(
             self.rule,
-            run.moment,
+            last_run.moment,
             now_us,
             self.policy,
-            seen_us=run.seen,
+            seen_us=last_run.seen,
             limit=self.limit,
             max_lateness_us=self.max_lateness_us,
         )
@@ -104,24 +108,24 @@ class Entry:
         limit = float("inf") if self.max_lateness_us is None else self.max_lateness_us
         return min(limit, DEFAULT_TOLERANCE_US) if self.policy is Policy.SKIP else limit
 
-    def claim_for(self, key: str, owed: DueRuns, token: int) -> Claim:
-        """Return the claim of the oldest run that is owed."""
-        first, moment = owed.runs[0]
+    def claim_for(self, key: str, due: DueRuns, token: int) -> Claim:
+        """Return the claim of the oldest run that is due."""
+        first, moment = due.runs[0]
         if self.rule.exact:
             occurrence = occurrence_id(key, self.name, moment)
         else:
-            occurrence = successor_id(key, self.name, owed.base_us)
+            occurrence = successor_id(key, self.name, due.base_us)
         return Claim(self.name, occurrence, moment, first, self.rule.fingerprint, token)
 
-    def committed(self, claim: Claim) -> LastRun:
-        """Return the run to record once ``claim`` is published."""
-        run = self.run
-        count = 0 if run is None else run.count
-        seen = claim.moment if run is None else run.seen
+    def last_run_after(self, claim: Claim) -> LastRun:
+        """Return what the ledger has to record once ``claim`` is published."""
+        last_run = self.last_run
+        count = 0 if last_run is None else last_run.count
+        seen = claim.moment if last_run is None else last_run.seen
         return LastRun(claim.moment, count + 1, seen, self.rule.fingerprint)
 
-    def take(self, run: LastRun) -> None:
-        """Stand where the ledger says, and show it on Celery's entry."""
-        self.run = run
-        self.source.total_run_count = run.count
-        self.source.last_run_at = to_datetime(run.moment)
+    def set_last_run(self, last_run: LastRun) -> None:
+        """Record where the entry stands in the ledger, and show it on its source."""
+        self.last_run = last_run
+        self.source.total_run_count = last_run.count
+        self.source.last_run_at = to_datetime(last_run.moment)

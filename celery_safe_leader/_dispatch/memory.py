@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._dispatch.ports import Schedule
+from celery_safe_leader._dispatch.tenure import Tenure
 from celery_safe_leader._ledger.codec import Claim, LastRun
 from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import (
@@ -20,7 +21,7 @@ from celery_safe_leader._ledger.results import (
 )
 from celery_safe_leader._schedules.moments import now_us
 
-__all__ = ["GRACE", "Memory"]
+__all__ = ["GRACE", "Memory", "SharedKeyCheck"]
 
 logger = logging.getLogger("celery_safe_leader.beat")
 
@@ -28,109 +29,109 @@ GRACE = 7 * 86_400.0
 """Seconds for which an entry that no leader knows is remembered: longer than a deploy that is
 rolled back, and than two releases that lead in turns."""
 
-
 _EVERYBODYS = frozenset({"celery.backend_cleanup"})
 """Entries that Celery itself adds to the schedules of many apps."""
 _SHOWN = 3
+"""How many of the unknown entries are named in the log."""
 
 
 class Memory:
-    """What the ledger holds, for the entries of the roster and for those that it does not have.
+    """What the ledger holds: of the entries in the schedule, and of those that are not in it.
 
     For one thread. The methods raise what the ledger's do.
     """
 
-    def __init__(self, ledger: Ledger, roster: Schedule) -> None:
-        """Begin with nothing loaded."""
-        self.ledger = ledger
-        self._roster = roster
+    def __init__(self, ledger: Ledger, schedule: Schedule) -> None:
+        self._ledger = ledger
+        self._schedule = schedule
         self._foreign_runs: dict[str, LastRun] = {}
         self._foreign_pending: dict[str, Claim] = {}
         self._unreadable: set[str] = set()
-        self._strangers = SharedKeyCheck(ledger.key)
+        self._shared_key = SharedKeyCheck(ledger.key)
 
-    def load(self, holder: str, token: int) -> None:
-        """Take the ledger over at the beginning of a tenure.
+    def load(self, tenure: Tenure) -> None:
+        """Adopt the ledger for a new tenure, and read it.
 
-        Afterwards every item that may run has a run; one with a claim has to be settled first.
+        Afterwards every entry that may run has a last run; one with a claim has to be settled
+        first.
         """
-        adoption = self.ledger.adopt(holder, token)
+        adoption = self._ledger.adopt(tenure.holder, tenure.token)
         if adoption.condition in (Condition.PARTIAL, Condition.TORN):
             logger.error(
-                "The ledger of %s is not whole: %s. Entries that are missing from it begin anew "
-                "now; what they missed is not made up for",
-                self.ledger.key,
+                "The ledger of %s is incomplete: %s. Entries missing from it start anew now; the "
+                "runs that they missed are not made up for",
+                self._ledger.key,
                 adoption.condition.value,
             )
-        snapshot = self.ledger.load()
+        snapshot = self._ledger.load()
         self._note_unreadable(snapshot)
-        known = self._roster.items
-        self._strangers.look(snapshot.runs, known)
+        known = self._schedule.entries
+        self._shared_key.check(snapshot.runs, known)
         self._foreign_runs = {n: run for n, run in snapshot.runs.items() if n not in known}
         self._foreign_pending = {n: c for n, c in snapshot.pending.items() if n not in known}
-        self._finish(snapshot)
-        for name, item in known.items():
-            item.run, item.claim = None, snapshot.pending.get(name)
+        self._commit_done(snapshot)
+        for name, entry in known.items():
+            entry.last_run, entry.claim = None, snapshot.pending.get(name)
             if name in snapshot.runs:
-                item.take(snapshot.runs[name])
+                entry.set_last_run(snapshot.runs[name])
         self._bring_back(snapshot)
         self.enrol(known)
         self._forget(snapshot)
 
     def enrol(self, names: Iterable[str]) -> None:
-        """Write where entries begin that are new, and where those go on whose schedule changed."""
+        """Write where new entries start, and where entries continue whose schedule changed."""
         now = now_us()
         enrolments = []
         for name in names:
-            item = self._roster.items.get(name)
-            if item is None or name in self._unreadable:
+            entry = self._schedule.entries.get(name)
+            if entry is None or name in self._unreadable:
                 continue
-            if item.run is None and name in self._foreign_runs:
-                item.take(self._foreign_runs.pop(name))
-                item.claim = self._foreign_pending.pop(name, item.claim)
-            if item.run is None:
-                run = item.starting_run(now, self._roster.given_last_run(name))
-            elif item.run.fingerprint != item.rule.fingerprint:
-                run = item.changed_run(item.run, now)
+            if entry.last_run is None and name in self._foreign_runs:
+                entry.set_last_run(self._foreign_runs.pop(name))
+                entry.claim = self._foreign_pending.pop(name, entry.claim)
+            if entry.last_run is None:
+                run = entry.initial_last_run(now, self._schedule.given_last_run(name))
+            elif entry.last_run.fingerprint != entry.rule.fingerprint:
+                run = entry.rebased_last_run(entry.last_run, now)
             else:
                 continue
-            enrolments.append(Enrolment(name, item.run, run))
+            enrolments.append(Enrolment(name, entry.last_run, run))
         self._enrol(enrolments)
 
     def replace(self, name: str, before: Entry | None) -> None:
         """Let an entry that changed or went keep its place in the ledger."""
-        item = self._roster.items.get(name)
-        if before is None or before.run is None:
+        entry = self._schedule.entries.get(name)
+        if before is None or before.last_run is None:
             return
-        if item is None:
-            self._foreign_runs[name] = before.run
+        if entry is None:
+            self._foreign_runs[name] = before.last_run
             if before.claim is not None:
                 self._foreign_pending[name] = before.claim
         else:
-            item.take(before.run)
-            item.claim = before.claim
+            entry.set_last_run(before.last_run)
+            entry.claim = before.claim
 
-    def restore(self, holder: str, token: int) -> None:
-        """Write the memory back into a ledger that was lost, in part or whole, or set back."""
-        self.ledger.adopt(holder, token, restoring=True)
-        items = self._roster.items
+    def restore(self, tenure: Tenure) -> None:
+        """Write the memory back into a ledger that was lost, in part or whole, or rolled back."""
+        self._ledger.adopt(tenure.holder, tenure.token, restoring=True)
+        entries = self._schedule.entries
         runs = dict(self._foreign_runs)
-        runs.update((name, item.run) for name, item in items.items() if item.run is not None)
+        runs.update((n, e.last_run) for n, e in entries.items() if e.last_run is not None)
         pending = dict(self._foreign_pending)
-        pending.update((name, item.claim) for name, item in items.items() if item.claim is not None)
-        for merged in self.ledger.merge(runs, pending):
-            item = items.get(merged.entry)
-            if item is None:
+        pending.update((n, e.claim) for n, e in entries.items() if e.claim is not None)
+        for merged in self._ledger.merge(runs, pending):
+            entry = entries.get(merged.entry)
+            if entry is None:
                 self._learn_foreign(merged)
                 continue
             if merged.run is not None:
-                item.take(merged.run)
-            item.claim = merged.claim
-        self.ledger.seal()
+                entry.set_last_run(merged.run)
+            entry.claim = merged.claim
+        self._ledger.seal()
         logger.warning(
-            "Redis had lost the ledger of %s, or part of it: this leader wrote %d entries back, "
-            "so that no run of them is lost",
-            self.ledger.key,
+            "Redis had lost the ledger of %s, or part of it: this leader restored %d entries, so "
+            "none of their runs is lost",
+            self._ledger.key,
             len(runs),
         )
 
@@ -142,59 +143,60 @@ class Memory:
             self._foreign_pending[merged.entry] = merged.claim
 
     def _enrol(self, enrolments: list[Enrolment]) -> None:
-        for enrolment, outcome in zip(enrolments, self.ledger.enrol(enrolments), strict=True):
+        for enrolment, outcome in zip(enrolments, self._ledger.enrol(enrolments), strict=True):
             if outcome is EnrolmentOutcome.WRITTEN:
-                self._roster.items[enrolment.entry].take(enrolment.run)
+                self._schedule.entries[enrolment.entry].set_last_run(enrolment.run)
 
-    def _finish(self, snapshot: Snapshot) -> None:
-        """Commit what is pending although it is not later than its entry's run."""
+    def _commit_done(self, snapshot: Snapshot) -> None:
+        """Commit what is pending although it is not later than its entry's last run."""
         done = [Commit(claim, snapshot.runs[name]) for name, claim in snapshot.done.items()]
         for start in range(0, len(done), BATCH):
-            self.ledger.write(done[start : start + BATCH], ())
+            self._ledger.write(done[start : start + BATCH], ())
 
     def _bring_back(self, snapshot: Snapshot) -> None:
+        """Let entries whose last run lies in the future continue from now."""
         now = now_us()
         enrolments = []
         for name in sorted(snapshot.ahead):
-            item = self._roster.items.get(name)
-            if item is None or item.run is None:
+            entry = self._schedule.entries.get(name)
+            if entry is None or entry.last_run is None:
                 continue
-            ahead = (item.run.moment - snapshot.now) / 1_000_000
+            ahead = (entry.last_run.moment - snapshot.now) / 1_000_000
             logger.error(
                 "Entry %r was last run %.0f s in the future by Redis's clock: a beat with a wrong "
-                "clock wrote that. It goes on from now",
+                "clock wrote that. It continues from now",
                 name,
                 ahead,
             )
-            run = LastRun(now, item.run.count, now, item.rule.fingerprint)
-            enrolments.append(Enrolment(name, item.run, run))
+            run = LastRun(now, entry.last_run.count, now, entry.rule.fingerprint)
+            enrolments.append(Enrolment(name, entry.last_run, run))
         self._enrol(enrolments)
 
     def _note_unreadable(self, snapshot: Snapshot) -> None:
         self._unreadable = set(snapshot.unreadable)
         for name, value in sorted(snapshot.unreadable.items()):
             logger.error(
-                "The ledger's value of entry %r cannot be read (%.80r): it does not run. Remove "
-                "the field from %s and %s",
+                "The ledger's value for entry %r cannot be read (%.80r): the entry does not run. "
+                "Remove the field from %s and %s",
                 name,
                 value,
-                self.ledger.names.runs,
-                self.ledger.names.pending,
+                self._ledger.names.runs,
+                self._ledger.names.pending,
             )
 
     def _forget(self, snapshot: Snapshot) -> None:
-        """Start or go on with the grace period of entries that the roster does not have."""
-        known = self._roster.items
-        entries = self._foreign_runs.keys() | self._foreign_pending.keys()
-        unknown = entries - self._unreadable
+        """Start or continue the grace period of entries that the schedule does not have."""
+        known = self._schedule.entries
+        foreign = self._foreign_runs.keys() | self._foreign_pending.keys()
+        unknown = foreign - self._unreadable
         again = [name for name in snapshot.unknown if name in known]
-        for name, outcome in self.ledger.forget(unknown, again, grace=GRACE).items():
+        for name, outcome in self._ledger.forget(unknown, again, grace=GRACE).items():
             if outcome in (ForgetOutcome.FORGOTTEN, ForgetOutcome.FORGOTTEN_PENDING):
                 self._foreign_runs.pop(name, None)
                 self._foreign_pending.pop(name, None)
             if outcome is ForgetOutcome.FORGOTTEN_PENDING:
                 logger.warning(
-                    "Entry %r was removed from beat_schedule with a run that was perhaps never "
+                    "Entry %r was removed from beat_schedule with a run that may never have been "
                     "published; it is forgotten after %d days",
                     name,
                     GRACE // 86_400,
@@ -202,15 +204,14 @@ class Memory:
 
 
 class SharedKeyCheck:
-    """Compares what a leader finds with what it has. Warns once."""
+    """Warns once if the ledger seems to belong to another app."""
 
     def __init__(self, key: str) -> None:
-        """Begin without suspicion."""
         self._key = key
         self._told = False
 
-    def look(self, found: Iterable[str], own: Iterable[str]) -> None:
-        """Say so if the ledger has entries, and none of them is in the schedule.
+    def check(self, found: Iterable[str], own: Iterable[str]) -> None:
+        """Log a warning if the ledger has entries, but none of them is in the schedule.
 
         Args:
             found: Entries of the ledger.
@@ -221,10 +222,10 @@ class SharedKeyCheck:
             return
         self._told = True
         logger.warning(
-            "The ledger of %s has %d entries, and none of them is in this beat's schedule: %s. If "
-            "they belong to another app, the two take turns under one leader_key, and whoever "
-            "stands by dispatches nothing: give each its own. If all entries were renamed, nothing "
-            "is wrong",
+            "The ledger of %s has %d entries, but none of them is in this beat's schedule: %s. If "
+            "they belong to another app, the two apps take turns under one leader_key, and the "
+            "one on standby dispatches nothing: give each app its own key. If all entries were "
+            "renamed, nothing is wrong",
             self._key,
             len(theirs),
             ", ".join(f"{name[:80]!r}" for name in sorted(theirs)[:_SHOWN]),

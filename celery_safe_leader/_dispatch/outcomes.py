@@ -22,8 +22,8 @@ __all__ = [
     "replace_sent",
 ]
 
-
 _LONGEST_DETAIL = 500
+"""Letters of what was raised that are shown."""
 
 
 class BuildError(SafeLeaderError):
@@ -48,7 +48,7 @@ class BuildError(SafeLeaderError):
 
     @classmethod
     def because(cls, entry: str, task: str, cause: BaseException) -> BuildError:
-        """Describe what was raised, in one line."""
+        """Return the error for what was raised, described in one line."""
         text = " ".join(str(cause).split()) or "no details"
         if len(text) > _LONGEST_DETAIL:
             text = f"{text[:_LONGEST_DETAIL]}…"
@@ -72,7 +72,7 @@ class Uncertain(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """There was a connection: it broke with the message, or beneath it."""
+        """There was a connection: it broke while the message was sent, or after."""
         return True
 
 
@@ -93,7 +93,7 @@ class Refused(NamedTuple):
 
 
 class NotSent(NamedTuple):
-    """It was withheld, because the leadership had ended."""
+    """It was withheld, because the leadership had ended or its moment did not come."""
 
 
 if TYPE_CHECKING:
@@ -103,12 +103,12 @@ else:
 
 
 def of_the_rest(last: Outcome) -> Outcome:
-    """Tell the outcome of messages that were not tried after one that did not arrive."""
+    """Return the outcome of messages that were not tried after one that did not arrive."""
     return Failed(last.error) if isinstance(last, Uncertain) else last
 
 
 def replace_sent(
     outcomes: Sequence[Outcome], replacement: Callable[[Sent], Outcome]
 ) -> list[Outcome]:
-    """Correct the outcome of all that were thought to be sent."""
+    """Return the outcomes with a replacement for each that was thought to be sent."""
     return [replacement(outcome) if isinstance(outcome, Sent) else outcome for outcome in outcomes]

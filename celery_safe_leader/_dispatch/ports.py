@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
 from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._dispatch.outcomes import Outcome
+from celery_safe_leader._dispatch.tenure import Gate
 from celery_safe_leader._ledger.codec import Claim
 
-__all__ = ["Gate", "MessageBuilder", "MessagePublisher", "Schedule"]
-
-Gate = Callable[[], bool]
-"""Tells whether this process still leads under the token of the tenure."""
+__all__ = ["MessageBuilder", "MessagePublisher", "Schedule"]
 
 
 class Schedule(Protocol):
     """The entries, and which of them changed."""
 
     @property
-    def items(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, Entry]:
         """Every entry that can be followed, by name."""
 
     def changes(self) -> dict[str, Entry | None]:
@@ -38,7 +36,7 @@ class MessageBuilder(Protocol):
     """Builds messages. Does no IO, unless a lazy argument or a receiver does."""
 
     def build_run(self, source: Any, claim: Claim, token: int) -> Any:
-        """Build the message of one run.
+        """Return the message of one run, for the publisher; never ``None``.
 
         Args:
             source: What the entry was made from.
@@ -50,7 +48,10 @@ class MessageBuilder(Protocol):
         """
 
     def is_steady(self, source: Any) -> bool:
-        """Tell whether a message that is built a little before its moment is the same as then."""
+        """Return whether a message may be built a little before its moment.
+
+        It may if it would be the same at the moment itself.
+        """
 
     def forget(self, name: str) -> None:
         """Drop what is remembered of an entry that is gone."""
@@ -59,15 +60,13 @@ class MessageBuilder(Protocol):
 class MessagePublisher(Protocol):
     """Gets messages to the broker, in order, and never tries again."""
 
-    def publish(
-        self, batch: Sequence[Any], *, together: bool = True, hold: Gate | None = None
-    ) -> list[Outcome]:
+    def publish(self, batch: Sequence[Any], may_write: Gate) -> list[Outcome]:
         """Publish messages.
 
         Args:
             batch: What the builder built.
-            together: ``False`` sends each in a request of its own.
-            hold: Called when all is ready; if it says no, nothing is written.
+            may_write: Called when all is ready, right before each write. It may wait for the
+                moment of the messages. If it returns false, nothing is written.
 
         Returns:
             One outcome for each message, in the same order.

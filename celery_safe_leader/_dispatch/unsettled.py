@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from celery_safe_leader._core.backoff import backoff
 from celery_safe_leader._ledger.codec import Claim
 
 __all__ = ["Unsettled"]
@@ -21,44 +22,43 @@ _TOGETHER = 2
 
 
 @dataclass(slots=True)
-class _Debt:
+class _UnsettledRun:
     claim: Claim
     failures: int = 0
     not_before: float = 0.0
 
 
 class Unsettled:
-    """What a leader owes the broker. For one thread.
+    """Claims that have to be settled: published, or found to be published. For one thread.
 
-    If the broker fails, everything waits a little. A run that keeps failing waits for itself, and
-    is tried alone: a message that the broker refuses does not hold up those that it takes. After
-    such a try what is newly due has its turn, since the broker's rest and the run's own may end
-    at the same moment each time.
+    If the broker fails, everything waits a little. A run that keeps failing waits on its own and
+    is tried alone: a message that the broker refuses does not hold up those that it accepts. After
+    such an attempt newly due runs have their turn, since the pause of the broker and that of the
+    run may end at the same moment each time.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing owed."""
-        self._debts: dict[str, _Debt] = {}
+        self._runs: dict[str, _UnsettledRun] = {}
         self._failures = 0
         self._not_before = 0.0
         self._others_first = False
 
     def __len__(self) -> int:
-        return len(self._debts)
+        return len(self._runs)
 
     def add(self, claim: Claim) -> None:
-        """Owe a run; if it is owed already, what is known of it stays."""
-        debt = self._debts.get(claim.entry)
-        if debt is None or debt.claim != claim:
-            self._debts[claim.entry] = _Debt(claim)
+        """Add a claim; if it is there already, its failures still count."""
+        known = self._runs.get(claim.entry)
+        if known is None or known.claim != claim:
+            self._runs[claim.entry] = _UnsettledRun(claim)
 
     def discard(self, name: str) -> None:
-        """Owe nothing more for an entry."""
-        self._debts.pop(name, None)
+        """Remove the claim of an entry, if there is one."""
+        self._runs.pop(name, None)
 
     def clear(self) -> None:
-        """Owe nothing; what is known of the broker stays."""
-        self._debts.clear()
+        """Remove all claims; what is known of the broker stays."""
+        self._runs.clear()
         self._others_first = False
 
     def broker_pause(self) -> float:
@@ -66,65 +66,65 @@ class Unsettled:
         return self._not_before - time.monotonic()
 
     def next_in(self) -> float | None:
-        """Return the seconds until the first may be tried; ``None`` if nothing is owed."""
-        if not self._debts:
+        """Return the seconds until the first may be tried; ``None`` if there is none."""
+        if not self._runs:
             return None
-        first = min(debt.not_before for debt in self._debts.values())
+        first = min(run.not_before for run in self._runs.values())
         return max(0.0, first - time.monotonic())
 
     def ready(self, most: int) -> list[Claim]:
-        """Return those to try now, together: the oldest that did not fail often, else one.
+        """Return the claims to try together now: the oldest with few failures, else a single one.
 
-        None at the first call after one that was tried alone has failed: then it is the turn of
-        what is newly due.
+        Returns none at the first call after a run that was tried alone has failed: then it is the
+        turn of newly due runs.
         """
         if self._others_first:
             self._others_first = False
             return []
         now = time.monotonic()
-        debts = [debt for debt in self._debts.values() if debt.not_before <= now]
-        together = [debt for debt in debts if debt.failures < _TOGETHER]
+        runs = [run for run in self._runs.values() if run.not_before <= now]
+        together = [run for run in runs if run.failures < _TOGETHER]
         if together:
-            together.sort(key=lambda debt: debt.claim.moment)
-            return [debt.claim for debt in together[:most]]
-        debts.sort(key=lambda debt: (debt.failures, debt.claim.moment))
-        return [debt.claim for debt in debts[:1]]
+            together.sort(key=lambda run: run.claim.moment)
+            return [run.claim for run in together[:most]]
+        runs.sort(key=lambda run: (run.failures, run.claim.moment))
+        return [run.claim for run in runs[:1]]
 
     def published(self) -> None:
-        """Note that the broker takes messages."""
+        """Note that the broker accepts messages."""
         if self._failures:
-            logger.info("The broker takes messages again")
+            logger.info("The broker accepts messages again")
         self._failures = 0
 
     def failed(
         self, claims: Iterable[Claim], error: BaseException, *, reached: bool = True
     ) -> None:
-        """Owe runs whose publication failed, and let the broker rest.
+        """Add runs whose publication failed, and pause before the broker is tried again.
 
         Args:
             claims: The runs.
             error: What the first of them met.
-            reached: Whether there was a connection. If not, it is held against none of them, or
+            reached: Whether there was a connection. If not, it counts against none of the runs, or
                 those that waited longest would be published last.
         """
         now = time.monotonic()
         for claim in claims:
             self.add(claim)
             if reached:
-                debt = self._debts[claim.entry]
-                debt.failures += 1
-                self._others_first |= debt.failures > _TOGETHER  # it was tried alone
-                debt.not_before = now + _back_off(debt.failures)
+                run = self._runs[claim.entry]
+                run.failures += 1
+                self._others_first |= run.failures > _TOGETHER  # it was tried alone
+                run.not_before = now + _pause_after(run.failures)
         self._failures += 1
-        self._not_before = now + _back_off(self._failures)
+        self._not_before = now + _pause_after(self._failures)
         if self._failures == 1:
             logger.error(
-                "The broker does not take messages: %r. %d runs wait, and are published when it "
+                "The broker does not accept messages: %r. %d runs wait and are published once it "
                 "does; trying again",
                 error,
-                len(self._debts),
+                len(self._runs),
             )
 
 
-def _back_off(failures: int) -> float:
-    return min(_LONGEST_BACK_OFF, _SHORTEST_BACK_OFF * 2.0 ** min(failures - 1, 10))
+def _pause_after(failures: int) -> float:
+    return backoff(failures, first=_SHORTEST_BACK_OFF, longest=_LONGEST_BACK_OFF)

@@ -3,64 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 from celery_safe_leader._dispatch.agenda import Agenda
-from celery_safe_leader._dispatch.entry import Entry
-from celery_safe_leader._ledger.codec import Claim
+from celery_safe_leader._dispatch.run import Run
 
-__all__ = ["Run", "Waiting"]
-
-
-@dataclass(slots=True)
-class Run:
-    """One occurrence on its way."""
-
-    item: Entry
-    claim: Claim
-    built: Any = None
-    """Its message; ``None`` while it may not be built before its moment."""
-    given_up: bool = False
-    """It cannot be built, now or later."""
-    is_fresh: bool = True
-    """Claimed by this leader in this tenure, so that nobody can have published it yet."""
+__all__ = ["Waiting"]
 
 
 class Waiting:
-    """Claimed runs in the order of their moments. For one thread."""
+    """Claimed runs in the order of their moments, at most one for each entry. For one thread."""
 
     def __init__(self) -> None:
-        """Begin without any."""
-        self._jobs: dict[str, Run] = {}
+        self._runs: dict[str, Run] = {}
         self._order = Agenda()
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._runs)
 
-    def add(self, jobs: Iterable[Run]) -> None:
-        """Hold runs; at most one for each entry."""
-        for job in jobs:
-            self._jobs[job.item.name] = job
-            self._order.put(job.item.name, job.claim.moment)
+    def add(self, runs: Iterable[Run]) -> None:
+        """Add runs; one of an entry that is there already replaces it."""
+        for run in runs:
+            self._runs[run.entry.name] = run
+            self._order.put(run.entry.name, run.claim.moment)
 
     def next_us(self) -> int | None:
-        """Return the earliest moment."""
+        """Return the earliest moment, if there is any."""
         return self._order.next_us()
 
-    def take(self, until_us: int, most: int) -> list[Run]:
-        """Remove and return up to ``most`` runs of moments up to then, the oldest first."""
-        return [self._jobs.pop(name) for _, name in self._order.take(until_us, most)]
+    def pop_due(self, until_us: int, most: int) -> list[Run]:
+        """Remove and return up to ``most`` runs with a moment up to ``until_us``, oldest first."""
+        return [self._runs.pop(name) for _, name in self._order.pop_due(until_us, most)]
 
     def withdraw(self, names: Iterable[str] | None) -> list[Run]:
-        """Remove and return those of some entries, or all."""
-        wanted = self._jobs if names is None else names
-        jobs = [self._jobs.pop(name) for name in tuple(wanted) if name in self._jobs]
-        for job in jobs:
-            self._order.remove(job.item.name)
-        return jobs
+        """Remove and return the runs of some entries; ``None``: of all."""
+        wanted = self._runs if names is None else names
+        runs = [self._runs.pop(name) for name in tuple(wanted) if name in self._runs]
+        for run in runs:
+            self._order.remove(run.entry.name)
+        return runs
 
     def clear(self) -> None:
-        """Forget all."""
-        self._jobs.clear()
+        """Remove all."""
+        self._runs.clear()
         self._order.clear()

@@ -12,11 +12,11 @@ from celery_safe_leader._store.keys import LedgerKeys
 __all__ = ["LONG_LIFE_MS", "Acceptance", "AcceptanceOutcome", "accept"]
 
 LONG_LIFE_MS = 30 * 24 * 3600 * 1000
-"""How long an occurrence that was attempted again is remembered: a copy may come very late."""
+"""How long an occurrence that was attempted again is remembered: a copy may arrive very late."""
 
 
 class Executes(Protocol):
-    """What a client of redis-py can do, and all that is needed here."""
+    """The part of redis-py's client that is needed here."""
 
     def execute_command(self, *command: Any) -> Any:
         """Send one command and return its reply."""
@@ -28,14 +28,14 @@ class AcceptanceOutcome(Enum):
     FIRST = "F"
     """Nobody accepted the occurrence before: run it."""
     SAME = "S"
-    """This very publication was accepted before, and comes again: run it as Celery would."""
+    """This very publication was accepted before, and arrives again: run it as Celery would."""
     OTHER = "O"
     """Another publication of the occurrence was accepted: drop this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Answer to a worker."""
+    """The answer to a worker."""
 
     outcome: AcceptanceOutcome
     publication: str

@@ -1,6 +1,6 @@
-"""Runs and claims, and how they are written in Redis.
+"""Last runs and claims, and how they are written in Redis.
 
-A value is text whose first field is its moment, so that scripts can compare moments without
+A value is a string whose first field is its moment, so that scripts can compare moments without
 parsing more. Entry names are the fields of the hashes, as UTF-8.
 """
 
@@ -29,7 +29,7 @@ FORMAT = 1
 """Format of the ledger. It rises with each change that an older release would misread."""
 
 SENTINEL = b"\xffledger"
-"""Field that says in which format and generation a hash is. No UTF-8 text has the byte 255."""
+"""Field with the format and the generation of a hash. No UTF-8 string has the byte 255."""
 
 _MOMENT_LIMIT = 2**53  # Lua counts in doubles
 _MOST_DIGITS = 20
@@ -41,10 +41,13 @@ class UnreadableValueError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """Where an entry stands. Moments are microseconds since 1970 in UTC."""
+    """Where an entry stands: its value in the hash ``runs``.
+
+    Moments are microseconds since 1970 in UTC.
+    """
 
     moment: int
-    """Last occurrence committed, or where the entry begins if ``count`` is 0."""
+    """Last occurrence committed, or where the entry starts if ``count`` is 0."""
     count: int
     """Occurrences committed, over all schedules that the entry had."""
     seen: int
@@ -84,17 +87,17 @@ class Sentinel:
 
 
 def encode_entry(entry: str) -> bytes:
-    """Write an entry's name as a field. Any text has one, lone surrogates included."""
+    """Return an entry's name as a field. Any string has one, lone surrogates included."""
     return entry.encode("utf-8", "surrogatepass")
 
 
 def decode_entry(raw: bytes) -> str:
-    """Read an entry's name."""
+    """Return an entry's name from its field."""
     return raw.decode("utf-8", "surrogatepass")
 
 
 def encode_run(run: LastRun) -> bytes:
-    """Write a run.
+    """Return a last run as a value.
 
     Raises:
         ValueError: The moment cannot be compared in Lua.
@@ -104,10 +107,10 @@ def encode_run(run: LastRun) -> bytes:
 
 
 def decode_run(raw: bytes) -> LastRun:
-    """Read a run.
+    """Return a last run from its value.
 
     Raises:
-        UnreadableValueError: It is not one.
+        UnreadableValueError: The value is not one.
     """
     try:
         moment, count, seen, fingerprint = raw.decode().split(" ", 3)
@@ -119,7 +122,7 @@ def decode_run(raw: bytes) -> LastRun:
 
 
 def encode_claim(claim: Claim) -> bytes:
-    """Write a claim, without its entry.
+    """Return a claim as a value, without its entry.
 
     Raises:
         ValueError: The moment cannot be compared in Lua.
@@ -130,10 +133,10 @@ def encode_claim(claim: Claim) -> bytes:
 
 
 def decode_claim(entry: str, raw: bytes) -> Claim:
-    """Read the claim of an entry.
+    """Return the claim of an entry from its value.
 
     Raises:
-        UnreadableValueError: It is not one.
+        UnreadableValueError: The value is not one.
     """
     try:
         moment, first, token, occurrence, fingerprint = raw.decode().split(" ", 4)
@@ -146,14 +149,14 @@ def decode_claim(entry: str, raw: bytes) -> Claim:
 
 
 def encode_sentinel(sentinel: Sentinel) -> bytes:
-    """Write a sentinel."""
+    """Return a sentinel as a value."""
     state = "partial" if sentinel.partial else "whole"
     text = f"{FORMAT} {sentinel.generation} {sentinel.step} {state} {sentinel.owner}"
     return text.encode()
 
 
 def decode_sentinel(raw: bytes) -> Sentinel | None:
-    """Read a sentinel that a script found well-formed; empty means that there was none."""
+    """Return a sentinel that a script found well-formed; empty means that there was none."""
     if not raw:
         return None
     _, generation, step, state, owner = raw.decode("utf-8", "replace").split(" ", 4)
@@ -161,10 +164,10 @@ def decode_sentinel(raw: bytes) -> Sentinel | None:
 
 
 def _number(text: str) -> int:
-    """Read a whole number of a length that any number here has.
+    """Return a whole number of a length that numbers here may have.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one.
     """
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS:

@@ -1,4 +1,4 @@
-"""What can be wrong between a leader and the ledger. All picklable, as the rest of the tree."""
+"""What can be wrong between a leader and the ledger. All picklable, like all errors here."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = [
 
 
 class FenceReason(Enum):
-    """Why the lease record did not let a write of the ledger pass."""
+    """Why the lease record did not allow a write to the ledger."""
 
-    VACANT = "the lease record is lost or vacant; the next renewal may bring it back"
+    VACANT = "the lease record is lost or vacant; the next renewal may restore it"
     RESIGNED = "this leader has resigned"
-    SUPERSEDED = "somebody else holds the lease"
+    SUPERSEDED = "another candidate holds the lease"
 
 
 class FencedError(NotLeaderError):
@@ -45,7 +45,7 @@ class FencedError(NotLeaderError):
 
 
 class LedgerError(SafeLeaderError):
-    """The ledger is not as this leader left it, or not its own.
+    """The ledger is not as this leader left it, or does not belong to it.
 
     Args:
         key: The key whose ledger it is.
@@ -62,7 +62,7 @@ class LedgerError(SafeLeaderError):
 
 
 class GenerationChangedError(LedgerError):
-    """The ledger was lost, in part or whole, or set back: merge the memory into it.
+    """The ledger was lost, in part or whole, or rolled back: merge the memory into it.
 
     Nothing was changed by the refused request.
     """
@@ -103,5 +103,5 @@ class ClockAheadError(SafeLeaderError):
     def __str__(self) -> str:
         return (
             "this machine's clock is ahead of Redis's by more than the ledger allows: entry "
-            f"{self.entry!r} seemed due. Set the clock of this machine (or of Redis) right"
+            f"{self.entry!r} seemed due. Correct the clock of this machine (or of Redis)"
         )

@@ -1,8 +1,8 @@
 """The ledger in Redis: which occurrence of each entry was published last, and which is about to be.
 
 Write-ahead: an occurrence is claimed, then published, then committed. Every write is fenced by the
-lease record, and by the generation and step of the ledger: a ledger that was lost or set back
-refuses the next write. Knows no schedule, no Celery, and no order of steps.
+lease record, and by the generation and step of the ledger: a ledger that was lost or rolled back
+refuses the next write. Knows neither schedules nor Celery nor the order of steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from celery_safe_leader._ledger.codec import (
     encode_run,
     encode_sentinel,
 )
-from celery_safe_leader._ledger.load import load_snapshot
+from celery_safe_leader._ledger.load import load_hashes
 from celery_safe_leader._ledger.owner import OwnerWatch
 from celery_safe_leader._ledger.results import (
     Adoption,
@@ -50,12 +50,12 @@ from celery_safe_leader.errors import LifecycleError
 __all__ = ["BATCH", "Ledger"]
 
 BATCH = 36
-"""Half of the most commits and claims in one write: it keeps a script below 0.3 ms."""
+"""Half of the most commits and claims in one write, which keeps a script below 0.3 ms."""
 
-_SMALL_BATCH = 25  # of what takes more commands or more thought for each entry
+_SMALL_BATCH = 25  # of what takes more commands or more time for each entry
 _SHORTEST_SLACK = 5.0  # seconds
 
-_Item = TypeVar("_Item")
+_T = TypeVar("_T")
 
 
 class Ledger:
@@ -65,7 +65,7 @@ class Ledger:
     one round trip per batch and raise, besides what they name:
 
     - ``FencedError``: the lease record does not name this leader any more.
-    - ``GenerationChangedError``: the ledger was lost or set back: ``adopt(restoring=True)``,
+    - ``GenerationChangedError``: the ledger was lost or rolled back: ``adopt(restoring=True)``,
       ``merge()``, ``seal()``; or, without a memory worth it, ``adopt()`` and ``load()``.
     - ``StoreUnavailableError``: no answer; it may have been executed. Repeat the same request,
       with the same values: all of them may be repeated.
@@ -80,8 +80,8 @@ class Ledger:
         ttl: Seconds; a claim may lie ahead of Redis's clock by this much, or by 5 s if that is
             more.
         early: Seconds by which it may lie further ahead, since claims are made before their moment.
-        clock: Seconds that have passed; never goes back. It times how long another election's
-            record stands still, and nothing else.
+        clock: Returns seconds that have passed; never goes back. It only times how long the record
+            of another election stands still.
         prefix: Of all keys in Redis.
     """
 
@@ -102,8 +102,8 @@ class Ledger:
         self._client = client
         self._election = ElectionKeys(key, role, prefix)
         self._slack_us = round((max(ttl, _SHORTEST_SLACK) + early) * 1_000_000)
-        self._watch = OwnerWatch(ttl, clock)
-        self._watch.follow(role)
+        self._owner_watch = OwnerWatch(ttl, clock)
+        self._owner_watch.follow(role)
         self._holder = ""
         self._token = 0
         self._generation = ""
@@ -118,7 +118,7 @@ class Ledger:
             holder: Candidate id of this leader.
             token: Its fencing token.
             restoring: The leader is about to merge its memory in, and will ``seal()``. Until then
-                the ledger says of itself that entries may be missing.
+                the ledger is marked as one that entries may be missing from.
 
         Raises:
             LedgerOwnedError: It belongs to another election of the key that has a leader. Ask
@@ -126,13 +126,13 @@ class Ledger:
             LedgerFormatError: A release that this one cannot read has written it.
         """
         generation = secrets.token_hex(8)
-        reply = self._ask_for(holder, token, generation, restoring)
+        reply = self._request_adoption(holder, token, generation, restoring)
         if reply[0] == b"OWNED" and not reply[2]:
             # The script can read only a lease that it was given the key of.
-            self._watch.follow(reply[1].decode("utf-8", "replace"))
-            reply = self._ask_for(holder, token, generation, restoring)
+            self._owner_watch.follow(reply[1].decode("utf-8", "replace"))
+            reply = self._request_adoption(holder, token, generation, restoring)
         if reply[0] == b"OWNED" and reply[2]:
-            self._watch.see(*reply[3:6])
+            self._owner_watch.see(*reply[3:6])
         replies.refuse(reply, self._election, holder, token, self.role)
         self._holder, self._token = holder, token
         self._generation, self._step, self._floor = generation, 0, 0
@@ -143,12 +143,12 @@ class Ledger:
         """Read all that the ledger knows, in pieces that do not block Redis.
 
         Raises:
-            LedgerFormatError: A value is there that no release has written so.
+            LedgerFormatError: There is a value that no release writes.
         """
-        found = load_snapshot(self._client, self.names)
+        loaded = load_hashes(self._client, self.names)
         # Had the ledger been lost while it was read, the pieces would be taken for the whole.
         now = self.write((), ()).now
-        return found.snapshot(now, self._slack_us)
+        return loaded.snapshot(now, self._slack_us)
 
     def write(self, commits: Sequence[Commit], claims: Sequence[Next]) -> Written:
         """Commit one batch and claim the next, in one round trip; either may be empty.
@@ -167,31 +167,31 @@ class Ledger:
                 f"a write of {len(commits)} commits and {len(claims)} claims is too large; "
                 f"at most {2 * BATCH} together"
             )
-        later = [item for item in claims if item.is_later]
-        now, committed, claimed = self._run("write", self._write_args(commits, later))
+        later = [claim for claim in claims if claim.is_later]
+        now, committed, claimed = self._call("write", self._write_args(commits, later))
         outcomes = iter(replies.letters(ClaimOutcome, claimed))
         return Written(
             replies.letters(CommitOutcome, committed),
-            tuple(next(outcomes) if i.is_later else ClaimOutcome.NOT_LATER for i in claims),
+            tuple(next(outcomes) if c.is_later else ClaimOutcome.NOT_LATER for c in claims),
             now,
         )
 
     def _write_args(
         self, commits: Sequence[Commit], claims: Sequence[Next]
     ) -> list[bytes | str | int]:
-        latest = max((item.claim.moment for item in claims), default=0)
+        latest = max((each.claim.moment for each in claims), default=0)
         return [
             *(self._slack_us, latest, len(commits), len(claims)),
             *(encode_entry(commit.claim.entry) for commit in commits),
             *(encode_claim(commit.claim) for commit in commits),
             *(encode_run(commit.run) for commit in commits),
-            *(encode_entry(item.claim.entry) for item in claims),
-            *(encode_claim(item.claim) for item in claims),
-            *(encode_run(item.after) if item.after else b"" for item in claims),
+            *(encode_entry(each.claim.entry) for each in claims),
+            *(encode_claim(each.claim) for each in claims),
+            *(encode_run(each.after) if each.after else b"" for each in claims),
         ]
 
     def settle(self, claims: Sequence[Claim]) -> list[Settlement]:
-        """Ask of occurrences, before they are attempted again, whether a worker has them.
+        """Return for claims that may be attempted again whether a worker has accepted them.
 
         From here on they are remembered for 30 days, so that a late copy meets a record.
         """
@@ -202,27 +202,27 @@ class Ledger:
             for claim in batch:
                 keys += (self.names.accepted(claim.occurrence), self.names.again(claim.occurrence))
                 args += (encode_entry(claim.entry), encode_claim(claim))
-            letters, *nonces = self._run("settle", args, *keys)
+            letters, *nonces = self._call("settle", args, *keys)
             outcomes = replies.letters(SettlementOutcome, letters)
             for claim, outcome, nonce in zip(batch, outcomes, nonces, strict=True):
                 settled.append(Settlement(claim, outcome, nonce.decode("utf-8", "replace")))
         return settled
 
     def enrol(self, enrolments: Sequence[Enrolment]) -> list[EnrolmentOutcome]:
-        """Write runs of new entries, of changed schedules, and of moments to be brought back."""
+        """Write last runs: of new entries, changed schedules, and moments to be brought back."""
         outcomes: list[EnrolmentOutcome] = []
         for batch in _batches(enrolments, BATCH):
             args: list[bytes | str | int] = []
-            for item in batch:
-                expected = b"" if item.expected is None else encode_run(item.expected)
-                args += (encode_entry(item.entry), expected, encode_run(item.run))
-            outcomes += replies.letters(EnrolmentOutcome, self._run("enrol", args)[0])
+            for each in batch:
+                expected = b"" if each.expected is None else encode_run(each.expected)
+                args += (encode_entry(each.entry), expected, encode_run(each.run))
+            outcomes += replies.letters(EnrolmentOutcome, self._call("enrol", args)[0])
         return outcomes
 
     def merge(self, runs: Mapping[str, LastRun], pending: Mapping[str, Claim]) -> list[Merged]:
-        """Write the memory back. For each entry the later run and the later claim stand.
+        """Write the memory back. For each entry the later run and the later claim are kept.
 
-        Give all entries that were loaded or enrolled, also those that no schedule has. It may be
+        Pass all entries that were loaded or enrolled, also those that no schedule has. It may be
         called for parts of the memory, as long as an entry's run and claim come together.
 
         Returns:
@@ -239,7 +239,7 @@ class Ledger:
                 run, claim = runs.get(entry), pending.get(entry)
                 args += (encode_entry(entry), encode_run(run) if run else b"")
                 args.append(encode_claim(claim) if claim else b"")
-            merged += replies.merged(self.key, batch, runs, pending, self._run("merge", args))
+            merged += replies.merged(self.key, batch, runs, pending, self._call("merge", args))
         return merged
 
     def seal(self) -> None:
@@ -254,7 +254,7 @@ class Ledger:
 
         Args:
             unknown: Entries of the ledger which this leader's schedule does not have.
-            known: Entries of the schedule that ``Snapshot.unknown`` names: their time starts anew.
+            known: Entries of the schedule that are in ``Snapshot.unknown``: their time starts anew.
             grace: Seconds. 0 forgets at once, which also removes what cannot be read.
 
         Returns:
@@ -263,25 +263,25 @@ class Ledger:
         outcomes: dict[str, ForgetOutcome] = {}
         grace_us = round(grace * 1_000_000)
         for batch in _batches(known, _SMALL_BATCH):
-            self._run("forget", [grace_us, 0, *map(encode_entry, batch)], self.names.unknown)
+            self._call("forget", [grace_us, 0, *map(encode_entry, batch)], self.names.unknown)
         for batch in _batches(unknown, _SMALL_BATCH):
             args: list[bytes | str | int] = [grace_us, len(batch), *map(encode_entry, batch)]
-            (letters,) = self._run("forget", args, self.names.unknown)
+            (letters,) = self._call("forget", args, self.names.unknown)
             outcomes.update(zip(batch, replies.letters(ForgetOutcome, letters), strict=True))
         return outcomes
 
-    def _ask_for(self, holder: str, token: int, generation: str, restoring: bool) -> Any:
+    def _request_adoption(self, holder: str, token: int, generation: str, restoring: bool) -> Any:
         sentinel = encode_sentinel(Sentinel(generation, 0, restoring, self.role))
-        other = ElectionKeys(self.key, self._watch.role, self.names.prefix)
+        other = ElectionKeys(self.key, self._owner_watch.role, self.names.prefix)
         keys = (self._election.lease, self.names.runs, self.names.pending, other.lease)
-        proof = self._watch.proof()
-        args = (holder, token, sentinel, FORMAT, self.role, self._watch.role, *proof)
+        proof = self._owner_watch.proof()
+        args = (holder, token, sentinel, FORMAT, self.role, self._owner_watch.role, *proof)
         return call(self._client, ledger_script("adopt", "guard"), keys, args)
 
-    def _run(self, name: str, args: Sequence[bytes | str | int], *more_keys: str) -> list[Any]:
-        """Run a guarded script. Raises what the class names."""
+    def _call(self, name: str, args: Sequence[bytes | str | int], *more_keys: str) -> list[Any]:
+        """Call a guarded script. Raises what the docstring of the class names."""
         if not self._generation:
-            raise LifecycleError("adopt() the ledger before anything is read from or written to it")
+            raise LifecycleError("adopt() the ledger before reading or writing it")
         self._step += 1  # also by what fails: a late copy of it must not fit any more
         step = self._step
         sentinel = encode_sentinel(Sentinel(self._generation, step, self._partial, self.role))
@@ -293,7 +293,7 @@ class Ledger:
         return list(reply[1:])
 
 
-def _batches(items: Iterable[_Item], size: int) -> Iterable[tuple[_Item, ...]]:
-    iterator = iter(items)
+def _batches(values: Iterable[_T], size: int) -> Iterable[tuple[_T, ...]]:
+    iterator = iter(values)
     while batch := tuple(islice(iterator, size)):
         yield batch

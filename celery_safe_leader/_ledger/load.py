@@ -21,7 +21,7 @@ from celery_safe_leader._ledger.results import Snapshot
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import LedgerKeys
 
-__all__ = ["LoadedHashes", "load_snapshot"]
+__all__ = ["LoadedHashes", "load_hashes"]
 
 _PIECE = 150
 """Fields asked for at a time, so that one command stays below 0.3 ms."""
@@ -39,7 +39,7 @@ class LoadedHashes:
     unreadable: dict[str, bytes] = field(default_factory=dict)
 
     def snapshot(self, now: int, slack_us: int) -> Snapshot:
-        """Sort the claims, and name what lies ahead of Redis's clock."""
+        """Return it with the claims sorted, and what lies ahead of Redis's clock named."""
         done = {
             entry: claim
             for entry, claim in self.claims.items()
@@ -53,21 +53,21 @@ class LoadedHashes:
         return Snapshot(self.runs, pending, done, self.unknown, frozenset(ahead), unreadable, now)
 
 
-def load_snapshot(client: redis.Redis, names: LedgerKeys) -> LoadedHashes:
-    """Read runs, claims and marks.
+def load_hashes(client: redis.Redis, names: LedgerKeys) -> LoadedHashes:
+    """Return the runs, claims and marks in Redis.
 
     Raises:
         StoreUnavailableError: No answer.
         StoreRefusedError: Redis answered with an error.
     """
-    found = LoadedHashes()
+    loaded = LoadedHashes()
     try:
-        _scan(client, names.runs, lambda _, raw: decode_run(raw), found.runs, found)
-        _scan(client, names.pending, decode_claim, found.claims, found)
-        _scan(client, names.unknown, lambda _, raw: _moment(raw), found.unknown, found)
+        _scan(client, names.runs, lambda _, raw: decode_run(raw), loaded.runs, loaded)
+        _scan(client, names.pending, decode_claim, loaded.claims, loaded)
+        _scan(client, names.unknown, lambda _, raw: _moment(raw), loaded.unknown, loaded)
     except (redis.RedisError, OSError) as exc:
         raise translate(names.runs, exc) from exc
-    return found
+    return loaded
 
 
 def _moment(raw: bytes) -> int:
@@ -80,7 +80,7 @@ def _scan(
     name: str,
     decode: Callable[[str, bytes], _Value],
     into: dict[str, _Value],
-    found: LoadedHashes,
+    loaded: LoadedHashes,
 ) -> None:
     cursor = 0
     while True:
@@ -92,11 +92,11 @@ def _scan(
                 entry = decode_entry(field_name)
             except UnicodeDecodeError:
                 # No entry can have this name, so nobody waits for it; but somebody should know.
-                found.unreadable[field_name.decode("utf-8", "backslashreplace")] = raw
+                loaded.unreadable[field_name.decode("utf-8", "backslashreplace")] = raw
                 continue
             try:
                 into[entry] = decode(entry, raw)
             except UnreadableValueError:
-                found.unreadable[entry] = raw
+                loaded.unreadable[entry] = raw
         if cursor == 0:
             return

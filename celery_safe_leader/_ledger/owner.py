@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from celery_safe_leader._core.options import MAX_TTL
+from celery_safe_leader._core.options import MARGIN, MAX_TTL
 
 __all__ = ["OwnerWatch"]
-
-_MARGIN = 1.01  # clocks of two machines run at rates that differ by less than 1 %
 
 
 class OwnerWatch:
@@ -21,7 +19,7 @@ class OwnerWatch:
 
     Args:
         ttl: Seconds; the shortest time for which a record is watched.
-        clock: Seconds that have passed; never goes back.
+        clock: Returns seconds that have passed; never goes back.
     """
 
     def __init__(self, ttl: float, clock: Callable[[], float]) -> None:
@@ -34,14 +32,14 @@ class OwnerWatch:
         """Role of the election that is watched."""
 
     def follow(self, role: str) -> None:
-        """Watch another election from now on."""
+        """Watch the election of this role from now on."""
         self.role = role
         self._longest = self._ttl
         self._since = math.inf
         self._version = (b"", b"")
 
     def see(self, token: bytes, renewal: bytes, ttl_ms: bytes) -> None:
-        """Note a record. To be called once it was read."""
+        """Note a record that was just read."""
         if ttl_ms.isdigit():
             self._longest = max(self._longest, min(int(ttl_ms[:16]) / 1000, MAX_TTL))
         if (token, renewal) != self._version or self._since == math.inf:
@@ -50,6 +48,6 @@ class OwnerWatch:
 
     def proof(self) -> tuple[bytes, bytes]:
         """Return token and renewal of a record that is dead, or two empty values."""
-        if self._clock() - self._since >= _MARGIN * self._longest:
+        if self._clock() - self._since >= (1 + MARGIN) * self._longest:
             return self._version
         return (b"", b"")

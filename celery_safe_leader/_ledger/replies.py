@@ -1,4 +1,4 @@
-"""Raw replies of the ledger's scripts to results and errors."""
+"""From raw replies of the ledger's scripts to results and errors."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _Outcome = TypeVar("_Outcome", bound=Enum)
 
 
 def letters(kind: type[_Outcome], raw: bytes) -> tuple[_Outcome, ...]:
-    """Read one outcome per letter."""
+    """Return one outcome per letter."""
     return tuple(kind(letter) for letter in raw.decode())
 
 
 def adoption(reply: Sequence[Any]) -> Adoption:
-    """Read an accepted adoption."""
+    """Return the result of an accepted adoption."""
     runs, pending = decode_sentinel(reply[1]), decode_sentinel(reply[2])
     entries, claims = reply[3], reply[4]
     if runs is None and pending is None and entries == claims == 0:
@@ -55,7 +55,7 @@ def merged(
     pending: Mapping[str, Claim],
     values: Sequence[bytes],
 ) -> list[Merged]:
-    """Read what Redis knew later: two values for each entry of the batch, empty if nothing."""
+    """Return what Redis knew later: two values for each entry of the batch, empty if nothing."""
     later: list[Merged] = []
     for entry, raw_run, raw_claim in zip(batch, values[::2], values[1::2], strict=True):
         if not raw_run and not raw_claim:
@@ -74,7 +74,7 @@ def merged(
 def refuse(
     reply: Sequence[Any], election: ElectionKeys, holder: str, token: int, role: str
 ) -> None:
-    """Raise the error that a script's refusal stands for; nothing for an accepted call."""
+    """Raise the error for a script's refusal; nothing if the call was accepted."""
     status = reply[0]
     if status == b"FENCED":
         raise _fenced(reply, election, holder, token)
@@ -100,7 +100,7 @@ def _fenced(reply: Sequence[bytes], election: ElectionKeys, holder: str, token: 
 def _torn(runs: bytes, pending: bytes) -> str:
     lost = [name for name, raw in (("runs", runs), ("pending", pending)) if not raw]
     if lost:
-        return f"{' and '.join(lost)} was lost, or is not a ledger any more"
+        return f"{' and '.join(lost)} was lost, or is no longer a ledger"
     return (
         "runs or pending is not as this leader left it: "
         f"runs is {runs[:100]!r}, pending is {pending[:100]!r}"
@@ -111,7 +111,7 @@ def _owned(reply: Sequence[Any], election: ElectionKeys, role: str) -> LedgerOwn
     owner = ElectionKeys(election.key, reply[1].decode("utf-8", "replace")).election
     holder = (reply[2] or b"").decode(errors="replace")
     detail = (
-        f"it belongs to the election {owner!r}, whose leader is {holder or 'not known'}, and this "
+        f"it belongs to the election {owner!r}, whose leader is {holder or 'unknown'}, and this "
         f"candidate leads {election.election!r}. Stand-alone beats and `worker -B` are mixed under "
         "one leader_key: stop one kind, or give it another leader_key"
     )
@@ -122,8 +122,8 @@ def _format(raw: bytes, key: str) -> LedgerFormatError:
     number = raw.split(b" ", 1)[0]
     if number.isdigit() and len(number) < 10 and int(number) > FORMAT:
         detail = (
-            f"it has format {number.decode()}, and this release reads formats up to {FORMAT}: a "
-            "newer release of celery-safe-leader has led. Install that one here too"
+            f"it has format {number.decode()}, but this release reads formats up to {FORMAT}: a "
+            "newer release of celery-safe-leader has led. Install that release here as well"
         )
     else:
         detail = f"its sentinel is {raw[:100]!r}, which no release of celery-safe-leader writes"

@@ -1,4 +1,4 @@
-"""Answers of the ledger. Where there are three outcomes there are three names."""
+"""What the ledger returns. Where there are three outcomes there are three names."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Condition(Enum):
 
     NEW = "there was no ledger"
     WHOLE = "the ledger is as its last leader left it"
-    PARTIAL = "a leader died while it wrote a lost ledger back; entries may be missing"
-    TORN = "runs and pending do not belong together; one of them was lost or set back"
+    PARTIAL = "a leader died while restoring a lost ledger; entries may be missing"
+    TORN = "runs and pending do not belong together; one of them was lost or rolled back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that the ledger knows."""
+    """Everything that the ledger knows."""
 
     runs: dict[str, LastRun]
     pending: dict[str, Claim]
@@ -90,7 +90,7 @@ class ClaimOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A claim that was published, or given up for good, and the run to record for it."""
+    """A claim that was published, or given up for good, and the last run to record for it."""
 
     claim: Claim
     run: LastRun
@@ -98,7 +98,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """A claim to make, if its entry's run is still the one that it was computed from."""
+    """A claim to make, if its entry's last run is still the one that it was computed from."""
 
     claim: Claim
     after: LastRun | None
@@ -122,7 +122,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """A run to write, if the entry's run is still the expected one."""
+    """A last run to write, if the entry's last run is still the expected one."""
 
     entry: str
     expected: LastRun | None
@@ -134,9 +134,9 @@ class EnrolmentOutcome(Enum):
     """What became of an enrolment."""
 
     WRITTEN = "W"
-    """It stands so; perhaps by an earlier copy of the request."""
+    """It is recorded; perhaps by an earlier copy of the request."""
     DIFFERS = "D"
-    """The run in Redis is not the expected one, and stays."""
+    """The run in Redis is not the expected one, and is kept."""
 
 
 class SettlementOutcome(Enum):
@@ -162,7 +162,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """An entry of which Redis knew more than the memory. Both values are what now stands."""
+    """An entry of which Redis knew more than the memory. Both values are what is kept."""
 
     entry: str
     run: LastRun | None

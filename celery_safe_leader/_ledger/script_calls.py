@@ -1,4 +1,4 @@
-"""Script calls over redis-py: at most one execution each, errors in our words."""
+"""Script calls over redis-py: at most one execution each, with errors of this package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PACKAGE = "celery_safe_leader._ledger"
 
 
 def ledger_script(name: str, *preludes: str) -> Script:
-    """Read a script of the ledger."""
+    """Return a script of the ledger."""
     return load(_PACKAGE, name, *preludes)
 
 
@@ -26,7 +26,7 @@ def call(
     keys: Sequence[str],
     args: Sequence[bytes | str | int],
 ) -> Any:
-    """Run a script, once.
+    """Run a script once, and return its reply.
 
     Raises:
         StoreUnavailableError: No answer; it may have been executed.

@@ -1,1 +1,1 @@
-"""From a beat entry to a message, and from there to the broker."""
+"""From an entry of the schedule to a message, and from there to the broker."""

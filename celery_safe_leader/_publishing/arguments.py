@@ -1,4 +1,4 @@
-"""What an entry hands to its task: its arguments, evaluated and checked."""
+"""What an entry passes to its task: its arguments, evaluated and checked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 
 
 def fingerprint_of(*values: Any) -> bytes | None:
-    """Digest values, or return ``None`` if they are more than short and plain.
+    """Return a fingerprint of values; ``None`` if they are not short and plain.
 
     ``marshal`` accepts the built-in types and no subclass of them, so nothing that it accepts is
     lazy. Its version 2 gives equal bytes for equal values, and tells 1 from True and 1.0.
@@ -45,7 +45,7 @@ def fingerprint_of(*values: Any) -> bytes | None:
 
 
 def describe(app: Any, arguments: Arguments) -> tuple[str, str]:
-    """Show arguments as Celery does in headers and events."""
+    """Return both kinds of arguments as text, as Celery shows them in headers and events."""
     args, kwargs = arguments
     longest = (app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize)
     texts = _flat_text(args, args), _flat_text(kwargs, (*kwargs, *kwargs.values()))
@@ -56,9 +56,9 @@ def describe(app: Any, arguments: Arguments) -> tuple[str, str]:
     return _saferepr(args, longest[0], levels), _saferepr(kwargs, longest[1], levels)
 
 
-def _flat_text(value: Any, items: Iterable[Any]) -> str:
-    """Show simple values as ``saferepr`` would, in a small part of its time; empty for others."""
-    if not _FLAT.issuperset(map(type, items)):
+def _flat_text(value: Any, parts: Iterable[Any]) -> str:
+    """Return simple values as ``saferepr`` would, in a fraction of its time; empty for others."""
+    if not _FLAT.issuperset(map(type, parts)):
         return ""
     text = repr(value)
     # It escapes nothing but single quotes.
@@ -66,7 +66,7 @@ def _flat_text(value: Any, items: Iterable[Any]) -> str:
 
 
 def evaluate(args: Any, kwargs: Any) -> Arguments:
-    """Call the lazy arguments, as stock beat does."""
+    """Return the arguments with the lazy ones called, as stock beat does."""
     return (
         [value() if isinstance(value, BeatLazyFunc) else value for value in args or ()],
         {
@@ -77,7 +77,7 @@ def evaluate(args: Any, kwargs: Any) -> Arguments:
 
 
 def check_call(task: Any, arguments: Arguments) -> None:
-    """Check what ``Task.apply_async`` checks."""
+    """Raise what ``Task.apply_async`` would raise for these arguments."""
     if task.soft_time_limit and task.time_limit and task.soft_time_limit > task.time_limit:
         raise ValueError("soft_time_limit must be less than or equal to time_limit")
     check = getattr(task, "__header__", None)

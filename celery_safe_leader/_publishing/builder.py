@@ -1,7 +1,7 @@
-"""Builds the message of an entry, and remembers of it what does not change from run to run.
+"""Builds the message of an entry, and remembers what does not change from run to run.
 
-A task with options that are plain values is composed once, for all entries that have it so; of an
-entry with plain arguments the body is encoded once. A later run only gets its own id, times and
+A task with options that are plain values is composed once for all entries that have these; the body
+of an entry with plain arguments is encoded once. A later run only gets its own id, times and
 headers. What may differ each time is composed each time: lazy arguments, values that are not
 plain, routers that are functions, and everything once somebody listens to
 ``before_task_publish``.
@@ -48,7 +48,7 @@ try:
 except ImportError:  # Celery 5.4 knows no native delayed delivery
 
     def detect_quorum_queues(app: Any, driver_type: str) -> tuple[bool, str]:
-        """Find none."""
+        """Return that there are none."""
         return False, ""
 
 
@@ -63,14 +63,14 @@ class Builder:
     Args:
         app: The Celery app.
         key: Of the ledger; it is named in the headers of claimed runs.
-        now: Seconds since 1970; what is left of an expiry is counted from it.
+        now: Returns seconds since 1970, from which the rest of an expiry is counted.
     """
 
     def __init__(self, app: Any, *, key: str = "", now: Callable[[], float] = time.time) -> None:
         self._app = app
         self._key = key
         self._now = now
-        self._plans = Templates()
+        self._templates = Templates()
         self._basis: tuple[Any, ...] = ()
         # Properties of the app, each of which takes its time.
         self._amqp: Any = None
@@ -80,7 +80,7 @@ class Builder:
         self._driver = ""
 
     def build_run(self, source: Any, claim: Claim, token: int) -> Built:
-        """Build the message of a claimed run, with the headers by which workers recognize it.
+        """Return the message of a claimed run, with the headers by which workers recognize it.
 
         Args:
             source: The ``ScheduleEntry``.
@@ -95,7 +95,7 @@ class Builder:
         return self.build(source, task_id=claim.occurrence, headers=headers, due_us=claim.moment)
 
     def build(self, entry: Any, *, task_id: str, headers: Mapping[str, Any], due_us: int) -> Built:
-        """Build the message of one run. Does no IO, unless a lazy argument or a receiver does.
+        """Return the message of one run. Does no IO, unless a lazy argument or a receiver does.
 
         Args:
             entry: The ``ScheduleEntry``. It is read and not changed.
@@ -115,9 +115,10 @@ class Builder:
             raise BuildError.because(name, task, exc) from exc
 
     def is_steady(self, entry: Any) -> bool:
-        """Tell whether a message that is built a little before its moment is the same as then.
+        """Return whether a message may be built a little before its moment.
 
-        Lazy arguments and receivers of ``before_task_publish`` may look at the clock.
+        It may if it would be the same at the moment itself. Lazy arguments and receivers of
+        ``before_task_publish`` may look at the clock.
         """
         try:
             self._check_basis()
@@ -128,37 +129,38 @@ class Builder:
 
     def forget(self, name: str) -> None:
         """Drop what is remembered of an entry that is gone."""
-        self._plans.forget(name)
+        self._templates.forget(name)
 
     def _build(self, entry: Any, task_id: str, headers: Mapping[str, Any], due_us: int) -> Built:
         self._check_basis()
         task, zone, run = self._tasks.get(entry.task), self._zone, (task_id, headers, due_us)
-        fingerprint = shape = None
+        fingerprint = shared = None
         if self._repeatable:
             fingerprint = fingerprint_of(entry.task, entry.args, entry.kwargs, entry.options)
-            plan = self._plans.plan(entry.name, task, fingerprint)
-            if plan is not None:
-                return plan.message(entry, evaluate(entry.args, entry.kwargs), run, zone)
-            shape = self._plans.shape(entry, task)
+            template = self._templates.of_entry(entry.name, task, fingerprint)
+            if template is not None:
+                return template.message(entry, evaluate(entry.args, entry.kwargs), run, zone)
+            shared = self._templates.shared(entry, task)
         arguments = evaluate(entry.args, entry.kwargs)
-        if shape is None:
+        if shared is None:
             return self._afresh(entry, arguments, run, fingerprint)
-        plan = self._fill(shape, entry, arguments, fingerprint)
-        self._plans.keep(entry.name, plan)
-        return plan.message(entry, arguments, run, zone)
+        template = self._entry_template(shared, arguments, fingerprint)
+        self._templates.keep(entry.name, template)
+        return template.message(entry, arguments, run, zone)
 
-    def _fill(
-        self, shape: SharedTemplate, entry: Any, arguments: Arguments, fingerprint: bytes | None
+    def _entry_template(
+        self, shared: SharedTemplate, arguments: Arguments, fingerprint: bytes | None
     ) -> EntryTemplate:
-        """Do for an entry's arguments what composing its message would."""
+        """Return the template for an entry's arguments; checks what composing would."""
         arguments = (arguments[0] or (), arguments[1])
-        if shape.task is not None:
-            check_call(shape.task, arguments)
-        body = encode((*arguments, shape.message.content), shape.serializer, shape.compression).body
+        if shared.task is not None:
+            check_call(shared.task, arguments)
+        content = (*arguments, shared.message.content)
+        body = encode(content, shared.serializer, shared.compression).body
         texts = describe(self._app, arguments)
-        if self._driver == "amqp":  # JSON takes any text
+        if self._driver == "amqp":  # JSON takes any string
             check_headers(dict(zip(("argsrepr", "kwargsrepr"), texts, strict=True)), "amqp")
-        return EntryTemplate(fingerprint, shape, body, *texts)
+        return EntryTemplate(fingerprint, shared, body, *texts)
 
     def _afresh(
         self,
@@ -167,7 +169,7 @@ class Builder:
         run: tuple[str, Mapping[str, Any], int],
         fingerprint: bytes | None,
     ) -> Built:
-        """Do all that Celery does for a call."""
+        """Return a message that is composed as Celery would for a call."""
         task_id, headers, due_us = run
         task = self._tasks.get(entry.task)
         times = _times(task, entry.options)
@@ -183,18 +185,17 @@ class Builder:
             return _call(entry, task_id, task, arguments, options, reason)
         message, draft = self._compose(entry, task_id, task, arguments, options)
         if self._repeatable:
-            shape = SharedTemplate(
+            shared = SharedTemplate(
                 task, common_part(message, headers), times, draft.serializer, draft.compression
             )
-            if self._plans.keep_shape(entry, shape):
+            if self._templates.keep_shared(entry, shared):
                 texts = (message.headers["argsrepr"], message.headers["kwargsrepr"])
-                self._plans.keep(
-                    entry.name, EntryTemplate(fingerprint, shape, message.body, *texts)
-                )
+                template = EntryTemplate(fingerprint, shared, message.body, *texts)
+                self._templates.keep(entry.name, template)
         return message
 
     def _check_basis(self) -> None:
-        """Forget everything when something changed that all messages depend on."""
+        """Forget everything if something changed that all messages depend on."""
         app = self._app
         if self._amqp is None:
             self._amqp, self._tasks = app.amqp, app.tasks
@@ -205,7 +206,7 @@ class Builder:
             return
         self._basis = basis
         self._zone = app.timezone
-        self._plans.clear()
+        self._templates.clear()
         self._driver = app.connection_for_write().get_transport_cls().driver_type
         self._repeatable = (
             not listened
@@ -215,12 +216,12 @@ class Builder:
         )
 
     def _why_not_here(self, task: Any, options: Mapping[str, Any]) -> str:
-        """Say why Celery has to send this itself; empty if it need not."""
+        """Return why Celery has to send this itself; empty if it need not."""
         unknown = options.keys() - COMPOSED_OPTIONS
         if unknown:
             return f"options {', '.join(sorted(unknown))}"
         if any(isinstance(options.get(name), str) for name in ("eta", "expires")):
-            return "times given as text"
+            return "times given as strings"
         if task is not None and self._app.conf.task_always_eager:
             return "task_always_eager"
         if not celerys_own(self._app, task):

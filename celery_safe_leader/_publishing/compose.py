@@ -3,7 +3,7 @@
 ``compose`` follows ``Task.apply_async``, ``Celery.send_task`` and ``AMQP.send_task_message`` up
 to the point where they hand the message to a producer, so that the message of an entry is the
 one that stock beat would have sent. ``celerys_own`` tells when somebody has changed one of these;
-then nothing is composed here, and they are called themselves.
+then nothing is composed here, and these are called instead.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _is_celerys(function: Any, module: Any) -> bool:
 
 
 def celerys_own(app: Any, task: Any) -> bool:
-    """Tell whether a call of the task would go through Celery's own code all the way.
+    """Return whether a call of the task would run nothing but Celery's own code.
 
     A subclass may override a step, and tools that trace or monitor may have replaced one.
 
@@ -86,7 +86,7 @@ def compose(
     options: Mapping[str, Any],
     task_id: str,
 ) -> Draft:
-    """Compose the message of a task, and tell the receivers of ``before_task_publish``.
+    """Return the message of a task; the receivers of ``before_task_publish`` are called.
 
     Args:
         app: The Celery app.

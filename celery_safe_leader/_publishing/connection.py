@@ -2,7 +2,7 @@
 
 Two layers like to repeat a write whose answer they did not get: kombu (``retry``) and redis-py
 (``retry_on_timeout`` and the like). The copy would carry the nonce of the first, and both would
-run. So this connection is none of the app's pool, and has no such option.
+run. So this connection does not come from the app's pool, and has no such option.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _REPEATING = ("retry_on_timeout", "retry_on_error", "retry")
 
 
 def open_connection(app: Any, timeout: float) -> Any:
-    """Connect to the broker, once per broker that is configured.
+    """Connect to the broker, trying each that is configured once.
 
     Args:
         app: The Celery app.
         timeout: Seconds that connecting, a read or a write may take, unless the app allows less.
 
     Returns:
-        A ``kombu.Connection`` that is connected.
+        The ``kombu.Connection``, connected.
 
     Raises:
         OperationalError: No connection. Nothing was sent.
@@ -79,7 +79,7 @@ def _limit(options: dict[str, Any], names: tuple[str, ...], timeout: float) -> N
 
 
 def _without_repetition(url: Any) -> Any:
-    """Remove the options from a URL that kombu hands to redis-py (``redis+socket://``)."""
+    """Return a URL without the options that kombu passes to redis-py (``redis+socket://``)."""
     if not isinstance(url, str) or not any(f"{name}=" in url for name in _REPEATING):
         return url
     address, _, query = url.partition("?")
@@ -88,12 +88,12 @@ def _without_repetition(url: Any) -> Any:
 
 
 def supports_batches(producer: Any) -> bool:
-    """Tell whether messages of this producer can go out together (Redis, kombu 5.7 and later)."""
+    """Return whether a producer can send messages together (Redis, kombu 5.7 and later)."""
     return hasattr(producer, "batch") and bool(producer.supports_batch_publish)
 
 
 def join_writes(pending: Any) -> None:
-    """Make one command of neighbours in a batch that go to the same queue.
+    """Join neighbours in a batch that go to the same queue into one command.
 
     ``LPUSH queue a b`` does what ``LPUSH queue a`` and ``LPUSH queue b`` do. For a hundred
     messages it takes client and server a fraction of the time, and either all arrive or none.
@@ -102,7 +102,7 @@ def join_writes(pending: Any) -> None:
     stays as it is.
 
     Args:
-        pending: What the context of ``Producer.batch`` gave.
+        pending: What the context of ``Producer.batch`` returned.
     """
     session = getattr(getattr(pending, "state", None), "session", None)
     pipeline = getattr(session, "pipeline", None)
@@ -126,7 +126,7 @@ def join_writes(pending: Any) -> None:
 
 
 def broker_errors(connection: Any) -> tuple[type[BaseException], ...]:
-    """List what the broker or the network raises, as opposed to a mistake in a message."""
+    """Return what the broker or the network raises, as opposed to a mistake in a message."""
     named = (*connection.connection_errors, *connection.channel_errors)
     # kombu lists KeyError for the sake of consumers; a task class may raise it any time.
     raised = [kind for kind in named if kind is not KeyError]

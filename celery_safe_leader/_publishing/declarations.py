@@ -22,12 +22,12 @@ class Declarations:
         self._declared: dict[str, Any] = {}
         self._bound: set[tuple[str, str]] = set()
 
-    def begin(self) -> None:
-        """Begin a group of messages."""
+    def begin_group(self) -> None:
+        """Look the bindings up again, for a new group of messages."""
         self._bound.clear()
 
     def ensure(self, channel: Any, message: Message) -> None:
-        """Declare the queues of a message if that was not done, or is undone."""
+        """Declare the queues of a message, unless they are declared and still bound."""
         for queue in message.declare:
             if self._declared.get(queue.name) is not queue:
                 queue.bind(channel).declare()

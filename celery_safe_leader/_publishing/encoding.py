@@ -1,4 +1,4 @@
-"""Encodes messages before they are sent, so that what cannot be encoded shows on its own."""
+"""Encodes messages before they are sent, so that one that cannot be encoded fails alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
 
 
 def encode(content: Any, serializer: str, compression: str | None) -> Encoded:
-    """Encode a body as ``Producer.publish`` would; it then takes it as it is."""
+    """Return a body encoded as ``Producer.publish`` would, which then sends it as it is."""
     content_type, content_encoding, body = _dumps(content, serializer=serializer)
     if isinstance(body, str):
         body = body.encode(content_encoding)
@@ -41,7 +41,7 @@ def encode(content: Any, serializer: str, compression: str | None) -> Encoded:
 
 
 def check_headers(headers: Mapping[str, Any], driver: str) -> None:
-    """Encode headers as the transport will.
+    """Encode headers as the transport will, so that an error shows now.
 
     Args:
         headers: All headers of a message.

@@ -25,7 +25,7 @@ COVERS = "leader_covers"
 def leader_headers(
     election: str, occurrence: str, token: int, covers_us: tuple[int, int]
 ) -> dict[str, Any]:
-    """Make the headers that workers need to recognize an occurrence.
+    """Return the headers that workers need to recognize an occurrence.
 
     Args:
         election: Key of the ledger.

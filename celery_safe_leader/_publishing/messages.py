@@ -25,7 +25,7 @@ _LONGEST_TTL = (2**32 - 1) / 1000
 
 
 class Message(NamedTuple):
-    """A message that is ready for the broker, but for the nonce of the attempt.
+    """A message that is ready for the broker, except for the nonce of the attempt.
 
     It is never changed: each attempt sends a copy of the headers.
     """
@@ -55,7 +55,7 @@ class Message(NamedTuple):
     delivery_mode: Any
     """Persistent or transient, as Celery gives it."""
     declare: Sequence[Any]
-    """Queues that have to be declared before."""
+    """Queues that have to be declared first."""
     expires_us: int | None
     """When it expires, for the time to live that AMQP brokers look at."""
     event: Mapping[str, Any] | None

@@ -1,4 +1,4 @@
-"""What Celery does around a publication besides publishing: backend, signals, events."""
+"""What Celery does besides publishing a message: result backend, signals, events."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from celery_safe_leader._publishing.messages import Message
 
 __all__ = ["Notifications"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("celery_safe_leader")
 
 
 class Notifications:
-    """Tells the result backend before, and everybody else after a message was sent.
+    """Tells the result backend before a message is sent, and everybody else after it.
 
     Args:
         app: The Celery app.
@@ -24,7 +24,7 @@ class Notifications:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._dispatcher: Any = None
+        self._event_dispatcher: Any = None
         self._backend_listens: bool | None = None
 
     def announce(self, producer: Any, message: Message) -> None:
@@ -53,14 +53,18 @@ class Notifications:
             self._send_event(producer, message)
 
     def _send_event(self, producer: Any, message: Message) -> None:
-        if self._dispatcher is None:
-            self._dispatcher = self._app.events.Dispatcher(
+        if self._event_dispatcher is None:
+            self._event_dispatcher = self._app.events.Dispatcher(
                 enabled=False, buffer_while_offline=False
             )
         try:
-            self._dispatcher.publish("task-sent", dict(message.event or {}), producer, retry=False)
+            fields = dict(message.event or {})
+            self._event_dispatcher.publish("task-sent", fields, producer, retry=False)
         except Exception as exc:
             # The task is on its way; only monitors miss it.
             logger.warning(
-                "event task-sent of %s (%s) failed: %s", message.task, message.task_id, exc
+                "Sending the task-sent event of %s (%s) failed: %s",
+                message.task,
+                message.task_id,
+                exc,
             )

@@ -1,6 +1,6 @@
-"""Gets messages to the broker, and says of each what became of it.
+"""Gets messages to the broker, and returns what became of each.
 
-Nothing here tries again: whoever publishes decides that, with what the ledger says.
+Nothing here tries again: whoever publishes decides that, from what the ledger says.
 
 Where the broker can take many messages at once (Redis, kombu 5.7 and later), a group goes out in
 one request. Signals and events then behave like this: ``before_task_publish`` is sent when a
@@ -14,7 +14,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from celery_safe_leader._dispatch.outcomes import (
@@ -28,6 +28,7 @@ from celery_safe_leader._dispatch.outcomes import (
     of_the_rest,
     replace_sent,
 )
+from celery_safe_leader._dispatch.tenure import Gate
 from celery_safe_leader._publishing.connection import (
     BatchPublishError,
     broker_errors,
@@ -42,7 +43,7 @@ from celery_safe_leader._publishing.notifications import Notifications
 
 __all__ = ["Publisher"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("celery_safe_leader")
 
 _IDLE = 20.0
 """Seconds without use after which a connection is not trusted: firewalls forget, brokers close."""
@@ -51,11 +52,11 @@ _LARGEST = 2**20
 """Bytes of the bodies in one request, unless it is of one message."""
 
 _ALL = 2**31
-"""More commands than any batch has: kombu must not flush before the gate was asked."""
+"""More commands than any batch has: kombu must not flush before the tenure was checked."""
 
 
 class _WithheldError(Exception):
-    """The gate said no."""
+    """Nothing may be written now."""
 
 
 class Publisher:
@@ -65,7 +66,6 @@ class Publisher:
 
     Args:
         app: The Celery app.
-        still_leading: Asked immediately before each write. If it says no, nothing is written.
         timeout: Seconds that connecting, a read or a write may take.
         batch_size: How many messages go out in one request.
     """
@@ -74,13 +74,10 @@ class Publisher:
         self,
         app: Any,
         *,
-        still_leading: Callable[[], bool],
         timeout: float = 5.0,
         batch_size: int = 500,
     ) -> None:
         self._app = app
-        self._still_leading = still_leading
-        self._hold: Callable[[], bool] = lambda: True
         self._timeout = timeout
         self._batch_size = batch_size
         self._connection: Any = None
@@ -91,42 +88,29 @@ class Publisher:
         self._errors: tuple[type[BaseException], ...] = ()
         self._message_errors: tuple[type[BaseException], ...] = ()
         self._declarations = Declarations()
-        self._echo = Notifications(app)
+        self._notifications = Notifications(app)
 
-    def publish(
-        self,
-        batch: Sequence[Built],
-        *,
-        together: bool = True,
-        hold: Callable[[], bool] | None = None,
-    ) -> list[Outcome]:
+    def publish(self, batch: Sequence[Built], may_write: Gate) -> list[Outcome]:
         """Publish messages in order, together where the broker can do that.
 
-        After the connection failed, or the gate said no, no later message is tried. An error that
-        the broker has with one message does not keep back the others.
+        After the connection failed, or nothing may be written any more, no later message is tried.
+        An error that the broker has with one message does not keep back the others.
 
         Args:
             batch: The messages.
-            together: ``False`` sends each in a request of its own, so that an error of the
-                broker can be told to belong to one of them.
-            hold: Called when all is ready, right before the gate is asked. It may wait; if it says
-                no, nothing is written.
+            may_write: Called when all is ready, right before each write. It may wait. If it returns
+                false, nothing is written.
 
         Returns:
             One outcome for each message, in the same order.
         """
-        size = self._batch_size if together else 1
-        self._hold = hold or (lambda: True)
         outcomes: list[Outcome] = []
         while len(outcomes) < len(batch):
-            outcomes += self._publish_group(_next_group(batch, len(outcomes), size))
+            group = _next_group(batch, len(outcomes), self._batch_size)
+            outcomes += self._publish_group(group, may_write)
             if self._ends_all(outcomes[-1]):
                 outcomes += [of_the_rest(outcomes[-1])] * (len(batch) - len(outcomes))
         return outcomes
-
-    def publish_one(self, built: Built) -> Outcome:
-        """Publish one message in a request of its own."""
-        return self.publish([built])[0]
 
     def forget_declarations(self) -> None:
         """Declare queues anew and on a new connection. For a broker that has lost its data."""
@@ -141,7 +125,7 @@ class Publisher:
             return not isinstance(outcome.error, self._message_errors)
         return isinstance(outcome, NotSent)
 
-    def _publish_group(self, group: Sequence[Built]) -> list[Outcome]:
+    def _publish_group(self, group: Sequence[Built], may_write: Gate) -> list[Outcome]:
         try:
             producer = self._open()
         except Exception as exc:
@@ -149,9 +133,9 @@ class Publisher:
             return [Failed(exc, reached=False)] * len(group)
         try:
             if len(group) > 1 and supports_batches(producer):
-                outcomes = self._flush(producer, group)
+                outcomes = self._flush(producer, group, may_write)
             else:
-                outcomes = self._one_by_one(producer, group)
+                outcomes = self._one_by_one(producer, group, may_write)
         except BaseException:
             # Such as SystemExit of a signal handler, between a request and its reply.
             self._close()
@@ -162,11 +146,11 @@ class Publisher:
             self._close()
         return outcomes
 
-    def _flush(self, producer: Any, group: Sequence[Any]) -> list[Outcome]:
+    def _flush(self, producer: Any, group: Sequence[Any], may_write: Gate) -> list[Outcome]:
         """Publish all in one request, or nothing."""
         nonces = [uuid.uuid4().hex for _ in group]
         outcomes: list[Outcome] = [Sent(nonce) for nonce in nonces]
-        self._declarations.begin()
+        self._declarations.begin_group()
         try:
             with producer.batch(max_size=_ALL) as pending:
                 for index, message in enumerate(group):
@@ -174,7 +158,7 @@ class Publisher:
                     if problem:
                         outcomes[index] = Refused(problem)
                 join_writes(pending)
-                if not (self._hold() and self._still_leading()):
+                if not may_write():
                     raise _WithheldError
                 pending.flush()
         except _WithheldError:
@@ -185,11 +169,11 @@ class Publisher:
         except self._errors as exc:
             failed = Failed(exc)
             return replace_sent(outcomes, lambda _: failed)
-        self._after(producer, group, outcomes)
+        self._notify(producer, group, outcomes)
         return outcomes
 
     def _collect(self, producer: Any, message: Message, nonce: str) -> BuildError | None:
-        """Hand one message to the batch. A mistake of its own must not end the others."""
+        """Add one message to the batch; return what is wrong with it. The others go on."""
         try:
             self._prepare(producer, message)
             self._write(producer, message, nonce)
@@ -199,18 +183,18 @@ class Publisher:
             return BuildError.because(message.entry, message.task, exc)
         return None
 
-    def _one_by_one(self, producer: Any, group: Sequence[Built]) -> list[Outcome]:
+    def _one_by_one(self, producer: Any, group: Sequence[Built], may_write: Gate) -> list[Outcome]:
         """Publish up to the first that does not arrive; the later ones have no outcome yet."""
         outcomes: list[Outcome] = []
-        self._declarations.begin()
+        self._declarations.begin_group()
         for built in group:
-            outcomes.append(self._publish_alone(producer, built))
+            outcomes.append(self._publish_alone(producer, built, may_write))
             if not isinstance(outcomes[-1], (Sent, Refused)):
                 break
-        self._after(producer, group, outcomes)
+        self._notify(producer, group, outcomes)
         return outcomes
 
-    def _publish_alone(self, producer: Any, built: Built) -> Outcome:
+    def _publish_alone(self, producer: Any, built: Built, may_write: Gate) -> Outcome:
         nonce = uuid.uuid4().hex
         self._returned.clear()
         try:
@@ -220,7 +204,7 @@ class Publisher:
             return Failed(exc)
         except Exception as exc:
             return Refused(BuildError.because(built.entry, built.task, exc))
-        if not (self._hold() and self._still_leading()):
+        if not may_write():
             return NotSent()
         try:
             self._write(producer, built, nonce)
@@ -233,7 +217,7 @@ class Publisher:
     def _prepare(self, producer: Any, message: Message) -> None:
         """Do what has to happen on the broker and in the result backend before the write."""
         self._declarations.ensure(producer.channel, message)
-        self._echo.announce(producer, message)
+        self._notifications.announce(producer, message)
 
     def _write(self, producer: Any, built: Built, nonce: str) -> None:
         headers = {**built.headers, PUBLICATION: nonce}
@@ -261,17 +245,17 @@ class Publisher:
         )
 
     def _send(self, producer: Any, call: CeleryCall, headers: dict[str, Any]) -> None:
-        """Let Celery send it as stock beat does."""
+        """Let Celery send a task, as stock beat does."""
         common = {"task_id": call.task_id, "producer": producer, "headers": headers, "retry": False}
         if call.target is None:
             self._app.send_task(call.task, call.args, call.kwargs, **common, **call.options)
         else:
             call.target.apply_async(call.args, call.kwargs, **common, **call.options)
 
-    def _after(self, producer: Any, group: Sequence[Built], outcomes: Sequence[Outcome]) -> None:
+    def _notify(self, producer: Any, group: Sequence[Built], outcomes: Sequence[Outcome]) -> None:
         for built, outcome in zip(group, outcomes, strict=False):
             if isinstance(built, Message) and isinstance(outcome, Sent):
-                self._echo.sent(producer, built, outcome.nonce)
+                self._notifications.sent(producer, built, outcome.nonce)
 
     def _open(self) -> Any:
         idle = time.monotonic() - self._used_at > _IDLE
@@ -304,7 +288,7 @@ class Publisher:
 
 
 def _next_group(batch: Sequence[Built], start: int, size: int) -> Sequence[Built]:
-    """Take what can go out together: some messages, or one call.
+    """Return what can go out together: some messages, or one call.
 
     Args:
         batch: All messages.

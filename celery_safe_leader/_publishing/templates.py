@@ -1,8 +1,8 @@
 """What is remembered of messages, to be repeated run after run.
 
-There is one plan for each entry, and one shape for all entries that differ in nothing but their
-arguments: 10,000 entries of one task then cost little more than their arguments and bodies. Nor is
-the first message of the second one composed: what its arguments do not decide is there already.
+There is one template for each entry, and a shared one for all entries that differ only in their
+arguments: 10,000 entries of one task then cost little more than their arguments and bodies. Nor has
+the first message of the second one to be composed: what its arguments do not decide is there.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from celery_safe_leader._schedules.moments import from_datetime, to_datetime
 __all__ = ["EntryTemplate", "SharedTemplate", "Templates", "Times", "common_part"]
 
 _OWN_FIELDS = frozenset({"id", "root_id", "eta", "expires", "argsrepr", "kwargsrepr"})
-"""Header fields that shapes do not have."""
+"""Header fields that shared templates do not have."""
 
-_MOST_SHAPES = 1_000
+_MOST_SHARED = 1_000
 """Where each entry has options of its own, nothing is gained by keeping more."""
 
 
@@ -32,7 +32,7 @@ class Times(NamedTuple):
     expires: Any
 
     def later(self, due_us: int, zone: tzinfo) -> dict[str, datetime]:
-        """Make them moments, as ``eta`` and ``expires``."""
+        """Return them as moments, named ``eta`` and ``expires``."""
         named = {"eta": self.countdown, "expires": self.expires}
         return {
             name: (to_datetime(due_us) + timedelta(seconds=seconds)).astimezone(zone)
@@ -53,10 +53,10 @@ class SharedTemplate(NamedTuple):
 
 
 class EntryTemplate(NamedTuple):
-    """The message of an entry, good as long as the entry stays as it is."""
+    """The message of an entry, valid as long as the entry stays as it is."""
 
     fingerprint: bytes | None
-    shape: SharedTemplate
+    shared: SharedTemplate
     body: bytes
     args_text: str
     kwargs_text: str
@@ -68,9 +68,9 @@ class EntryTemplate(NamedTuple):
         run: tuple[str, Mapping[str, Any], int],
         zone: tzinfo,
     ) -> Message:
-        """Make the message of a run, given by task id, headers and due moment."""
+        """Return the message of a run, given by task id, headers and due moment."""
         task_id, headers, due_us = run
-        common, times = self.shape.message, self.shape.times
+        common, times = self.shared.message, self.shared.times
         own: dict[str, Any] = {"root_id": task_id}
         expires_us = None
         if times != (None, None):
@@ -95,57 +95,62 @@ class EntryTemplate(NamedTuple):
 
 
 class Templates:
-    """All plans, by the name of their entry, and the shapes."""
+    """The templates of all entries, by name, and those that they share."""
 
     def __init__(self) -> None:
-        self._plans: dict[str, EntryTemplate] = {}
-        self._shapes: dict[bytes, SharedTemplate] = {}
+        self._of_entries: dict[str, EntryTemplate] = {}
+        self._shared: dict[bytes, SharedTemplate] = {}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._plans
+        return name in self._of_entries
 
-    def plan(self, name: str, task: Any, fingerprint: bytes | None) -> EntryTemplate | None:
-        """Return the plan of an entry, if it was made for this task and fingerprint."""
-        plan = self._plans.get(name)
-        if plan is None or plan.fingerprint != fingerprint or plan.shape.task is not task:
+    def of_entry(self, name: str, task: Any, fingerprint: bytes | None) -> EntryTemplate | None:
+        """Return the template of an entry, if it was made for this task and fingerprint."""
+        template = self._of_entries.get(name)
+        if template is None or template.fingerprint != fingerprint:
             return None
-        return plan
+        return template if template.shared.task is task else None
 
-    def keep(self, name: str, plan: EntryTemplate) -> None:
-        """Remember the plan of an entry, unless its arguments may change or are large."""
-        if plan.fingerprint is not None and len(plan.body) <= LARGEST_KEPT:
-            self._plans[name] = plan._replace(
-                args_text=sys.intern(plan.args_text), kwargs_text=sys.intern(plan.kwargs_text)
+    def keep(self, name: str, template: EntryTemplate) -> None:
+        """Remember the template of an entry, unless its arguments may change or are large."""
+        if template.fingerprint is not None and len(template.body) <= LARGEST_KEPT:
+            self._of_entries[name] = template._replace(
+                args_text=sys.intern(template.args_text),
+                kwargs_text=sys.intern(template.kwargs_text),
             )
 
     def forget(self, name: str) -> None:
-        """Drop the plan of an entry."""
-        self._plans.pop(name, None)
+        """Drop the template of an entry."""
+        self._of_entries.pop(name, None)
 
     def clear(self) -> None:
         """Drop all."""
-        self._plans.clear()
-        self._shapes.clear()
+        self._of_entries.clear()
+        self._shared.clear()
 
-    def shape(self, entry: Any, task: Any) -> SharedTemplate | None:
-        """Return the shape for the task and the options of an entry, if there is one."""
+    def shared(self, entry: Any, task: Any) -> SharedTemplate | None:
+        """Return the template for the task and the options of an entry, if there is one."""
         key = fingerprint_of(entry.task, entry.options)
-        shape = self._shapes.get(key) if key is not None else None
-        return shape if shape is not None and shape.task is task else None
+        template = self._shared.get(key) if key is not None else None
+        return template if template is not None and template.task is task else None
 
-    def keep_shape(self, entry: Any, shape: SharedTemplate) -> bool:
-        """Remember a shape, if the options of the entry allow it to be used again."""
+    def keep_shared(self, entry: Any, template: SharedTemplate) -> bool:
+        """Remember a shared template, if the options of the entry allow it to be used again.
+
+        Returns:
+            Whether they do.
+        """
         key = fingerprint_of(entry.task, entry.options)
         if key is None or _OWN_FIELDS & (entry.options.get("headers") or {}).keys():
             return False
-        if len(self._shapes) >= _MOST_SHAPES:
-            self._shapes.clear()
-        self._shapes[key] = shape
+        if len(self._shared) >= _MOST_SHARED:
+            self._shared.clear()
+        self._shared[key] = template
         return True
 
 
 def common_part(message: Message, headers: Mapping[str, Any]) -> Message:
-    """Remove what belongs to one entry or one run from a message of version 2 of the protocol.
+    """Return a message of protocol 2 without what belongs to one entry or one run.
 
     Args:
         message: The message of some run.

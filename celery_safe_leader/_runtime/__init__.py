@@ -1,1 +1,1 @@
-"""Time, threads and randomness: the shells that drive the election."""
+"""Clocks, threads and randomness: the shells that drive the election."""

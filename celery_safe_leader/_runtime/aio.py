@@ -1,4 +1,4 @@
-"""Drives a candidate from asyncio tasks: the same steps as the threads', awaited."""
+"""Drives a candidate from asyncio tasks: one talks to Redis, one calls listeners."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["AsyncRunner"]
 
 logger = logging.getLogger("celery_safe_leader")
 _of_the_parent: list[object] = []
-"""In a forked child: tasks of the parent's loop, which would be run to their end if collected."""
+"""In a forked child: tasks of the parent's loop, which would run to their end if collected."""
 
 
 class AsyncRunner:
@@ -33,35 +33,37 @@ class AsyncRunner:
         self._store = store
         self._reset()
         self.candidate = Candidate(
-            options, name, deliver=self._deliver, clock=clock, reset=self._after_fork
+            options, name, deliver=self._enqueue, clock=clock, reset=self._after_fork
         )
 
     def _after_fork(self) -> None:
-        _of_the_parent.append((self._task, self._teller, self._request))
+        _of_the_parent.append((self._task, self._listener_task, self._request))
         self._reset()
         self._store.after_fork()
 
     def _reset(self) -> None:
         self._task: asyncio.Task[None] | None = None
-        self._teller: asyncio.Task[None] | None = None
+        self._listener_task: asyncio.Task[None] | None = None
         self._request: asyncio.Future[Reply] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
-        self._told: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
 
     def elect(self) -> None:
-        """Take part in the election from now on. Call it on the event loop."""
+        """Take part in the election. Call it on the event loop."""
         asyncio.get_running_loop()
         self.candidate.start()
         if self._task is None:
             name = f"leader:{self.candidate.name}"
-            self._told = asyncio.Queue()
-            self._teller = asyncio.create_task(self._tell(self._told), name=f"{name}:events")
+            self._events = asyncio.Queue()
+            self._listener_task = asyncio.create_task(
+                self._call_listeners(self._events), name=f"{name}:events"
+            )
             self._task = asyncio.create_task(self._run(), name=name)
         self._wake.set()
 
     async def stop(self, reason: DemotionReason, timeout: float) -> None:
-        """Take part no longer; leadership ends before the first await."""
+        """Stop taking part; leadership ends before the first await."""
         awaiting = self.candidate.stop(reason)
         if awaiting is not None and self._request is not None:
             await _cancel(self._request)
@@ -75,11 +77,11 @@ class AsyncRunner:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        if self._teller is not None:
-            # The events that are due are told; a listener that calls us is not waited for.
-            self._told.put_nowait(None)
-            if self._teller is not asyncio.current_task():
-                await asyncio.wait({self._teller}, timeout=self.candidate.options.ttl)
+        if self._listener_task is not None:
+            # Listeners get the events that are left; one that calls us is not waited for.
+            self._events.put_nowait(None)
+            if self._listener_task is not asyncio.current_task():
+                await asyncio.wait({self._listener_task}, timeout=self.candidate.options.ttl)
         await self._store.close()
 
     async def _run(self) -> None:
@@ -88,13 +90,13 @@ class AsyncRunner:
                 try:
                     await self._step()
                 except Exception:
-                    # As with threads: a loop cannot die in silence.
+                    # The loop must not die silently: whatever this was, the next step may work.
                     name = self.candidate.name
-                    logger.exception("Election %r: unexpected error; going on", name)
+                    logger.exception("Election %r: unexpected error; continuing", name)
                     await self._sleep(self.candidate.options.wait)
         finally:
             self._task = None
-            self._told.put_nowait(None)
+            self._events.put_nowait(None)
             self._notify()
 
     async def _step(self) -> None:
@@ -107,7 +109,7 @@ class AsyncRunner:
         self._notify()
 
     async def _execute(self, request: Request) -> None:
-        # A task of its own, so that stop() can break a blocking read off.
+        # A separate task, so that stop() can cancel a blocking read.
         task = asyncio.ensure_future(self._store.execute(request))
         self._request = task
         try:
@@ -118,7 +120,7 @@ class AsyncRunner:
         finally:
             self._request = None
         if task.cancelled():
-            return  # by stop(), which has dropped the request
+            return  # by stop(), which dropped the request
         error = task.exception()
         if error is None:
             self.candidate.receive(request, task.result())
@@ -132,9 +134,9 @@ class AsyncRunner:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
 
-    def _deliver(self, events: list[Event]) -> None:
+    def _enqueue(self, events: list[Event]) -> None:
         for event in events:
-            self._told.put_nowait(event)
+            self._events.put_nowait(event)
         self._notify()
 
     def _notify(self) -> None:
@@ -149,17 +151,17 @@ class AsyncRunner:
         self._waiters.append(waiter)
         await waiter
 
-    async def _tell(self, told: asyncio.Queue[Event | None]) -> None:
+    async def _call_listeners(self, events: asyncio.Queue[Event | None]) -> None:
         left: float | None = None
         while True:
             try:
-                event = await asyncio.wait_for(told.get(), left)
+                event = await asyncio.wait_for(events.get(), left)
             except asyncio.TimeoutError:
                 left = self.candidate.tick()
                 continue
             if event is None:
                 return
-            for listener, argument in self.candidate.calls(event):
+            for listener, argument in self.candidate.listener_calls(event):
                 await self._call(listener, argument)
             left = self.candidate.tick()
 
@@ -174,9 +176,9 @@ class AsyncRunner:
 
 
 async def _cancel(request: asyncio.Future[Reply]) -> None:
-    """Cancel a request until it has ended: redis-py loses a cancellation while it connects."""
+    """Cancel a request until it has ended: redis-py may swallow a cancellation while connecting."""
     while not request.done():
         request.cancel()
         await asyncio.wait({request}, timeout=0.02)
     if not request.cancelled():
-        request.exception()  # nobody else may ask, and asyncio complains then
+        request.exception()  # otherwise asyncio complains that nobody retrieved it

@@ -1,11 +1,11 @@
-"""The leadership of a worker as all of its processes see it: a small file that each of them maps.
+"""The leadership of a worker as all its processes see it: a small file that each of them maps.
 
-The main process writes it. Pool children, forked or spawned, and threads read it without any
-call to Redis. The path travels in the environment. The file has a sequence lock and a checksum: a
-reader that cannot get a whole value in a few attempts takes it that nobody leads.
+The main process writes it. Pool children, forked or spawned, and threads read it without calling
+Redis. The path is passed in the environment. The file has a sequence lock and a checksum: a reader
+that cannot get a whole value in a few attempts assumes that this worker does not lead.
 
-The worker holds a lock of the system on its file for as long as it lives, in whichever container.
-What a killed worker left behind has no lock, and the next worker that starts removes it.
+The worker holds a file lock on it for as long as it lives, in whichever container. A file that a
+killed worker left behind is not locked, and the next worker that starts removes it.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ _START = _SEQUENCE.size
 _END = _START + _VALUE.size
 _SIZE = _END + _CHECKSUM.size
 _PREFIX = "celery-safe-leader-"
-"""Of the files' names."""
+"""Prefix of the files' names."""
 _PAUSES = (0.0, 0.0, 0.0, 0.0, 0.0005, 0.001, 0.002, 0.004, 0.008)
-"""Seconds before each attempt to read. A writer may lose its processor in the middle of a write:
-a task must not take that for the end of its leadership."""
+"""Seconds before each attempt to read. A writer may be preempted in the middle of a write; a task
+must not mistake that for the end of its leadership."""
 
 
 def variable(key: str) -> str:
-    """Return the name of the environment variable with the path, for ``leader_key``."""
+    """Return the name of the environment variable for the path, for one ``leader_key``."""
     return f"SAFE_LEADER_BOARD_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 class Board:
-    """The writing end, in the worker's main process. Use it under a lock."""
+    """The writing end, in the worker's main process. Not thread-safe."""
 
     def __init__(self, key: str, candidate_id: str) -> None:
-        """Make the file, and name it in the environment for the children.
+        """Make the file, and pass its path to the children in the environment.
 
         Raises:
-            OSError: There is no place for temporary files.
+            OSError: Temporary files cannot be made.
         """
         self._pid = os.getpid()
         self._id = candidate_id.encode()[:200]
@@ -62,17 +62,17 @@ class Board:
         handle, self.path = _locked_file(self._pid)
         try:
             os.ftruncate(handle, _SIZE)
-            # It has a copy of the handle, and with it the lock.
+            # The mapping keeps a copy of the handle, and with it the lock.
             self._map = mmap.mmap(handle, _SIZE)
         finally:
             os.close(handle)
-        # Also for a worker that is made and never started.
+        # Also for a worker that is never started.
         self._remove = weakref.finalize(self, _remove, self.path, self._pid)
         self.write(None)
         os.environ[self._variable] = self.path
 
     def write(self, lease: Lease | None) -> None:
-        """Show the lease, or that there is none."""
+        """Write the lease, or that there is none."""
         none = (0.0, 0.0, 0.0)
         deadline = since = none
         token = 0
@@ -90,7 +90,7 @@ class Board:
         self._map[:_START] = _SEQUENCE.pack(self._sequence)
 
     def close(self) -> None:
-        """Show that nobody leads, and remove the file. May be called again."""
+        """Write that there is no lease, and remove the file. May be called twice."""
         if self._pid != os.getpid() or self._map.closed:
             return
         self.write(None)
@@ -108,7 +108,7 @@ class BoardReader:
 
         Raises:
             OSError: It cannot be read.
-            ValueError: It is not such a file.
+            ValueError: It is not the file of a board.
         """
         self.path = path
         with open(path, "rb") as file:
@@ -118,19 +118,19 @@ class BoardReader:
     def read(self) -> tuple[str, Lease] | None:
         """Return the candidate id and the lease, valid or not; ``None`` if there is none.
 
-        There is none, either, for an orphan, whose worker may be gone.
+        Also ``None`` in an orphan, whose worker may be gone.
         """
         for pause in _PAUSES:
             if pause:
                 time.sleep(pause)
-            # Copied in one go. A copy that was made during a write shows it by one of the two.
+            # Copied in one go. A copy made during a write fails one of the two checks.
             copy = self._map[:_SIZE]
             seen = self._seen
             if copy != seen[0]:
                 value = copy[_START:_END]
                 if copy[0] & 1 or copy[_END:] != _CHECKSUM.pack(zlib.crc32(value)):
                     continue
-                # One object, for other threads; between two renewals nothing is parsed.
+                # Stored as one object, for other threads; parsed only once for each renewal.
                 seen = self._seen = (copy, *_parsed(value))
             _, pid, found = seen
             return found if pid in (os.getpid(), os.getppid()) else None
@@ -141,18 +141,18 @@ def _locked_file(pid: int) -> tuple[int, str]:
     while True:
         handle, path = tempfile.mkstemp(prefix=f"{_PREFIX}{pid}-")
         with contextlib.suppress(OSError):
-            # A file system without locks: then no other worker gets one, either.
+            # On a file system without locks no other worker gets one either.
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, path
-        # Another worker took it for left behind before it had the lock.
+        # Another worker removed it before we had the lock.
         os.close(handle)
 
 
 def _sweep() -> None:
-    """Remove the files of this user's workers that are no more."""
+    """Remove the files of this user's workers that are gone."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        # Gone meanwhile, another user's, or locked: a worker lives.
+        # Gone meanwhile, another user's, or locked by a living worker.
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:

@@ -1,6 +1,6 @@
-"""A candidate in a process: the election, its clock and its listeners; all but the waiting.
+"""A candidate in a process: its election, clock and listeners; everything but the waiting.
 
-The thread runner and the asyncio runner both build on this class.
+The thread runner and the asyncio runner both use it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _all: weakref.WeakSet[Candidate] = weakref.WeakSet()
 
 
 class Candidate:
-    """Drives one election. Views are safe from any thread; the steps are for a runner."""
+    """Drives one election. Its views are safe from any thread; its steps are for a runner."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class Candidate:
         """Make an idle candidate.
 
         Args:
-            options: What it was told.
-            name: Of the election, for people.
-            deliver: Given new events, in order, under the candidate's lock; must not block.
-            clock: Read instead of the system's.
-            reset: Called in a forked child, where the runner's threads do not exist.
+            options: ttl, wait and what else it was configured with.
+            name: Of the election, for logs and errors.
+            deliver: Called with new events, in order, under the candidate's lock; must not block.
+            clock: Used instead of the system's.
+            reset: Called in a forked child, which does not have the runner's threads.
         """
         self.options = options
         self.name = name
@@ -63,23 +63,23 @@ class Candidate:
         self.clock = clock or SystemClock()
         self._deliver = deliver
         self._reset = reset
-        self._begin()
+        self._make_idle()
         _all.add(self)
 
-    def _begin(self) -> None:
+    def _make_idle(self) -> None:
         self._pid = os.getpid()
         # Reentrant: a signal handler that stops us may interrupt elect() of its own thread.
         self._lock = threading.RLock()
         self._awaiting: Await | None = None
         self.candidate_id = new_candidate_id()
         self._election = Election(self.options, self.candidate_id, new_seed())
-        self._watch = Diagnostics(self.name, self.options.ttl)
+        self._diagnostics = Diagnostics(self.name, self.options.ttl)
         self._holder: tuple[str, int] = ("", 0)
         self._holder_seen_at = 0.0
         self._last_error: tuple[str, float] = ("", 0.0)
 
     def _after_fork(self) -> None:
-        self._begin()
+        self._make_idle()
         self._reset()
 
     # Views
@@ -97,11 +97,11 @@ class Candidate:
         """What the candidate is."""
         return self._election.state
 
-    def standing(self) -> Status:
-        """Return how the election stands as seen from here. Does no IO."""
+    def status(self) -> Status:
+        """Return the status of the election as seen from here. Does no IO."""
         with self._lock:
             now, error = self.clock.now(), self._last_error
-            lease, sight = self.lease, self._election.sight
+            lease, observation = self.lease, self._election.observation
             if lease is not None:
                 since = now.wall - now.longest_since(lease.since)
                 left = lease.remaining(now)
@@ -110,10 +110,10 @@ class Candidate:
                 )
             if self.state in (State.IDLE, State.CLOSED):
                 return Status(Role.AWAY, "", 0, 0.0, 0.0, *error)
-            record, left_at_most = sight.record, sight.takeover_in(now)
+            record, left_at_most = observation.record, observation.takeover_in(now)
             if left_at_most is None:
-                # Its observation begins once replicas confirm a write.
-                left_at_most = sight.longest_ttl
+                # The observation begins once replicas confirm a write.
+                left_at_most = observation.longest_ttl
             mine = record is None or record.holder in ("", self.candidate_id)
             if record is None or mine or record.resigned or left_at_most <= 0:
                 return Status(Role.LEADERLESS, "", 0, 0.0, 0.0, *error)
@@ -139,7 +139,7 @@ class Candidate:
             self._publish()
 
     def stop(self, reason: DemotionReason) -> Await | None:
-        """Take part no longer; return the blocking read that is to be broken off, if any."""
+        """Stop taking part; return the blocking read that has to be interrupted, if any."""
         with self._lock:
             awaiting, self._awaiting = self._awaiting, None
             self._election.stop(self.clock.now(), reason)
@@ -155,7 +155,7 @@ class Candidate:
             self._publish()
 
     def tick(self) -> float | None:
-        """Notice a lease that is over; return the seconds until the next such moment."""
+        """Notice the end of the lease; return the seconds until then, ``None`` without one."""
         with self._lock:
             now = self.clock.now()
             self._election.tick(now)
@@ -167,7 +167,7 @@ class Candidate:
         """Return what to send now."""
         with self._lock:
             now = self.clock.now()
-            self._watch.moment(now)
+            self._diagnostics.note_moment(now)
             request = self._election.poll(now)
             self._awaiting = request if isinstance(request, Await) else None
             self._publish()
@@ -179,14 +179,14 @@ class Candidate:
             return self._election.pause(self.clock.now())
 
     def receive(self, request: Request, reply: Reply) -> None:
-        """Take in a reply."""
+        """Handle a reply."""
         with self._lock:
             self._awaiting = None
             self._election.receive(request, reply, self._after(request))
             self._publish()
 
     def failed(self, request: Request, error: Exception) -> None:
-        """Take in a failure."""
+        """Handle a request without a usable reply."""
         with self._lock:
             self._awaiting = None
             self._election.failed(request, error, self._after(request))
@@ -194,14 +194,14 @@ class Candidate:
 
     def _after(self, request: Request) -> Instant:
         now = self.clock.now()
-        self._watch.moment(now)
+        self._diagnostics.note_moment(now)
         if not isinstance(request, Await):
-            self._watch.round_trip(now.shortest_since(request.sent_at))
+            self._diagnostics.note_round_trip(now.shortest_since(request.sent_at))
         return now
 
     def _publish(self) -> None:
         events = self._election.events()
-        record = self._election.sight.record
+        record = self._election.observation.record
         if record is not None and (record.holder, record.token) != self._holder:
             self._holder = (record.holder, record.token)
             self._holder_seen_at = self.clock.now().wall
@@ -213,29 +213,29 @@ class Candidate:
 
     # Listeners
 
-    def calls(
-        self, event: Event, *, said: bool = False
+    def listener_calls(
+        self, event: Event, *, logged: bool = False
     ) -> list[tuple[Listener, Event | Exception]]:
-        """Return which listeners to call with what.
+        """Return which listeners to call, each with its argument.
 
         Args:
             event: What happened.
-            said: Whether a failure is in the log, and need not be said for want of listeners.
+            logged: Whether failures are logged already; else they are if they have no listener.
         """
         if isinstance(event, Elected):
-            return [(listener, event) for listener in self.listeners.take("elected")]
+            return [(listener, event) for listener in self.listeners.pop_callees("elected")]
         if isinstance(event, Demoted):
-            return [(listener, event) for listener in self.listeners.take("demoted")]
+            return [(listener, event) for listener in self.listeners.pop_callees("demoted")]
         if isinstance(event, StoreFailed):
-            listeners = self.listeners.take("error")
-            if not (listeners or said) and event.failures == 1:
+            listeners = self.listeners.pop_callees("error")
+            if not (listeners or logged) and event.failures == 1:
                 logger.warning("Election %r: %s; trying again", self.name, event.error)
             return [(listener, event.error) for listener in listeners]
         return []
 
 
 def _reset_after_fork() -> None:
-    # The child is no candidate: its parent's lease, id and threads are not its own.
+    # The child is not its parent's candidate: it has neither its lease nor its id nor threads.
     for candidate in list(_all):
         candidate._after_fork()
 

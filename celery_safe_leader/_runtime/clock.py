@@ -24,17 +24,16 @@ class Clock(Protocol):
         """Return the present moment on all clocks."""
 
     def before(self, deadline: Instant) -> bool:
-        """Tell whether no clock has reached the deadline."""
+        """Return whether no clock has reached the deadline."""
 
 
 class SystemClock:
-    """The clocks of the operating system; where one is missing, ``time.monotonic`` stands in.
+    """The clocks of the operating system; ``time.monotonic`` replaces one that is missing.
 
-    Thread-safe, and safe across a fork: it holds no state.
+    Thread-safe and fork-safe: it has no state.
     """
 
     def __init__(self) -> None:
-        """Find out which clocks there are."""
         self._boottime = _reader("CLOCK_BOOTTIME")
         self._raw = _reader("CLOCK_MONOTONIC_RAW")
         self._wall = time.time
@@ -44,7 +43,7 @@ class SystemClock:
         return Instant(self._boottime(), self._raw(), self._wall())
 
     def before(self, deadline: Instant) -> bool:
-        """Tell whether no clock has reached the deadline: asked often, so without an object."""
+        """Return whether no clock has reached the deadline. Called often, so it makes no object."""
         return (
             self._boottime() < deadline.boottime
             and self._raw() < deadline.raw
@@ -65,12 +64,12 @@ def _reader(name: str) -> Callable[[], float]:
 
 
 def new_candidate_id() -> str:
-    """Return an id that people can read and that no other start has: ``host:pid:random``."""
+    """Return a readable id that no other start has: ``host:pid:random``."""
     host = socket.gethostname()[:_LONGEST_HOST].encode("ascii", "backslashreplace").decode()
     plain = "".join(letter if letter.isprintable() else "?" for letter in host)
     return f"{plain}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def new_seed() -> str:
-    """Return random text from the system's source: a fork shares no state with its parent."""
+    """Return random text from the system's source, so a fork does not share its state."""
     return secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""The answer to ``celery inspect leader``: what one candidate knows, as plain data."""
+"""The answer to ``celery inspect leader``: what one node knows of the election, as plain data."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 from celery_safe_leader._core.status import Role, Status
 from celery_safe_leader._runtime.views import LeaderViews
 
-__all__ = ["HELP", "answer_of", "bystander"]
+__all__ = ["HELP", "candidate_answer", "nonmember_answer"]
 
 HELP = "Who leads, as this node sees it: role, leader, token, since when, and the last error."
 
 
-def answer_of(leader: LeaderViews) -> dict[str, Any]:
-    """Describe a candidate. Local, without IO, and without secrets. From any thread."""
-    standing = leader.standing
+def candidate_answer(leader: LeaderViews) -> dict[str, Any]:
+    """Return the answer of a candidate. Does no IO, shows no secret. From any thread."""
+    status = leader.standing
     return {
         "election": leader.key,
-        "role": standing.role.value,
+        "role": status.role.value,
         "candidate_id": leader.candidate_id,
-        **_leader(standing),
+        **_leader(status),
         "last_error": (
-            {"error": standing.error, "at": _text(standing.error_at)} if standing.error else None
+            {"error": status.error, "at": _text(status.error_at)} if status.error else None
         ),
     }
 
 
-def bystander(election: str) -> dict[str, Any]:
-    """Describe a node that takes no part, and so knows nothing of who leads."""
+def nonmember_answer(election: str) -> dict[str, Any]:
+    """Return the answer of a node that does not take part, and so does not know who leads."""
     return {
         "election": election,
         "role": Role.AWAY.value,
@@ -38,13 +38,13 @@ def bystander(election: str) -> dict[str, Any]:
     }
 
 
-def _leader(standing: Status) -> dict[str, Any]:
-    known = bool(standing.leader)
+def _leader(status: Status) -> dict[str, Any]:
+    known = bool(status.leader)
     return {
-        "leader": standing.leader if known else None,
-        "fencing_token": standing.fencing_token if known else None,
-        "since": _text(standing.since) if known else None,
-        "lease_remaining": round(standing.remaining, 3) if known else None,
+        "leader": status.leader if known else None,
+        "fencing_token": status.fencing_token if known else None,
+        "since": _text(status.since) if known else None,
+        "lease_remaining": round(status.remaining, 3) if known else None,
     }
 
 

@@ -1,8 +1,7 @@
-"""Functions that want to hear of an event, by name."""
+"""Functions to be called at an event, by its name."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = ["EVENT_NAMES", "Listener", "Listeners"]
-
-logger = logging.getLogger("celery_safe_leader")
 
 EVENT_NAMES = ("elected", "demoted", "error")
 Listener = Callable[[Any], Any]
@@ -24,10 +21,9 @@ class _Registration:
 
 
 class Listeners:
-    """Listeners of one candidate, in the order in which they came. Thread-safe."""
+    """Listeners of one candidate, in the order in which they were added. Thread-safe."""
 
     def __init__(self) -> None:
-        """Begin without listeners."""
         self._entries: dict[str, tuple[_Registration, ...]] = dict.fromkeys(EVENT_NAMES, ())
 
     def add(self, event: str, listener: Listener, *, once: bool = False) -> None:
@@ -42,7 +38,7 @@ class Listeners:
         self._entries[event] += (_Registration(listener, once),)
 
     def remove(self, event: str, listener: Listener) -> None:
-        """Remove a listener, the one added last if it was added twice; unknown ones are ignored."""
+        """Remove a listener; of two equal ones the later. Unknown ones are ignored."""
         self._check(event)
         entries = list(self._entries[event])
         for place in reversed(range(len(entries))):
@@ -58,8 +54,8 @@ class Listeners:
         for name in EVENT_NAMES if event is None else (event,):
             self._entries[name] = ()
 
-    def take(self, event: str) -> tuple[Listener, ...]:
-        """Return whom to call now; those that wanted one call are gone afterwards."""
+    def pop_callees(self, event: str) -> tuple[Listener, ...]:
+        """Return the listeners to call now, and remove those that are called only once."""
         entries = self._entries[event]
         if any(entry.once for entry in entries):
             gone = {id(entry) for entry in entries if entry.once}

@@ -1,7 +1,7 @@
-"""What an embedded beat tells its worker: that it runs, and that it must not lead for a while.
+"""What an embedded beat tells its worker: that it is alive, and that it must not lead for a while.
 
-It stands in the file of the worker's board, behind what the board shows, so it needs no file of
-its own. Each word has one writer, the beat.
+It is stored in the file of the worker's board, after the board's own data, so it needs no file of
+its own. Each value has one writer, the beat.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ _SIZE = 1048
 
 
 class Pulse:
-    """The beat's end. Thread-safe as far as one thread beats and one wishes."""
+    """The beat's end. Thread-safe if only one thread calls each method."""
 
     def __init__(self, board: str) -> None:
         """Map the file of a board.
 
         Raises:
             OSError: It cannot be opened.
-            ValueError: No worker reads the pulse of this board.
+            ValueError: The worker of this board does not read a pulse.
         """
         with open(board, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), _SIZE)
 
     def beat(self) -> None:
-        """Say that this process runs."""
+        """Show that this process is alive."""
         self._add(_BEATS)
 
     def wish_to_rest(self, seconds: float) -> None:
-        """Ask the worker to resign and to stay away for so long."""
+        """Ask the worker to resign and not to take part for so long."""
         self._map[_REST : _REST + _SECONDS.size] = _SECONDS.pack(seconds)
         self._add(_WISHES)
 
@@ -46,13 +46,13 @@ class Pulse:
 
 
 class PulseReader:
-    """The worker's end. For one thread."""
+    """The worker's end. Use it from one thread."""
 
     def __init__(self, board: str) -> None:
         """Make room in the file of a board.
 
         Raises:
-            OSError: There is none.
+            OSError: There is no room.
         """
         with open(board, "r+b") as file:
             os.ftruncate(file.fileno(), _SIZE)
@@ -61,11 +61,11 @@ class PulseReader:
 
     @property
     def beats(self) -> int:
-        """How often the beat has said that it runs."""
+        """How often the beat has shown that it is alive."""
         return int(_COUNT.unpack_from(self._map, _BEATS)[0])
 
     def wish(self) -> float | None:
-        """Return for how many seconds the beat wants to rest, once for each time it says so."""
+        """Return for how many seconds the beat wants to rest; ``None`` without a new wish."""
         (count,) = _COUNT.unpack_from(self._map, _WISHES)
         if count == self._wishes:
             return None

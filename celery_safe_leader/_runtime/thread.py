@@ -1,7 +1,7 @@
-"""Drives a candidate from threads: one that talks to Redis, one that tells.
+"""Drives a candidate from threads: one talks to Redis, one calls listeners.
 
-The telling is apart so that a listener that takes its time cannot delay a renewal, and so that a
-lease that ends while a request hangs is noticed on time.
+Listeners have their own thread so that a slow one cannot delay a renewal. That thread also notices
+on time when the lease ends while a request hangs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger("celery_safe_leader")
 
 
 class ThreadRunner:
-    """Runs one candidate. All methods are thread-safe; ``stop`` also in a signal handler."""
+    """Runs one candidate. Thread-safe; a signal handler may call ``stop()``."""
 
     def __init__(
         self,
@@ -38,47 +38,50 @@ class ThreadRunner:
         """Make an idle runner: no thread, no IO.
 
         Args:
-            options: What the candidate was told.
-            name: Of the election, for people.
+            options: ttl, wait and what else the candidate is configured with.
+            name: Of the election, for logs and errors.
             store: Executes the requests.
-            clock: Read instead of the system's.
+            clock: Used instead of the system's.
         """
         self._store = store
         self.observer: Callable[[Event], None] | None = None
-        """Called with every event, before the listeners, on the telling thread; says what fails."""
+        """Called with every event before the listeners are, on their thread; logs failures."""
         self._reset()
         self.candidate = Candidate(
-            options, name, deliver=self._deliver, clock=clock, reset=self._reset
+            options, name, deliver=self._enqueue, clock=clock, reset=self._reset
         )
 
     def _reset(self) -> None:
         self._thread: threading.Thread | None = None
         self._thread_lock = threading.RLock()
-        # SimpleQueue: its put() may interrupt its own get(), as a signal handler does.
+        # SimpleQueue: a signal handler may call put() in the middle of its get() or put().
         self._wake: SimpleQueue[None] = SimpleQueue()
-        self._told: SimpleQueue[Event | None] = SimpleQueue()
+        self._events: SimpleQueue[Event | None] = SimpleQueue()
         self.changed = Broadcast()
 
     def elect(self) -> None:
-        """Take part in the election from now on. Returns at once."""
+        """Take part in the election. Returns at once."""
         with self._thread_lock:
             self.candidate.start()
             if self._thread is None:
                 name = f"leader:{self.candidate.name}"
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                teller = threading.Thread(
-                    target=self._tell, args=(self._told,), name=f"{name}:events", daemon=True
+                listener_thread = threading.Thread(
+                    target=self._call_listeners,
+                    args=(self._events,),
+                    name=f"{name}:events",
+                    daemon=True,
                 )
-                teller.start()
+                listener_thread.start()
                 self._thread.start()
         self._wake.put(None)
 
     def stop(self, reason: DemotionReason, timeout: float) -> None:
-        """Take part no longer; leadership ends at once, and is handed over if it was held.
+        """Stop taking part; leadership ends at once, and is handed over.
 
         Args:
-            reason: Told to listeners and to the history.
-            timeout: Seconds to wait for the handover. After it the lease runs out by itself.
+            reason: For listeners and for the history.
+            timeout: Seconds to wait for the handover. After that the lease runs out by itself.
         """
         awaiting = self.candidate.stop(reason)
         if awaiting is not None:
@@ -98,17 +101,17 @@ class ThreadRunner:
             try:
                 self._step()
             except Exception:
-                # A loop cannot die in silence: whatever this was, the next step may work.
-                logger.exception("Election %r: unexpected error; going on", self.candidate.name)
+                # The loop must not die silently: whatever this was, the next step may work.
+                logger.exception("Election %r: unexpected error; continuing", self.candidate.name)
                 self._sleep(self.candidate.options.wait)
             with self._thread_lock:
                 if self.candidate.state in (State.IDLE, State.CLOSED):
                     self._thread = None
-                    told, self._told = self._told, SimpleQueue()
-                    told.put(None)
+                    events, self._events = self._events, SimpleQueue()
+                    events.put(None)
                     break
         if self.candidate.state is State.CLOSED:
-            # A request that was on its way at close() may have connected once more.
+            # A request that was under way at close() may have connected again.
             self._store.close()
         self.changed.notify_all()
 
@@ -121,7 +124,7 @@ class ThreadRunner:
         try:
             reply = self._store.execute(request)
         except Exception as exc:
-            # Whatever a client raises, known or not, says only that no usable reply came.
+            # Whatever a client raises only means that no usable reply came.
             self.candidate.failed(request, exc)
         else:
             self.candidate.receive(request, reply)
@@ -133,30 +136,32 @@ class ThreadRunner:
         except Empty:
             return
 
-    def _deliver(self, events: list[Event]) -> None:
+    def _enqueue(self, events: list[Event]) -> None:
         for event in events:
-            self._told.put(event)
+            self._events.put(event)
         self.changed.notify_all()
 
-    def _tell(self, told: SimpleQueue[Event | None]) -> None:
+    def _call_listeners(self, events: SimpleQueue[Event | None]) -> None:
         left: float | None = None
         while True:
             try:
-                event = told.get(timeout=left)
+                event = events.get(timeout=left)
             except Empty:
                 left = self.candidate.tick()
                 continue
             if event is None:
                 return
-            self._tell_one(event)
+            self._handle(event)
             left = self.candidate.tick()
 
-    def _tell_one(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         try:
             observer = self.observer
             if observer is not None:
                 observer(event)
-            for listener, argument in self.candidate.calls(event, said=observer is not None):
+            for listener, argument in self.candidate.listener_calls(
+                event, logged=observer is not None
+            ):
                 try:
                     listener(argument)
                 except Exception:
@@ -166,4 +171,4 @@ class ThreadRunner:
                         type(event).__name__.lower(),
                     )
         except Exception:
-            logger.exception("Election %r: telling %r failed", self.candidate.name, event)
+            logger.exception("Election %r: handling %r failed", self.candidate.name, event)

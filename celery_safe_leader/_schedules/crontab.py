@@ -1,4 +1,4 @@
-"""Crontabs: wall times of a calendar, enumerated over a time line with a stated rule for changes.
+"""Crontabs: wall times of a calendar on a time line, with a stated rule for changes of the clocks.
 
 * A wall time that the clocks skip runs once, as late as if they had not been changed: 02:30 in New
   York's spring night runs at 03:30. Where that is a moment that is due anyway, it runs once.
@@ -22,7 +22,7 @@ from celery_safe_leader._schedules.zones import DAY_US, Piece, Zone, zone_name
 __all__ = ["Crontab"]
 
 _MINUTE_US = 60 * SECOND_US
-# What one offset finds holds for another with two days to spare: none differ by more.
+# What one offset finds holds for another with two days to spare: no two differ by more.
 _SPARE_US = 2 * DAY_US
 
 
@@ -39,7 +39,7 @@ class Crontab(Rule):
             raise ScheduleError(repr(schedule), "names a date that does not exist in any year")
 
     def after(self, moment_us: int) -> int | None:
-        """Find the first due moment later than ``moment_us``, skipping days that are not due."""
+        """Return the first due moment later than ``moment_us``, skipping days that are not due."""
         start = moment_us + 1
         while start < LAST_US:
             piece = self._zone.piece(start)
@@ -50,7 +50,7 @@ class Crontab(Rule):
         return None
 
     def latest(self, after_us: int, until_us: int) -> int | None:
-        """Find the last due moment in ``(after_us, until_us]``, searching backwards."""
+        """Return the last due moment in ``(after_us, until_us]``, searching backwards."""
         end = min(until_us, LAST_US)
         while end > after_us:
             piece = self._zone.piece(end)
@@ -61,7 +61,7 @@ class Crontab(Rule):
         return None
 
     def recent(self, after_us: int, until_us: int, limit: int) -> list[int]:
-        """List the last due moments, found from the end."""
+        """Return the last due moments, found from the end."""
         moments: list[int] = []
         moment = self.latest(after_us, until_us)
         while moment is not None and len(moments) < limit:
@@ -70,7 +70,7 @@ class Crontab(Rule):
         return moments[::-1]
 
     def count(self, after_us: int, until_us: int) -> int:
-        """Count the due moments in ``(after_us, until_us]``, day by day."""
+        """Return how many due moments are in ``(after_us, until_us]``, counting day by day."""
         start, end = after_us + 1, min(until_us, LAST_US)
         total = 0
         while start <= end:

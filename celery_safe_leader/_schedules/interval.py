@@ -26,7 +26,7 @@ def step_of(schedule: Any) -> int:
     """Return the length of an interval schedule's step in whole microseconds.
 
     Raises:
-        ScheduleError: It is no ``timedelta``, or shorter than 1 ms.
+        ScheduleError: It is not a ``timedelta``, or shorter than 1 ms.
     """
     run_every = schedule.run_every
     if not isinstance(run_every, timedelta):
@@ -51,23 +51,23 @@ class Interval(Rule):
         self.step_us = step_us
 
     def after(self, moment_us: int) -> int | None:
-        """Add one step."""
+        """Return the next step of the grid."""
         moment = moment_us + self.step_us
         return moment if moment <= LAST_US else None
 
     def latest(self, after_us: int, until_us: int) -> int | None:
-        """Divide; a gap of a year costs no more than one of a second."""
+        """Return the last step, by a division: a gap of a year costs no more than a second."""
         steps = self.count(after_us, until_us)
         return after_us + steps * self.step_us if steps else None
 
     def recent(self, after_us: int, until_us: int, limit: int) -> list[int]:
-        """List the last steps of the grid that begins at ``after_us``."""
+        """Return the last steps of the grid that begins at ``after_us``."""
         steps = self.count(after_us, until_us)
         first = max(1, steps - limit + 1)
         return [after_us + k * self.step_us for k in range(first, steps + 1)]
 
     def count(self, after_us: int, until_us: int) -> int:
-        """Divide."""
+        """Return how many steps there are, by a division."""
         return max(0, (min(until_us, LAST_US) - after_us) // self.step_us)
 
 
@@ -91,7 +91,7 @@ class RelativeInterval(Rule):
         self._unit_us = next((unit for unit in units if unit <= step_us), 1)
 
     def after(self, moment_us: int) -> int | None:
-        """Add the interval and round down to the unit, never to ``moment_us`` or before."""
+        """Return the moment plus the interval, rounded down to the unit, but always a later one."""
         if moment_us + self._step_us > LAST_US:
             return None
         if self._unit_us == DAY_US:
@@ -101,7 +101,7 @@ class RelativeInterval(Rule):
         return unrounded - (unrounded + offset) % self._unit_us
 
     def recent(self, after_us: int, until_us: int, limit: int) -> list[int]:
-        """List the last due moments; from the first on they are equal steps, except for days."""
+        """Return the last due moments; from the first on they are equal steps, except for days."""
         if self._unit_us >= _HOUR_US:
             return super().recent(after_us, until_us, limit)
         first, steps = self._grid(after_us, until_us)
@@ -109,7 +109,7 @@ class RelativeInterval(Rule):
         return [first + k * self._grid_step for k in range(low, steps)]
 
     def count(self, after_us: int, until_us: int) -> int:
-        """Count the due moments; divides where they are equal steps."""
+        """Return how many due moments there are; by a division where they are equal steps."""
         if self._unit_us >= _HOUR_US:
             return super().count(after_us, until_us)
         return self._grid(after_us, until_us)[1]

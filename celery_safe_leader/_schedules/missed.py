@@ -53,9 +53,9 @@ class DueRuns(NamedTuple):
     """Moments that are too late, since the last committed run. They are reported each time until
     a run is committed."""
     next_due: int | None
-    """When to plan again; ``None`` for never."""
+    """When to ask again; ``None`` for never."""
     base_us: int
-    """What the plan counts from. For a rule that is not ``exact``, the run's id is made of it."""
+    """What the runs are counted from. If a rule is not ``exact``, the run's id is made of it."""
 
 
 def due_runs(
@@ -69,7 +69,7 @@ def due_runs(
     max_lateness_us: int | None = None,
     tolerance_us: int = DEFAULT_TOLERANCE_US,
 ) -> DueRuns:
-    """Decide which runs an entry owes now. A function of its arguments, except for ``OpaqueRule``.
+    """Return which runs are due now. A function of its arguments, except for ``OpaqueRule``.
 
     Args:
         rule: The entry's rule. One that is not ``exact`` coalesces, whatever the policy, and its
@@ -101,8 +101,8 @@ def due_runs(
         only = (DueRun(first, first),) if on_time else ()
         return DueRuns(only, 0, 0 if on_time else 1, second, base_us)
     moments = rule.recent(base_us, now_us, limit if policy is Policy.ALL else 1)
-    owed = [moment for moment in moments if moment >= cutoff_us]
-    runs = tuple(DueRun(first if moment == owed[0] else moment, moment) for moment in owed)
+    kept = [moment for moment in moments if moment >= cutoff_us]
+    runs = tuple(DueRun(first if moment == kept[0] else moment, moment) for moment in kept)
     missed = rule.count(base_us, now_us)
     dropped = rule.count(base_us, cutoff_us - 1)
     if policy is Policy.SKIP:
@@ -123,5 +123,5 @@ def _ask(rule: OpaqueRule, base_us: int, now_us: int) -> DueRuns:
 def _later(rule: Rule, moment_us: int) -> int | None:
     moment = rule.after(moment_us)
     if moment is not None and moment <= moment_us:
-        raise ScheduleError(rule.name, f"gave {moment} as the moment after {moment_us} (in µs)")
+        raise ScheduleError(rule.name, f"returned {moment} as the moment after {moment_us} (in µs)")
     return moment

@@ -23,12 +23,12 @@ def now_us() -> int:
 
 
 def to_datetime(moment_us: int) -> datetime:
-    """Turn a moment into an aware ``datetime`` in UTC, without rounding."""
+    """Return a moment as an aware ``datetime`` in UTC, without rounding."""
     return _EPOCH + timedelta(microseconds=moment_us)
 
 
 def from_datetime(when: datetime) -> int:
-    """Turn a ``datetime`` into a moment, without rounding. Without a zone it is taken as UTC."""
+    """Return a ``datetime`` as a moment, without rounding. Without a zone it is taken as UTC."""
     if when.tzinfo is None:
         when = when.replace(tzinfo=timezone.utc)
     return (when - _EPOCH) // _MICROSECOND

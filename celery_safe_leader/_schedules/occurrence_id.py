@@ -12,7 +12,7 @@ _NAMESPACE = UUID("3f4fc0ef-54fe-42bd-af55-87f18344e88c")
 
 
 def occurrence_id(key: str, entry: str, moment_us: int) -> str:
-    """Return the task id of the run that an entry owes at a moment."""
+    """Return the task id of the run of an entry that is due at a moment."""
     return _id(key, entry, "at", moment_us)
 
 

@@ -1,4 +1,4 @@
-"""Schedules of a class that is not known: asked, never predicted.
+"""Schedules of an unknown class: asked, never predicted.
 
 Such a schedule answers only whether it is due *now*, by its own clock, and its estimate of the next
 time differs with each question. So its runs have no moment that two processes would agree on, and
@@ -18,7 +18,7 @@ from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
 __all__ = ["SHORTEST_PAUSE_US", "DueAnswer", "OpaqueRule"]
 
 SHORTEST_PAUSE_US = 10_000
-"""Least time between two questions, 10 ms: a schedule that is always due is not a hot loop."""
+"""Least time between two questions, 10 ms: a schedule that is always due makes no hot loop."""
 
 _ADDRESS = re.compile(r"0x[0-9A-Fa-f]+")
 
@@ -53,15 +53,15 @@ class OpaqueRule(Rule):
         self._tz = tz
 
     def after(self, moment_us: int) -> int | None:
-        """Refuse: when it is due next is not a function of a moment.
+        """Raise: when it is due next is not a function of a moment.
 
         Raises:
             ScheduleError: Always.
         """
-        raise ScheduleError(self.name, "is of an unknown class and can only be asked by ask()")
+        raise ScheduleError(self.name, "is of an unknown class: only ask() can tell when it is due")
 
     def ask(self, last_us: int) -> DueAnswer:
-        """Ask the schedule whether it is due now.
+        """Return whether the schedule says that it is due now.
 
         Args:
             last_us: Moment of the last run.

@@ -1,4 +1,4 @@
-"""The options of one entry that say what becomes of missed runs: ``options["leader"]``."""
+"""The options of one entry on missed runs: ``options["leader"]``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import Any
 from celery_safe_leader._schedules.missed import Policy
 from celery_safe_leader.errors import ConfigurationError
 
-__all__ = ["check_entry_options"]
+__all__ = ["UnknownOptionError", "check_entry_options"]
 
 _OPTIONS = ("missed_runs", "max_lateness", "limit")
+
+
+class UnknownOptionError(ConfigurationError):
+    """An option that does not exist; ``allowed`` names those that do."""
+
+    def __str__(self) -> str:
+        return f"{self.setting}: unknown option; valid options are {self.allowed}"
 
 
 def check_entry_options(name: str, options: Any) -> dict[str, Any]:
@@ -40,6 +47,6 @@ def _check_option(where: str, option: str, value: Any) -> None:
             raise ConfigurationError(where, repr(value), "a number of seconds above 0")
     elif option == "limit":
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(where, repr(value), "a whole number from 1 up")
+            raise ConfigurationError(where, repr(value), "a whole number, 1 or more")
     else:
-        raise ConfigurationError(where, repr(value), "absent: known are " + ", ".join(_OPTIONS))
+        raise UnknownOptionError(where, repr(value), ", ".join(_OPTIONS))

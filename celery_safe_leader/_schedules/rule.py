@@ -17,11 +17,7 @@ from typing import Any, ClassVar
 
 from celery_safe_leader.errors import SafeLeaderError
 
-__all__ = [
-    "Rule",
-    "ScheduleError",
-    "digest",
-]
+__all__ = ["Rule", "ScheduleError", "digest"]
 
 
 class ScheduleError(SafeLeaderError):
@@ -51,7 +47,7 @@ class Rule(ABC):
     __slots__ = ("_schedule", "fingerprint")
 
     exact: ClassVar[bool] = True
-    """Whether the moments follow from the schedule alone. False for classes that are not known."""
+    """Whether the moments follow from the schedule alone. False for unknown classes."""
 
     def __init__(self, schedule: Any, fingerprint: str) -> None:
         self._schedule = schedule
@@ -66,7 +62,7 @@ class Rule(ABC):
 
     @abstractmethod
     def after(self, moment_us: int) -> int | None:
-        """Find the first due moment later than ``moment_us``.
+        """Return the first due moment later than ``moment_us``.
 
         Returns:
             Microseconds since 1970 in UTC; ``None`` if it is never due again.
@@ -76,16 +72,16 @@ class Rule(ABC):
         """
 
     def latest(self, after_us: int, until_us: int) -> int | None:
-        """Find the last due moment that is later than ``after_us`` and not after ``until_us``."""
+        """Return the last due moment that is later than ``after_us`` and not after ``until_us``."""
         recent = self.recent(after_us, until_us, 1)
         return recent[-1] if recent else None
 
     def recent(self, after_us: int, until_us: int, limit: int) -> list[int]:
-        """List the last ``limit`` due moments in ``(after_us, until_us]``, the oldest first."""
+        """Return the last ``limit`` due moments in ``(after_us, until_us]``, the oldest first."""
         return list(deque(self._between(after_us, until_us), maxlen=limit))
 
     def count(self, after_us: int, until_us: int) -> int:
-        """Count the due moments in ``(after_us, until_us]``."""
+        """Return how many due moments are in ``(after_us, until_us]``."""
         return len(self._between(after_us, until_us))
 
     def _between(self, after_us: int, until_us: int) -> list[int]:
@@ -100,6 +96,6 @@ class Rule(ABC):
 
 @lru_cache(maxsize=1024)
 def digest(*fields: Hashable) -> str:
-    """Shorten the defining fields of a schedule (JSON values) to 16 hexadecimal digits."""
+    """Return 16 hexadecimal digits for the defining fields of a schedule (JSON values)."""
     text = json.dumps(fields, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """Solar schedules: events of the sun, computed by ``ephem``, as whole seconds.
 
-What ``ephem`` answers depends a little on the moment it is asked from. So a moment is rounded *up*
+What ``ephem`` returns depends a little on the moment it is asked from. So a moment is rounded *up*
 to the second, and from a whole second, which may be an event itself, the search begins 60 s later:
 the same sunrise is never given twice.
 """
@@ -41,7 +41,7 @@ class Solar(Rule):
         self._center: bool = schedule.use_center
 
     def after(self, moment_us: int) -> int | None:
-        """Find the next event, in whole seconds.
+        """Return the next event, in whole seconds.
 
         An event less than 60 s after a ``moment_us`` of whole seconds is taken to be the same.
         """
@@ -51,7 +51,10 @@ class Solar(Rule):
         event_us = from_datetime(self._next_event(to_datetime(start_us)))
         moment = -(-event_us // SECOND_US) * SECOND_US
         if moment <= moment_us:
-            raise ScheduleError(self.name, f"gave {to_datetime(moment)} as later than itself")
+            raise ScheduleError(
+                self.name,
+                f"returned {to_datetime(moment)}, which is not later than the moment asked for",
+            )
         return moment
 
     def _next_event(self, start: datetime) -> datetime:

@@ -85,7 +85,7 @@ class Calendar:
         return earlier * _DAY_MINUTES + self._hours[-1] * 60 + self._minutes[-1]
 
     def count(self, low: int, high: int) -> int:
-        """Count the wall minutes in ``[low, high]``."""
+        """Return how many wall minutes are in ``[low, high]``."""
         if low > high:
             return 0
         first_day, first_minute = divmod(low, _DAY_MINUTES)

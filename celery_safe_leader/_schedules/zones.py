@@ -40,7 +40,7 @@ class Piece(NamedTuple):
 
 
 class Zone:
-    """A time zone as pieces. Worked out where it is asked for and kept; thread-safe."""
+    """A time zone as pieces, which are worked out when asked for, and kept. Thread-safe."""
 
     def __init__(self, tz: tzinfo) -> None:
         self.tz = tz
@@ -126,7 +126,7 @@ def zone_of(tz: tzinfo | str) -> Zone:
 
 
 def zone_name(tz: tzinfo) -> str:
-    """Name a time zone for a fingerprint."""
+    """Return the name of a time zone for a fingerprint."""
     return str(getattr(tz, "key", None) or tz)
 
 

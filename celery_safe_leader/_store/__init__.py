@@ -1,1 +1,1 @@
-"""Redis: scripts, codec, connections and stores. Knows no rule of the election."""
+"""The election in Redis: scripts, codec, connections and stores. Decides nothing."""

@@ -1,6 +1,6 @@
-"""The rights that a Redis user needs, as rules of ``ACL SETUSER``: no more and no less.
+"""The rights that a Redis user needs, no more and no less, as rules of ``ACL SETUSER``.
 
-Makes text, does no IO. A test runs everything with exactly these rights, and once without each.
+Does no IO. A test runs everything with exactly these rights, and once without each of them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ CANDIDATE = (
     *("hlen", "hmget", "hscan", "hset", "info", "ltrim", "mget", "pexpire", "rpush", "select"),
     *("set", "time", "wait", "xadd"),
 )
-"""Commands of whoever takes part: beats, workers, and workers that drop second publications."""
+"""Commands of all candidates, and of workers that drop second publications."""
 VIEWER = ("client|setname", "hgetall", "hmget", "select", "xrange")
-"""Commands of who only looks."""
+"""Commands of a read-only user."""
 CLUSTER = ("asking", "cluster|slots")
-"""What a candidate needs besides in a cluster."""
+"""What a candidate needs in addition in a cluster."""
 SENTINEL = ("client|setname", "sentinel|get-master-addr-by-name", "sentinel|master")
 """What a candidate needs at the Sentinels."""
 
@@ -41,7 +41,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:{}<>=+%~&*@|/#!,?-]+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """Globs of keys, without the sign before them."""
+    """Key patterns, without the sign in front."""
 
     written: tuple[str, ...]
     """By candidates."""
@@ -50,9 +50,9 @@ class Patterns:
 
 
 def key_patterns(key: str, prefix: str = "") -> Patterns:
-    """Return the patterns of all keys that belong to a key, and of those that tell who leads.
+    """Return the patterns of all Redis keys of ``leader_key``, and of those that show who leads.
 
-    Blanks in it, which a pattern cannot hold, become ``?``: any one byte.
+    Blanks in it, which a pattern cannot contain, become ``?``: any one byte.
     """
     elections = [ElectionKeys(key, role, prefix) for role in ("beat", "worker")]
     ours = [_glob(each.lease.removesuffix("lease")) + "*" for each in elections]
@@ -66,13 +66,13 @@ def key_patterns(key: str, prefix: str = "") -> Patterns:
 def setuser(
     user: str, patterns: tuple[str, ...], commands: tuple[str, ...], *, reads_only: bool = False
 ) -> str:
-    """Return a line for ``redis-cli`` that makes a user, with ``PASSWORD`` to be replaced.
+    """Return a line for ``redis-cli`` that creates a user, with ``PASSWORD`` to be replaced.
 
     Args:
         user: Name.
-        patterns: Globs of keys.
+        patterns: Key patterns.
         commands: Names, with ``|`` before a subcommand.
-        reads_only: Write the patterns so that Redis 7 and Valkey refuse to write these keys, and
+        reads_only: Write the patterns so that Redis 7 and Valkey refuse writes to these keys.
             Redis 6 refuses the whole line.
     """
     sign = "%R~" if reads_only else "~"
@@ -83,7 +83,7 @@ def setuser(
 
 
 def quoted(word: str) -> str:
-    """Write a word so that ``redis-cli`` reads it as one, whatever is in it."""
+    """Return a word quoted so that ``redis-cli`` reads it as one, whatever it contains."""
     if _PLAIN.match(word):
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')

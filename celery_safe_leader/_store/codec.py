@@ -1,4 +1,7 @@
-"""Requests to script calls, and raw replies to answers. Milliseconds and bytes live only here."""
+"""Turns requests into script calls and raw replies into answers.
+
+Milliseconds and bytes appear only here.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from celery_safe_leader._core.messages import (
     Observe,
     Record,
     Renew,
+    ReplyStatus,
     Request,
     Resign,
 )
@@ -21,10 +25,9 @@ from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.lua import Script, load
 from celery_safe_leader.errors import StoreRefusedError
 
-__all__ = ["ScriptCall", "by_connection", "decode", "encode", "flight", "shown"]
+__all__ = ["ScriptCall", "by_connection", "checked_replies", "decode", "encode", "shown"]
 
 _PACKAGE = "celery_safe_leader._store"
-_STATUSES = frozenset({"seen", "accepted", "rejected", "vacant", "resigned"})
 _END = 2**53
 _LONGEST = 256
 """Characters of a holder that are shown."""
@@ -38,7 +41,7 @@ class ScriptCall:
     keys: tuple[str, ...]
     args: tuple[str | bytes, ...]
     confirm: bool
-    """Whether replicas are asked to confirm it, where the candidate asks any."""
+    """Whether replicas have to confirm it, if the candidate asks any."""
 
     @property
     def command(self) -> tuple[str | bytes | int, ...]:
@@ -52,11 +55,11 @@ class ScriptCall:
 
 
 def encode(request: Request, keys: ElectionKeys) -> ScriptCall:
-    """Turn a request into a script call."""
+    """Return the script call of a request."""
     if isinstance(request, Observe):
         witness = "1" if request.confirm else ""
         looking = (request.nonce, _ms(request.ttl), str(request.token), witness)
-        # One key where it can be: while a slot migrates, a cluster refuses requests for several.
+        # One key if possible: while a slot migrates, a cluster refuses requests for several.
         seen = (keys.lease, keys.witness) if request.confirm else (keys.lease,)
         return _call("observe", seen, looking, request.confirm)
     if isinstance(request, Campaign):
@@ -81,26 +84,26 @@ def encode(request: Request, keys: ElectionKeys) -> ScriptCall:
     if isinstance(request, Resign):
         resigning = (request.candidate_id, str(request.token), request.nonce, request.reason)
         return _call("resign", (keys.lease, keys.history, keys.wake), resigning, False)
-    raise TypeError(f"{type(request).__name__} is no script call")
+    raise TypeError(f"{type(request).__name__} is not a script call")
 
 
 def by_connection(call: ScriptCall, keys: ElectionKeys, label: str) -> ScriptCall:
-    """Make of a call the one that knows a server by a connection, not by INFO.
+    """Return a call that identifies the server by its connection instead of by INFO.
 
     Args:
         call: As ``encode`` made it.
         keys: Names of the election's keys.
-        label: Of the connection that the call is to be sent over.
+        label: Of the connection that the call will be sent over.
     """
     script = load(_PACKAGE, call.script.name, "connection", "record")
     return ScriptCall(script, (*call.keys, keys.witness), (*call.args, label), call.confirm)
 
 
 def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer:
-    """Turn the reply of a script into an answer.
+    """Return the answer that a script replied with.
 
     Raises:
-        StoreRefusedError: The reply has another shape than our scripts give.
+        StoreRefusedError: The reply does not have the shape that our scripts give it.
     """
     try:
         status, version, epoch, holder, token, ttl_ms, resigned = _texts(raw)
@@ -113,28 +116,27 @@ def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer
             resigned == "1",
             given_up=resigned == "2",
         )
-        if status not in _STATUSES:
-            raise ValueError(status)
+        known = ReplyStatus(status)
     except (TypeError, ValueError) as exc:
         detail = f"the server's reply has an unknown shape ({ascii(raw)[:80]})"
         raise StoreRefusedError(keys.lease, detail) from exc
-    return Answer(status, record, confirmed)
+    return Answer(known, record, confirmed)
 
 
-def flight(raw: Any, confirmations: Any) -> tuple[Any, int]:
-    """Take the two replies of a script and the ``WAIT`` sent along with it.
+def checked_replies(replies: Sequence[Any]) -> tuple[Any, int | None]:
+    """Return the reply of a script and that of ``WAIT``, ``None`` if that was not sent along.
 
     Raises:
-        Exception: Whatever redis-py put in the place of a reply.
+        Exception: Whatever redis-py put in place of a reply.
     """
-    for reply in (raw, confirmations):
+    for reply in replies:
         if isinstance(reply, Exception):
             raise reply
-    return raw, int(confirmations)
+    return replies[0], int(replies[1]) if len(replies) > 1 else None
 
 
 def shown(text: str) -> str:
-    """Make a text of unknown origin fit for one line of a log; what is fit stays as it is."""
+    """Return a string of unknown origin in a form that is safe in one line of a log."""
     if text.isprintable() and len(text) <= _LONGEST:
         return text
     plain = text[:_LONGEST].encode("unicode_escape", "surrogateescape").decode("ascii", "replace")
@@ -142,7 +144,11 @@ def shown(text: str) -> str:
 
 
 def _whole(text: str) -> int:
-    """Read what the scripts write: digits of a number below 2^53."""
+    """Return a number as the scripts write it: digits, below 2^53.
+
+    Raises:
+        ValueError: It is anything else.
+    """
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(_END)) and int(text) < _END):
         raise ValueError(text[:80])
     return int(text)
@@ -165,5 +171,5 @@ def _call(
 
 
 def _ms(seconds: float) -> str:
-    """Milliseconds, rounded up: a standby rather waits longer."""
+    """Return milliseconds, rounded up so that a standby waits longer rather than shorter."""
     return str(math.ceil(seconds * 1000))

@@ -1,4 +1,4 @@
-"""Errors of redis-py, said in words that a person can act on at night."""
+"""Turns errors of redis-py into ones that tell an operator what to do."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from celery_safe_leader.errors import StoreError, StoreRefusedError, StoreUnavai
 __all__ = ["translate"]
 
 _RIGHT = (
-    "the Redis user lacks a right that the election needs; `celery -A proj leader acl` prints them "
-    "all"
+    "the Redis user lacks a right that the election needs; `celery -A proj leader acl` prints all "
+    "of them"
 )
 _REFUSALS: tuple[tuple[str, str], ...] = (
     ("WRONGTYPE", "the key holds something that is not this package's; delete it or use another "
      "key for the election"),
     ("NOPERM", _RIGHT),
-    # The same inside a script: the words of Redis 7 and Valkey, then those of Redis 6.
+    # The same inside a script: the message of Redis 7 and Valkey, then that of Redis 6.
     ("ACL failure in script", _RIGHT),
     ("executing the script can't", _RIGHT),
-    ("NOAUTH", "Redis wants a password and none was given"),
+    ("NOAUTH", "Redis requires a password and none was given"),
     ("WRONGPASS", "Redis refuses the user name or password"),
-    # redis-py strips the mark and makes an OutOfMemoryError of it.
+    # redis-py strips the code and raises an OutOfMemoryError.
     ("OUTOFMEMORY", "Redis is out of memory and refuses writes"),
     ("-OOM ", "Redis is out of memory and refuses writes"),  # inside a script of Redis 6
     ("MISCONF", "Redis refuses writes because it cannot save to disk"),
-    # Of a cluster: redis-py's names, since it strips the mark.
-    ("MOVEDERROR", "the slot of this election is on another node of the cluster now, which is "
+    # From a cluster: redis-py's names, since it strips the code.
+    ("MOVEDERROR", "the slot of this election is now on another node of the cluster, which is "
      "asked from here on"),
     ("TRYAGAINERROR", "the slot of this election is moving to another node of the cluster"),
     ("ASKERROR", "the slot of this election is moving to another node of the cluster"),
@@ -39,13 +39,13 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
 
 
 def translate(key: str, error: Exception) -> StoreError:
-    """Make our error of one of redis-py's, or of the operating system's.
+    """Return our error for one of redis-py or of the operating system.
 
     Args:
-        key: The Redis key or the election that was asked for.
+        key: The Redis key or the election that the request was for.
         error: What was raised; the caller chains it with ``raise … from``.
     """
-    # Of a command that it does not know a server repeats all words, a password among them.
+    # A server repeats all arguments of a command that it does not know, passwords included.
     said, repeats, _ = str(error).partition(", with args beginning with")
     if repeats:
         error.args = (said,)  # it goes into tracebacks as the cause of ours
@@ -66,7 +66,7 @@ def translate(key: str, error: Exception) -> StoreError:
 
 
 def _of_tls(error: BaseException) -> str:
-    """Return what is wrong with TLS. Releases of redis-py before 5.1 leave it out of the text."""
+    """Return what is wrong with TLS, which redis-py before 5.1 leaves out of its message."""
     beneath = error.__cause__ or error.__context__
     while beneath is not None:
         if isinstance(beneath, ssl.SSLError):

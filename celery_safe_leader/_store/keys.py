@@ -1,7 +1,7 @@
 """Names of the keys in Redis.
 
-The hash tag is that of the key, not of the election: the elections of one key (beats, workers)
-and its ledger share a cluster slot, so that one script can check a lease and write the ledger.
+The hash tag is made of ``leader_key``, not of the election: the elections of one key (beats,
+workers) and its ledger share a cluster slot, so one script can check a lease and write the ledger.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class ElectionKeys:
     """Keys of one election."""
 
     key: str
-    """What the user calls it: ``leader_key``, or ``key=`` of the stand-alone library."""
+    """The user's name for it: ``leader_key``, or ``key=`` of the stand-alone library."""
     role: str = ""
     """Which of the key's elections: ``beat``, ``worker``, or empty for a stand-alone one."""
     prefix: str = ""
-    """Before each name: Celery's ``global_keyprefix``."""
+    """Put before each name: Celery's ``global_keyprefix``."""
 
     @property
     def election(self) -> str:
@@ -59,7 +59,7 @@ class ElectionKeys:
 
     @property
     def witness(self) -> str:
-        """Written by standbys to see whether replicas confirm (``wait_replicas``)."""
+        """Written by standbys to check whether replicas confirm (``wait_replicas``)."""
         return self._name("witness")
 
 
@@ -69,16 +69,16 @@ class LedgerKeys:
 
     key: str
     prefix: str = ""
-    """As of :class:`ElectionKeys`."""
+    """As in :class:`ElectionKeys`."""
 
     @property
     def runs(self) -> str:
-        """Hash: entry -> last occurrence committed."""
+        """Hash: entry -> last committed occurrence."""
         return self._name("runs")
 
     @property
     def pending(self) -> str:
-        """Hash: entry -> occurrence claimed and not committed."""
+        """Hash: entry -> occurrence that is claimed but not committed."""
         return self._name("pending")
 
     @property
@@ -87,11 +87,11 @@ class LedgerKeys:
         return self._name("unknown")
 
     def accepted(self, occurrence: str) -> str:
-        """Which publication of an occurrence a worker accepted first: a string."""
+        """A string: which publication of an occurrence a worker accepted first."""
         return self._name(f"accepted:{occurrence}")
 
     def again(self, occurrence: str) -> str:
-        """Marks an occurrence that a leader attempted a second time: a string."""
+        """A string that marks an occurrence which a leader attempted a second time."""
         return self._name(f"again:{occurrence}")
 
     def _name(self, part: str) -> str:
@@ -99,13 +99,13 @@ class LedgerKeys:
 
 
 def checked_key(key: object, setting: str = "key") -> str:
-    """Return the name of an election if it can be one.
+    """Return the name of an election if it is a valid one.
 
     Raises:
-        ConfigurationError: It is no text, empty or too long, or it holds what would break a line
-            of the log: line ends, tabs and other characters that cannot be seen.
+        ConfigurationError: It is not a string, is empty or too long, or contains what would break
+            a line of the log: line ends, tabs and other unprintable characters.
     """
-    allowed = f"the name of the election: a text of 1 to {LONGEST_KEY} bytes"
+    allowed = f"the name of the election: a string of 1 to {LONGEST_KEY} bytes"
     if not isinstance(key, str):
         raise ConfigurationError(setting, f"{key!r} (a {type(key).__name__})", allowed)
     size = len(key.encode("utf-8", "replace"))
@@ -114,5 +114,5 @@ def checked_key(key: object, setting: str = "key") -> str:
         raise ConfigurationError(setting, shown, allowed)
     if not key.isprintable():
         shown = ascii(key) if size < 80 else f"{key[:40]!a}…"
-        raise ConfigurationError(setting, shown, f"{allowed} that can all be seen (or are blanks)")
+        raise ConfigurationError(setting, shown, f"{allowed}, all of them printable characters")
     return key

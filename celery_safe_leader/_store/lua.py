@@ -1,7 +1,7 @@
 """Lua scripts, read once from the files beside the code, as plain data.
 
-Nothing here talks to a server. A script may name shared Lua that is put before it; the digest is
-that of the whole text, so a script of one release never meets the text of another.
+Does not talk to a server. A script may have shared Lua put before it. The digest covers the whole
+text, so the scripts of two releases never get mixed up.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Script:
     name: str
     """File name without ``.lua``."""
     text: str
-    """What is sent to the server."""
+    """What the server is sent."""
     sha: str
-    """SHA-1 of ``text``, as ``EVALSHA`` wants it."""
+    """SHA-1 of ``text``, as ``EVALSHA`` expects it."""
 
 
 @cache
 def load(package: str, name: str, *preludes: str) -> Script:
-    """Read ``scripts/<name>.lua`` of a package.
+    """Return the script ``scripts/<name>.lua`` of a package.
 
     Args:
         package: Dotted name of the package that holds the folder ``scripts``.

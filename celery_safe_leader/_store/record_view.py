@@ -1,4 +1,4 @@
-"""Look at a record from outside, without taking part and without writing."""
+"""Reads a record from outside, without taking part and without writing."""
 
 from __future__ import annotations
 
@@ -12,30 +12,27 @@ from celery_safe_leader._store.codec import shown
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys
 
-__all__ = ["Sighting", "look"]
+__all__ = ["RecordView", "read_record"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """A record as it stood at one moment."""
+class RecordView:
+    """A record as it was at one moment."""
 
     holder: str
-    """Candidate id, empty for a vacancy; may be dead."""
+    """Candidate id; empty for a vacancy. The candidate may be dead."""
     token: str
     """Fencing token."""
     renewal: str
-    """Changes with each renewal: a record that keeps it for longer than the ttl is dead."""
+    """Changes with each renewal: a holder that keeps it for longer than the ttl is dead."""
     resigned: bool
-    """Its holder gave it up."""
+    """Whether its holder resigned it."""
     ttl: float
     """Seconds."""
 
 
-def look(client: redis.Redis, keys: ElectionKeys) -> Sighting | None:
-    """Read a record: one command, ``HMGET``, of which a read-only user may have the right.
-
-    Returns:
-        What stands there; ``None`` if there is no record.
+def read_record(client: redis.Redis, keys: ElectionKeys) -> RecordView | None:
+    """Return the record, or ``None`` if there is none. Sends one ``HMGET``, a right of viewers.
 
     Raises:
         StoreUnavailableError: No answer.
@@ -54,4 +51,4 @@ def look(client: redis.Redis, keys: ElectionKeys) -> Sighting | None:
     )
     milliseconds = int(ttl[:16]) if ttl.isascii() and ttl.isdigit() else 0
     seconds = min(milliseconds / 1000, MAX_TTL)
-    return Sighting(shown(holder), shown(token), renewal, resigned == "1", seconds)
+    return RecordView(shown(holder), shown(token), renewal, resigned == "1", seconds)

@@ -1,4 +1,4 @@
-"""What INFO says of a server that will cost somebody a night: told once, at the first request."""
+"""Warns, once at the first request, of a server that is too old or that may evict the record."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from celery_safe_leader._store.keys import ElectionKeys
 
 __all__ = ["OLDEST", "ServerCheck"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("celery_safe_leader")
 
 OLDEST = (6, 2)
-"""The oldest release of Redis that is supported. Valkey names a Redis that it equals."""
+"""The oldest supported release of Redis. Valkey reports the release that it is compatible with."""
 
 
 class ServerCheck:
-    """One look at a server. For one store."""
+    """Checks the server of one store, once."""
 
     def __init__(self, keys: ElectionKeys) -> None:
-        """Begin with nothing known."""
         self._election = keys.election
         self.due = True
-        """Whether the look is still to be taken, with ``INFO``: once, and an error is no matter."""
+        """Whether ``INFO`` still has to be asked: once, even if it fails."""
 
-    def take(self, info: object) -> None:
-        """Say what is wrong, from INFO as redis-py reads it."""
+    def check(self, info: object) -> None:
+        """Log what is wrong, given the reply to INFO as redis-py parses it."""
         if not isinstance(info, Mapping):
             return
         self._check_release(info)
@@ -38,8 +37,8 @@ class ServerCheck:
         numbers = re.match(r"(\d{1,4})\.(\d{1,4})", said)
         if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
             logger.warning(
-                "Election %s: this is Redis %s, and what is older than %d.%d is not supported: "
-                "nobody has tried whether the election holds there. Update it",
+                "Election %s: this is Redis %s, and releases before %d.%d are not supported: the "
+                "election was never tested with them. Upgrade it",
                 self._election,
                 said[:40],
                 *OLDEST,
@@ -50,9 +49,9 @@ class ServerCheck:
         limit = info.get("maxmemory", 0)
         if policy != "noeviction" and isinstance(limit, int) and limit > 0:
             logger.warning(
-                "Election %s: Redis has maxmemory-policy %s. Once it is full it may evict the "
-                "election's record, and with allkeys-… also which periodic runs were done. Set "
-                "noeviction, as Celery's broker needs it, too",
+                "Election %s: Redis has maxmemory-policy %s. Once it is full, it may evict the "
+                "election's record, and with allkeys-… also the record of periodic runs. Set "
+                "noeviction, which Celery's broker needs as well",
                 self._election,
                 policy[:40],
             )

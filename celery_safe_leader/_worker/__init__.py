@@ -1,1 +1,1 @@
-"""What is added to workers. Private."""
+"""What this package adds to Celery workers. Private."""

@@ -1,4 +1,7 @@
-"""The option of ``celery worker``: ``--no-leader``. Imports little, since each command does it."""
+"""The option ``--no-leader`` of ``celery worker``.
+
+Every command of Celery imports this module, so it imports little.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,29 @@ from celery import Celery
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker
 
-__all__ = ["offer", "offer_for"]
+__all__ = ["add_option", "add_option_for"]
 
-# One object: an app keeps its options in a set.
+# One object for all calls: an app keeps its options in a set.
 _NO_LEADER = CeleryOption(
     ["--no-leader"],
     is_flag=True,
-    help="Stand aside: never lead, and never run leader-only tasks.",
+    help="Take no part in the election: never lead, never run leader-only tasks.",
     help_group="Leader Election",
 )
 
 
-def offer() -> None:
-    """Let ``celery worker`` take the option, whichever the app is.
+def add_option() -> None:
+    """Add the option to ``celery worker``, whatever the app is.
 
-    Before the command line is read: Django's apps are loaded after it.
+    Call it before the command line is read: Django's apps are loaded after that.
     """
     command: Any = worker
     if _NO_LEADER not in command.params:
         command.params.append(_NO_LEADER)
 
 
-def offer_for(app: Celery) -> None:
-    """Let it take the option for an app, if it does not take it anyway."""
+def add_option_for(app: Celery) -> None:
+    """Add the option for one app, unless ``add_option()`` has added it for all."""
     command: Any = worker
     if _NO_LEADER not in command.params:
         app.user_options["worker"].add(_NO_LEADER)

@@ -1,7 +1,7 @@
 """``celery inspect leader``: a worker's answer.
 
-Celery looks for the command's name in the process that asks, too, so this is imported by all that
-an app or the command line imports of this package.
+Celery also looks the command up in the process that asks. So everything that an app or the command
+line imports of this package imports this module, which registers the command at import.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.worker.control import inspect_command
 
-from celery_safe_leader._runtime.inspection import HELP, answer_of, bystander
+from celery_safe_leader._runtime.inspection import HELP, candidate_answer, nonmember_answer
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import leader_names
 
@@ -23,13 +23,13 @@ _NOT_INSTALLED = (
 
 
 def leader(state: Any, **_: Any) -> dict[str, Any]:
-    """Answer from what this worker knows, without IO."""
+    """Return what this worker knows of its election, without IO."""
     election = getattr(state.consumer, "safe_leader", None)
     if election is None:
         return {"error": _NOT_INSTALLED}
     if election.leader is None:
-        return bystander(ElectionKeys(leader_names(state.app)[0], WORKER).election)
-    return answer_of(election.leader)
+        return nonmember_answer(ElectionKeys(leader_names(state.app)[0], WORKER).election)
+    return candidate_answer(election.leader)
 
 
 inspect_command(help=HELP)(leader)

@@ -1,63 +1,43 @@
-"""What a worker says of its election: log lines and signals. Celery events go by the loop."""
+"""What a worker tells about its election: log lines and signals.
+
+Celery events are sent by the worker's loop: see ``election_step.py``.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
 
 from celery_safe_leader._core.events import (
     Demoted,
     DemotionReason,
     Elected,
-    Event,
     HolderSeen,
     StoreFailed,
 )
+from celery_safe_leader._loggers import worker_logger as logger
+from celery_safe_leader._runtime.election_log import ElectionLog
 from celery_safe_leader.signals import leader_demoted, leader_elected
 
-__all__ = ["Announcer"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
-
-_REPEAT_AFTER = 60.0
-"""Seconds after which an error that goes on is said again."""
+__all__ = ["WorkerElectionLog"]
 
 
-class Announcer:
-    """Tells people and receivers of one worker's election. Call it on one thread."""
+class WorkerElectionLog(ElectionLog):
+    """Logs the events of one worker's candidate, and sends the signals. For one thread."""
 
     def __init__(self, worker: str, election: str, server: str, candidate_id: str) -> None:
-        """Remember what is named.
+        """Create the log.
 
         Args:
             worker: Node name, the sender of the signals.
             election: Name of the election.
-            server: Without secrets.
+            server: The Redis server, without secrets.
             candidate_id: Of this worker.
         """
+        super().__init__(logger, election, server, candidate_id)
         self._worker = worker
-        self._election = election
-        self._server = server
-        self._candidate_id = candidate_id
-        self._silent_until = 0.0
-        self._failing = False
 
-    def __call__(self, event: Event) -> None:
-        """Log an event, and send the signal if there is one."""
-        if isinstance(event, StoreFailed):
-            self._failed(event)
-            return
-        if self._failing and isinstance(event, (Elected, HolderSeen)):
-            self._failing, self._silent_until = False, 0.0
-            logger.info("Redis at %s answers again", self._server)
-        if isinstance(event, Elected):
-            self._elected(event)
-        elif isinstance(event, Demoted):
-            self._demoted(event)
-        else:
-            self._seen(event)
-
-    def _elected(self, event: Elected) -> None:
+    def elected(self, event: Elected) -> None:
+        """Log that this worker leads, and send ``leader_elected``."""
         logger.info(
             "Elected leader of %s: this worker runs the leader-only tasks now (token %d)",
             self._election,
@@ -70,7 +50,8 @@ class Announcer:
             fencing_token=event.fencing_token,
         )
 
-    def _demoted(self, event: Demoted) -> None:
+    def demoted(self, event: Demoted) -> None:
+        """Log that this worker no longer leads, and why; send ``leader_demoted``."""
         planned = event.reason in (DemotionReason.RESIGNED, DemotionReason.SHUTDOWN)
         if planned:
             why = "resigned; a standby takes over at once"
@@ -93,22 +74,17 @@ class Announcer:
             reason=event.reason.value,
         )
 
-    def _seen(self, event: HolderSeen) -> None:
-        if event.holder == self._candidate_id or event.resigned:
-            return
+    def standing_by(self, event: HolderSeen) -> None:
+        """Log who leads instead, and when this worker may take over."""
         logger.info(
-            "Standing by for %s: %s (taken over if it is silent for %.1f s)",
+            "Standing by for %s: %s (takes over after %.1f s of silence)",
             self._election,
             f"{event.holder} leads" if event.holder else "Redis knows of no leader",
             event.takeover_after,
         )
 
-    def _failed(self, event: StoreFailed) -> None:
-        now = time.monotonic()
-        self._failing = True
-        if now < self._silent_until:
-            return
-        self._silent_until = now + _REPEAT_AFTER
+    def store_failed(self, event: StoreFailed) -> None:
+        """Log what is wrong with Redis."""
         logger.error(
             "Election %s: %s. Redis at %s; trying again (%d in a row so far)",
             self._election,

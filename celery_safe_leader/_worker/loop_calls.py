@@ -1,4 +1,4 @@
-"""Calls from other threads that a worker's loop executes, at once.
+"""Calls from other threads that a worker's loop executes at once.
 
 Only the loop's thread may touch the worker's connection. ``Consumer.call_soon`` brings a call
 there, but does not wake a loop that waits for the broker: with an event loop a socket does. The
@@ -9,55 +9,52 @@ in 5.4.0 to 5.7.0): there each wait is made shorter.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from celery_safe_leader._loggers import worker_logger as logger
+
 __all__ = ["LoopCalls"]
 
-logger = logging.getLogger("celery_safe_leader.worker")
-
-
-_GLANCE = 0.2
-"""Seconds after which a loop that nothing can wake looks for calls."""
+_POLL = 0.2
+"""Seconds between two looks for calls by a loop that nothing can wake."""
 
 
 class LoopCalls:
-    """Hands functions over to the loop of one worker."""
+    """Lets the loop of one worker call functions. ``soon`` is for any thread."""
 
     def __init__(self, consumer: Any) -> None:
-        """Serve the loop of a ``Consumer``."""
         self._consumer = consumer
         self._calls: deque[Callable[[], object]] = deque()
         self._inner: socket.socket | None = None
         self._outer: socket.socket | None = None
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Let the loop call it. From any thread; what it raises is logged."""
+        """Let the loop call ``call``, from any thread; what it raises is logged."""
         self._calls.append(call)
         self._consumer.call_soon(self._run)
         if self._outer is not None:
-            # Full, it wakes the loop as well; closed, the worker ends.
+            # A full socket wakes the loop, too; if it is closed, the worker ends.
             with contextlib.suppress(OSError):
                 self._outer.send(b"\0")
 
     def start(self) -> None:
-        """Begin with a new connection of the worker, before its loop does."""
+        """Prepare a new connection of the worker, before its loop begins."""
         if self._consumer.hub is not None:
             return
         connection = self._consumer.connection
         drain = connection.drain_events
 
         def drain_events(timeout: float | None = None, **kwargs: Any) -> Any:
-            shorter = _GLANCE if timeout is None else min(timeout, _GLANCE)
+            shorter = _POLL if timeout is None else min(timeout, _POLL)
             return drain(timeout=shorter, **kwargs)
 
         connection.drain_events = drain_events
 
     def register(self, hub: Any) -> None:
-        """Watch the socket; after each reconnect of the worker its loop has forgotten it."""
+        """Let the loop watch the socket; needed after each reconnect of the worker."""
         if self._inner is None:
             self._inner, self._outer = socket.socketpair()
             self._inner.setblocking(False)
@@ -85,4 +82,4 @@ class LoopCalls:
             except self._consumer.connection_errors:
                 raise
             except Exception:
-                logger.exception("A call of the election in the worker's loop failed")
+                logger.exception("A call from the election failed in the worker's loop")

@@ -1,72 +1,66 @@
-"""A worker as a candidate, and its board: what the children see never outlives what is true."""
+"""A worker as a candidate, and its board, on which pool processes see whether the worker leads."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
+from celery_safe_leader._clients import make_candidate
 from celery_safe_leader._core.events import Event, Lease
 from celery_safe_leader._runtime.board import Board
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
-from celery_safe_leader.leader import SafeLeader, build_leader
 
 __all__ = ["Member"]
 
 BROKER = "broker"
-"""Why a worker takes no part: it cannot reach the broker, or not yet."""
-_GLANCE = 0.1
-"""Seconds between two looks at whether the process ends."""
+"""Reason to take no part: the worker cannot reach the broker, or not yet."""
+_POLL = 0.1
+"""Seconds between two checks of whether the process is ending."""
 
 
 class Member:
-    """Takes part for one worker. Thread-safe.
+    """One worker's part in the election of workers. Thread-safe.
 
-    Whoever resigns takes the board down first: a successor may be elected as soon as Redis has
-    the resignation, and by then no child may believe any longer.
+    The board is cleared before a resignation is sent: a successor may be elected as soon as Redis
+    has it, and by then no pool process may believe that this worker leads.
     """
 
-    def __init__(self, settings: LeaderSettings, ends: Callable[[], bool]) -> None:
-        """Make the board, so that children inherit it. Starts nothing, and sends nothing.
+    def __init__(self, settings: LeaderSettings, is_ending: Callable[[], bool]) -> None:
+        """Create the board, so that children inherit it. Starts nothing and sends nothing.
 
         Args:
             settings: Of the app.
-            ends: Whether this process is ending at once, asked often: Celery waits for the pool
-                inside of its signal handler before it tells anybody.
+            is_ending: Tells whether this process ends at once; called often, because Celery waits
+            for
+                the pool inside its signal handler before it tells anybody.
         """
-        self._ends = ends
+        self._is_ending = is_ending
         self.keys = ElectionKeys(settings.key, WORKER, settings.prefix)
-        self.leader: SafeLeader = build_leader(
-            settings.url,
-            self.keys,
-            settings.election,
-            settings.options,
-            setting=settings.url_setting,
-            options_setting=settings.options_setting,
-        )
-        self.tell: Callable[[Event], None] = lambda event: None
-        """Told every event, once the board shows what it means."""
+        self.leader = make_candidate(settings, self.keys)
+        self.on_event: Callable[[Event], None] = lambda event: None
+        """Called with every event, after the board has been updated."""
         self._board = Board(settings.key, self.leader.candidate_id)
         self.board_path = self._board.path
-        """Where the children of this worker see who leads."""
+        """Path of the board, for the children of this worker."""
         self._lock = threading.Lock()
         self._away: set[str] = set()
         self._shown: Lease | None = None
-        self._down = True
+        self._board_cleared = True
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def elect(self, reason: str = BROKER) -> None:
-        """Take part, if it does not yet, and unless there is another reason to stay away.
+        """Take part, unless another reason to stay away remains.
 
         Args:
-            reason: Why it took no part, which is over.
+            reason: The reason to stay away that no longer holds.
         """
         with self._lock:
             self._away.discard(reason)
             if self._away or self._closed or self.leader.active:
                 return
-            self._down = False
+            self._board_cleared = False
             self.leader.observe(self._observe)
             self.leader.elect()
             if self._thread is None:
@@ -76,15 +70,15 @@ class Member:
                 self._thread.start()
 
     def resign(self, reason: str = BROKER) -> None:
-        """Take part no longer, and hand leadership over, until ``elect()`` with this reason."""
+        """Hand leadership over and take no part until ``elect()`` is called with this reason."""
         with self._lock:
             self._away.add(reason)
-        self._take_down()
+        self._clear_board()
         self.leader.stop()
 
     def close(self) -> None:
         """Resign for good. May be called again."""
-        self._take_down()
+        self._clear_board()
         with self._lock:
             first, self._closed = not self._closed, True
         if first:
@@ -92,31 +86,34 @@ class Member:
             with self._lock:
                 self._board.close()
 
-    def _take_down(self) -> None:
+    def _clear_board(self) -> None:
         with self._lock:
-            self._down = True
+            self._board_cleared = True
             if not self._closed:
                 self._board.write(None)
                 self._shown = None
 
     def _observe(self, event: Event) -> None:
         self._show()
-        self.tell(event)
+        self.on_event(event)
 
     def _show(self) -> None:
         with self._lock:
             lease = self.leader.lease
-            if not self._down and not self._closed and lease is not self._shown:
+            if not self._board_cleared and not self._closed and lease is not self._shown:
                 self._board.write(lease)
                 self._shown = lease
 
     def _mirror(self) -> None:
-        # Every renewal moves the deadline. Late, the children only see an earlier one.
+        # Every renewal moves the deadline. If this is late, the children only see an earlier one.
         while not self._closed:
             self.leader.wait(
-                lambda: self._closed or (not self._down and self.leader.lease is not self._shown),
-                _GLANCE,
+                lambda: (
+                    self._closed
+                    or (not self._board_cleared and self.leader.lease is not self._shown)
+                ),
+                _POLL,
             )
             self._show()
-            if self._ends():
+            if self._is_ending():
                 self.close()

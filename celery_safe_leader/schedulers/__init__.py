@@ -1,10 +1,10 @@
-"""Other packages' schedulers, in any number: one of them dispatches.
+"""Other packages' schedulers on any number of machines, of which one dispatches.
 
     celery -A proj beat -S celery_safe_leader.schedulers.LeaderDatabaseScheduler
     celery -A proj beat -S celery_safe_leader.schedulers.LeaderRedBeatScheduler
 
-The packages are imported when the class is asked for. ``LeaderSchedulerMixin`` makes such a class
-of any other scheduler.
+The packages are imported when a class is used. ``LeaderSchedulerMixin`` makes such a class from any
+other scheduler.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _READY = {
     "LeaderDatabaseScheduler": ("database", "django_celery_beat", "django-celery-beat"),
     "LeaderRedBeatScheduler": ("redbeat", "redbeat", "redbeat"),
 }
-"""Class -> module here, the package that it needs, the extra that installs it."""
+"""Class -> its module, the package that it needs, the extra that installs it."""
 
 
 def __getattr__(name: str) -> Any:

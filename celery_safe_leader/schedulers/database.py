@@ -15,14 +15,14 @@ __all__ = ["LeaderDatabaseScheduler"]
 
 
 class LeaderDatabaseScheduler(LeaderSchedulerMixin, DatabaseScheduler):
-    """``DatabaseScheduler`` in any number, of which one dispatches and writes.
+    """``DatabaseScheduler`` for any number of beats, of which one dispatches and writes.
 
-    Runs are noted in the database one by one, directly after their message is sent, and not every
+    Runs are noted in the database one by one, directly after their messages are sent, not every
     three minutes.
     """
 
     def known_schedule(self, schedule: Any) -> Any:
-        """Take django-celery-beat's crontab for Celery's in the same time zone."""
+        """Return Celery's crontab in the same time zone for django-celery-beat's."""
         if type(schedule) is not TzAwareCrontab:
             return schedule
         same = crontab(
@@ -37,7 +37,7 @@ class LeaderDatabaseScheduler(LeaderSchedulerMixin, DatabaseScheduler):
         return same
 
     def release(self) -> None:
-        """Close the connections to the database, too, which belong to this thread."""
+        """Also close this thread's connections to the database."""
         try:
             super().release()
         finally:

@@ -13,10 +13,10 @@ __all__ = ["LeaderRedBeatScheduler"]
 
 
 class LeaderRedBeatScheduler(LeaderSchedulerMixin, RedBeatScheduler):
-    """``RedBeatScheduler`` in any number, of which one dispatches and writes.
+    """``RedBeatScheduler`` for any number of beats, of which one dispatches and writes.
 
     RedBeat's own lock is switched off, whatever ``redbeat_lock_key`` says. Never run it beside a
-    plain ``RedBeatScheduler``, which would not notice that somebody leads.
+    plain ``RedBeatScheduler``, which does not know who leads.
     """
 
     def __init__(self, app: Celery, *args: Any, **kwargs: Any) -> None:

@@ -9,6 +9,7 @@ from celery_safe_leader._core.messages import (
     Observe,
     Record,
     Renew,
+    ReplyStatus,
     Request,
     Resign,
 )
@@ -42,5 +43,5 @@ def ask(store: StoreUnderTest, request: Request) -> Answer:
 def win(store: StoreUnderTest, who: str = "a") -> Record:
     """Take whatever record there is."""
     answer = ask(store, campaign(ask(store, observe()).record.version, who))
-    assert answer.status == "accepted"
+    assert answer.status is ReplyStatus.ACCEPTED
     return answer.record

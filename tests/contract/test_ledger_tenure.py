@@ -78,7 +78,7 @@ def test_a_newer_format_is_refused_with_a_message_and_left_alone(bench: Bench) -
     bench.ledger()
     newer = b"2 g 0 whole beat and what not"
     bench.client.hset(bench.names.runs, SENTINEL, newer)
-    with pytest.raises(LedgerFormatError, match="has format 2, and this release reads formats up"):
+    with pytest.raises(LedgerFormatError, match="has format 2, but this release reads formats up"):
         bench.ledger()
     assert bench.client.hget(bench.names.runs, SENTINEL) == newer
 

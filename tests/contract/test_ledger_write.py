@@ -175,7 +175,7 @@ def test_a_leader_that_does_not_hold_the_lease_changes_nothing(
 def test_a_lost_lease_record_says_that_it_may_come_back(bench: Bench) -> None:
     ledger = bench.ledger()
     bench.client.delete(bench.client.keys(f"*{bench.key}*lease")[0])
-    with pytest.raises(FencedError, match="the next renewal may bring it back"):
+    with pytest.raises(FencedError, match="the next renewal may restore it"):
         ledger.write([], [])
 
 

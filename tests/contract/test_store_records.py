@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._core.messages import Await
+from celery_safe_leader._core.messages import Await, ReplyStatus
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.errors import StoreRefusedError
 from tests.contract.conftest import StoreUnderTest
@@ -38,7 +38,7 @@ def test_a_half_filled_record_is_a_record(
     assert (seen.ttl, seen.resigned) == (0.0, False)
     assert client.hgetall(keys.lease) == fields
     answer = ask(store, campaign(seen.version))
-    assert (answer.status, answer.record.holder) == ("accepted", "a")
+    assert (answer.status, answer.record.holder) == (ReplyStatus.ACCEPTED, "a")
 
 
 def test_a_version_goes_back_byte_for_byte(
@@ -46,7 +46,7 @@ def test_a_version_goes_back_byte_for_byte(
 ) -> None:
     client.hset(keys.lease, mapping={"holder": b"\xff\xfe", "renewal": b"\x80|\r\n\x00"})
     seen = ask(store, observe()).record
-    assert ask(store, campaign(seen.version)).status == "accepted"
+    assert ask(store, campaign(seen.version)).status is ReplyStatus.ACCEPTED
 
 
 def test_a_token_that_cannot_grow_is_refused_in_words(
@@ -85,7 +85,7 @@ def test_megabytes_are_not_sent_with_each_look(
     assert ask(store, observe()).record.version != seen.version
     won = win(store)
     assert client.hlen(keys.lease) == 6
-    assert ask(store, renew(won.token)).status == "accepted"
+    assert ask(store, renew(won.token)).status is ReplyStatus.ACCEPTED
 
 
 def test_what_is_in_the_way_of_the_history_gives_way(
@@ -95,7 +95,7 @@ def test_what_is_in_the_way_of_the_history_gives_way(
     won = win(store)
     client.delete(keys.history)
     client.xadd(keys.history, {"f": "v"}, id="18446744073709551615-18446744073709551615")
-    assert ask(store, resign(won.token)).status == "resigned"
+    assert ask(store, resign(won.token)).status is ReplyStatus.RESIGNED
     events = [fields["event"] for _, fields in client.xrange(keys.history)]
     assert events == ["resigned"]
 

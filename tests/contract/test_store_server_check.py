@@ -61,13 +61,13 @@ def test_a_server_that_may_evict_is_told_of_once(
 def test_a_server_that_is_too_old_is_told_of(
     caplog: pytest.LogCaptureFixture, version: str, warned: bool
 ) -> None:
-    ServerCheck(ElectionKeys("shop", "beat")).take({"redis_version": version})
+    ServerCheck(ElectionKeys("shop", "beat")).check({"redis_version": version})
     told = warnings_of(caplog)
     assert len(told) == warned
-    assert all(version in line and "older than 6.2" in line for line in told)
+    assert all(version in line and "releases before 6.2 are not supported" in line for line in told)
 
 
 @pytest.mark.parametrize("info", [None, b"x", [], {"maxmemory": "much", "maxmemory_policy": 7}])
 def test_info_of_another_shape_is_no_matter(caplog: pytest.LogCaptureFixture, info: object) -> None:
-    ServerCheck(ElectionKeys("shop")).take(info)
+    ServerCheck(ElectionKeys("shop")).check(info)
     assert warnings_of(caplog) == []

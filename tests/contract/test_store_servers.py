@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._core.messages import (
-    Await,
-)
+from celery_safe_leader._core.messages import Await, ReplyStatus
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.errors import StoreRefusedError, StoreUnavailableError
 from tests.contract.conftest import StoreUnderTest
@@ -29,8 +27,8 @@ def test_a_server_that_forgot_the_scripts_gets_them_again(
     record = win(store)
     client.script_flush()
     client.config_resetstat()
-    assert ask(store, renew(record.token)).status == "accepted"
-    assert ask(store, renew(record.token)).status == "accepted"
+    assert ask(store, renew(record.token)).status is ReplyStatus.ACCEPTED
+    assert ask(store, renew(record.token)).status is ReplyStatus.ACCEPTED
     stats: Any = client.info("commandstats")
     assert stats["cmdstat_eval"]["calls"] == 1
     assert stats["cmdstat_evalsha"]["calls"] == 2
@@ -104,7 +102,7 @@ def test_a_wrong_password_is_refused_in_words_and_not_shown(
         with pytest.raises(StoreRefusedError, match=match) as caught:
             make_store(url).execute(observe())
         assert "hush-hush" not in str(caught.value)
-    assert ask(make_store(server.url), observe()).status == "seen"
+    assert ask(make_store(server.url), observe()).status is ReplyStatus.SEEN
 
 
 @pytest.mark.parametrize("right", ["evalsha", "hset"])
@@ -134,7 +132,7 @@ def test_a_server_without_memory_keeps_its_election(make_store: MakeStore, serve
     client: Any = server.client()
     record = win(store)
     client.config_set("maxmemory", "1")
-    assert ask(store, renew(record.token)).status == "accepted"
+    assert ask(store, renew(record.token)).status is ReplyStatus.ACCEPTED
     assert win(store, "b").token > record.token
     for request in (resign(ask(store, observe()).record.token, "b"), observe(confirm=True)):
         with pytest.raises(StoreRefusedError, match="out of memory and refuses writes"):
@@ -190,7 +188,7 @@ def test_a_replica_that_stands_still_confirms_nothing(
     )
     pair[1].pause()
     won = ask(store, campaign(look.record.version))
-    assert won.status == "accepted"
+    assert won.status is ReplyStatus.ACCEPTED
     assert not won.confirmed, f"confirmed={won.confirmed} by a replica that stands still"
     assert not ask(store, renew(won.record.token)).confirmed
     assert not ask(store, observe(confirm=True)).confirmed
@@ -203,7 +201,7 @@ def test_more_replicas_than_there_are_never_confirm(
 ) -> None:
     store = make_store(pair[0].url, wait_replicas=2, confirm_timeout=0.1)
     won = ask(store, campaign(ask(store, observe()).record.version))
-    assert (won.status, won.confirmed) == ("accepted", False)
+    assert (won.status, won.confirmed) == (ReplyStatus.ACCEPTED, False)
 
 
 def test_an_error_in_the_flight_with_wait_is_told(
@@ -222,4 +220,4 @@ def test_a_forgotten_script_is_sent_again_with_wait(
     won = ask(store, campaign(ask(store, observe()).record.version))
     pair[0].client().script_flush()
     again = ask(store, renew(won.record.token))
-    assert (again.status, again.confirmed) == ("accepted", True)
+    assert (again.status, again.confirmed) == (ReplyStatus.ACCEPTED, True)

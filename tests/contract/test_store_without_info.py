@@ -1,4 +1,4 @@
-"""Both stores for a user who may not ask INFO: what was seen counts on its connection only."""
+"""Both stores for a user who may not run INFO: what was seen counts on its connection only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from celery_safe_leader._core.messages import ReplyStatus
+from celery_safe_leader._store.commands import Send, Step
 from celery_safe_leader.errors import StoreRefusedError, StoreUnavailableError
 from tests.contract.conftest import StoreUnderTest
 from tests.contract.requests import ask, campaign, observe, renew, resign, win
@@ -50,12 +52,12 @@ def test_the_version_stays_on_one_connection_and_changes_with_it(
     assert seen.version != won.version
     assert ask(store, observe()).record == seen
     cut(server, store, leader)
-    assert ask(store, campaign(seen.version, "b")).status == "rejected"
+    assert ask(store, campaign(seen.version, "b")).status is ReplyStatus.REJECTED
     anew = ask(store, observe()).record
     assert anew.version != seen.version
     assert anew.epoch != seen.epoch
     # A leader goes on leading over any connection.
-    assert ask(leader, renew(won.token)).status == "accepted"
+    assert ask(leader, renew(won.token)).status is ReplyStatus.ACCEPTED
 
 
 def test_a_resignation_counts_for_who_saw_the_record_before_it(
@@ -65,7 +67,7 @@ def test_a_resignation_counts_for_who_saw_the_record_before_it(
     won = win(leader)
     before = ask(store, observe()).record
     assert not before.given_up
-    assert ask(leader, resign(won.token)).status == "resigned"
+    assert ask(leader, resign(won.token)).status is ReplyStatus.RESIGNED
     after = ask(store, observe()).record
     assert (after.epoch, after.given_up, after.resigned) == (before.epoch, True, False)
 
@@ -76,9 +78,9 @@ def test_a_leader_cannot_resign_what_it_wrote_over_another_connection(
     leader = make()
     won = win(leader)
     cut(server, leader)
-    assert ask(leader, resign(won.token)).status == "rejected"
-    assert ask(leader, renew(won.token)).status == "accepted"
-    assert ask(leader, resign(won.token)).status == "resigned"
+    assert ask(leader, resign(won.token)).status is ReplyStatus.REJECTED
+    assert ask(leader, renew(won.token)).status is ReplyStatus.ACCEPTED
+    assert ask(leader, resign(won.token)).status is ReplyStatus.RESIGNED
 
 
 def test_a_replica_is_refused_in_words(
@@ -96,22 +98,24 @@ def test_a_reply_over_a_connection_made_under_the_request_does_not_count(
     store: Any = make()
     ask(store, observe())
     inner = store._store
-    send = inner._send
+    perform = inner._perform
 
-    def cut_then_send(*args: Any, **options: Any) -> Any:
+    def cut_then_perform(step: Step) -> Any:
+        if not isinstance(step, Send):
+            return perform(step)
         pool = inner._client.connection_pool
         ended = pool.disconnect()
         if not inspect.isawaitable(ended):
-            return send(*args, **options)
+            return perform(step)
 
         async def then() -> Any:
             await ended
-            return await send(*args, **options)
+            return await perform(step)
 
         return then()
 
-    monkeypatch.setattr(inner, "_send", cut_then_send)
-    with pytest.raises(StoreUnavailableError, match="connection was made anew"):
+    monkeypatch.setattr(inner, "_perform", cut_then_perform)
+    with pytest.raises(StoreUnavailableError, match="connection was replaced"):
         store.execute(observe())
     monkeypatch.undo()
-    assert ask(store, observe()).status == "seen"
+    assert ask(store, observe()).status is ReplyStatus.SEEN

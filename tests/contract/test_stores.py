@@ -11,6 +11,7 @@ import pytest
 
 from celery_safe_leader._core.messages import (
     Await,
+    ReplyStatus,
     Woken,
 )
 from celery_safe_leader._store.keys import ElectionKeys
@@ -29,7 +30,7 @@ def test_the_first_look_writes_a_vacancy(
     store: StoreUnderTest, client: Any, keys: ElectionKeys
 ) -> None:
     first = ask(store, observe(ttl=12.5, token=41))
-    assert first.status == "seen"
+    assert first.status is ReplyStatus.SEEN
     assert (first.record.holder, first.record.token, first.record.ttl) == ("", 41, 12.5)
     assert not first.record.resigned
     assert client.hget(keys.lease, "ttl") == "12500"
@@ -91,7 +92,7 @@ def test_a_campaign_for_another_version_changes_nothing(store: StoreUnderTest) -
     seen = ask(store, observe()).record
     record = win(store)
     answer = ask(store, campaign(seen.version, "b"))
-    assert (answer.status, answer.record) == ("rejected", record)
+    assert (answer.status, answer.record) == (ReplyStatus.REJECTED, record)
 
 
 def test_a_campaign_that_finds_nothing_leaves_a_vacancy_and_loses(
@@ -100,7 +101,7 @@ def test_a_campaign_that_finds_nothing_leaves_a_vacancy_and_loses(
     version = ask(store, observe()).record.version
     client.delete(keys.lease)
     answer = ask(store, campaign(version, token=5))
-    assert answer.status == "rejected"
+    assert answer.status is ReplyStatus.REJECTED
     assert (answer.record.holder, answer.record.token, answer.record.ttl) == ("", 5, 20.0)
 
 
@@ -138,10 +139,10 @@ def test_the_leader_takes_back_what_was_lost_under_its_token(
     record = win(store)
     client.delete(keys.lease)
     vacancy = ask(store, renew(record.token))
-    assert (vacancy.status, vacancy.record.holder) == ("vacant", "")
+    assert (vacancy.status, vacancy.record.holder) == (ReplyStatus.VACANT, "")
     assert (vacancy.record.token, vacancy.record.ttl) == (record.token, 20.0)
     back = ask(store, campaign(vacancy.record.version, token=record.token, keep=True))
-    assert back.status == "accepted"
+    assert back.status is ReplyStatus.ACCEPTED
     assert (back.record.holder, back.record.token) == ("a", record.token)
     assert back.record.version != vacancy.record.version
     assert [entry["event"] for _, entry in client.xrange(keys.history)] == ["elected", "restored"]
@@ -149,13 +150,18 @@ def test_the_leader_takes_back_what_was_lost_under_its_token(
 
 def test_nothing_but_a_vacancy_of_its_time_is_taken_back(store: StoreUnderTest) -> None:
     held = win(store, "b")
-    assert ask(store, campaign(held.version, token=held.token, keep=True)).status == "rejected"
+    assert (
+        ask(store, campaign(held.version, token=held.token, keep=True)).status
+        is ReplyStatus.REJECTED
+    )
 
 
 def test_a_vacancy_with_a_higher_token_is_not_taken_back(store: StoreUnderTest) -> None:
     vacancy = ask(store, observe(token=100)).record
-    assert ask(store, campaign(vacancy.version, token=99, keep=True)).status == "rejected"
-    assert ask(store, campaign(vacancy.version, token=100, keep=True)).status == "accepted"
+    assert ask(store, campaign(vacancy.version, token=99, keep=True)).status is ReplyStatus.REJECTED
+    assert (
+        ask(store, campaign(vacancy.version, token=100, keep=True)).status is ReplyStatus.ACCEPTED
+    )
 
 
 # Renew
@@ -164,7 +170,7 @@ def test_a_vacancy_with_a_higher_token_is_not_taken_back(store: StoreUnderTest) 
 def test_a_renewal_changes_the_version_and_nothing_else(store: StoreUnderTest) -> None:
     record = win(store)
     first, second = ask(store, renew(record.token)), ask(store, renew(record.token))
-    assert (first.status, second.status) == ("accepted", "accepted")
+    assert (first.status, second.status) == (ReplyStatus.ACCEPTED, ReplyStatus.ACCEPTED)
     assert len({record.version, first.record.version, second.record.version}) == 3
     assert (second.record.holder, second.record.token) == ("a", record.token)
 
@@ -174,13 +180,13 @@ def test_only_the_holder_renews_under_its_token(store: StoreUnderTest, other: st
     record = win(store)
     request = renew(record.token, "b") if other == "holder" else renew(record.token - 1)
     answer = ask(store, request)
-    assert (answer.status, answer.record) == ("rejected", record)
+    assert (answer.status, answer.record) == (ReplyStatus.REJECTED, record)
 
 
 def test_a_resigned_record_is_not_renewed(store: StoreUnderTest) -> None:
     record = win(store)
     ask(store, resign(record.token))
-    assert ask(store, renew(record.token)).status == "rejected"
+    assert ask(store, renew(record.token)).status is ReplyStatus.REJECTED
 
 
 # Resign
@@ -191,7 +197,7 @@ def test_a_resignation_is_seen_and_wakes_three(
 ) -> None:
     record = win(store)
     answer = ask(store, resign(record.token))
-    assert (answer.status, answer.record.resigned) == ("resigned", True)
+    assert (answer.status, answer.record.resigned) == (ReplyStatus.RESIGNED, True)
     assert answer.record.version != record.version
     assert ask(store, observe()).record == answer.record
     assert client.llen(keys.wake) == 3
@@ -215,7 +221,7 @@ def test_only_the_holder_resigns_under_its_token(store: StoreUnderTest, other: s
     record = win(store)
     request = resign(record.token, "b") if other == "holder" else resign(record.token - 1)
     answer = ask(store, request)
-    assert (answer.status, answer.record) == ("rejected", record)
+    assert (answer.status, answer.record) == (ReplyStatus.REJECTED, record)
 
 
 def test_a_record_that_another_server_wrote_is_not_resigned(
@@ -223,7 +229,7 @@ def test_a_record_that_another_server_wrote_is_not_resigned(
 ) -> None:
     record = win(store)
     client.hset(keys.lease, "epoch", "elsewhere:1")
-    assert ask(store, resign(record.token)).status == "rejected"
+    assert ask(store, resign(record.token)).status is ReplyStatus.REJECTED
     assert client.hget(keys.lease, "resigned") == "0"
 
 
@@ -239,7 +245,7 @@ def test_resigned_on_another_server_does_not_count_as_resigned(
 def test_resigning_what_is_not_there_writes_nothing(
     store: StoreUnderTest, client: Any, keys: ElectionKeys
 ) -> None:
-    assert ask(store, resign(1)).status == "rejected"
+    assert ask(store, resign(1)).status is ReplyStatus.REJECTED
     assert not client.exists(keys.lease, keys.wake, keys.history)
 
 
@@ -270,5 +276,5 @@ def test_a_pause_can_be_broken_off(store: StoreUnderTest) -> None:
     # By itself it would end with an answer that says that nobody resigned.
     with pytest.raises((StoreUnavailableError, asyncio.CancelledError)):
         store.break_off(Await(NOW, 60.0), after=0.2)
-    assert ask(store, observe()).status == "seen"
+    assert ask(store, observe()).status is ReplyStatus.SEEN
     assert store.execute(Await(NOW, 0.05)) == Woken(resigned=False)

@@ -106,6 +106,6 @@ def page(name: str) -> Page:
 PAGES = [
     Page(path)
     for path in sorted(
-        [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "example_project" / "README.md"]
+        [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "example_project" / "README.md"]
     )
 ]

@@ -38,7 +38,7 @@ def test_no_run_is_lost_when_the_leading_worker_is_killed(
     wait_until(lambda: any(each.leads for each in crew), 30, lambda: crew[0].child.output)
     leading, other = sorted(crew, key=lambda each: not each.leads)
     runs.wait_for_line("count_stock", 30)
-    other.child.wait_for_line("leads (taken over", 30)
+    other.child.wait_for_line("leads (takes over", 30)
     leading.child.signal(signal.SIGKILL)
     other.child.wait_for_line("embedded beat dispatches now", 30)
     seen = len(runs.lines)

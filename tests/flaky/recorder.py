@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 
@@ -16,11 +17,15 @@ _seconds: dict[str, float] = {}
 _failed: set[str] = set()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave it to the process that started them, to which workers of xdist report."""
+    # Not by the environment: this run itself may have been started by a test in such a worker.
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.unregister(sys.modules[__name__])
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note a test when the last of its three parts is over."""
-    # Workers of xdist report to the process that started them, which notes it.
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        return
     name = report.nodeid
     _seconds[name] = _seconds.get(name, 0.0) + report.duration
     if report.failed:

@@ -53,10 +53,11 @@ def busy(children_of: int) -> list[int]:
     return found
 
 
+@pytest.mark.timeout(400)
 def test_the_outcomes_of_all_runs_are_counted(children: Children, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "tests.flaky", "--count", "2", "--folder", str(tmp_path), HERE]
     running = children.start(argv, cwd=ROOT, name="flaky")
-    assert running.wait(100) == 0, running.output
+    assert running.wait(300) == 0, running.output
     noted = [json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()]
     tests = {each["test"] for each in noted}
     assert tests

@@ -2,7 +2,7 @@
 
 Each mutant is made in a copy of the package and its tests. The tests that are named for it must
 fail, for the stated reason; then the seeded random faults run on it as a second net, which need
-not catch every mutant. The outcome is written to docs/mutants.md.
+not catch every mutant. The outcome is written to docs/explanation/mutants.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.mutants.catalogue import MUTANTS, Mutant
 from tests.support.processes.child import ROOT, clean_environment
 
-TABLE = ROOT / "docs" / "mutants.md"
+TABLE = ROOT / "docs" / "explanation" / "mutants.md"
 TESTED = sorted(
     {"tests/model/election/test_unsafe_variants.py", "tests/unit/core"}
     | {test for m in MUTANTS for test in m.tests if not test.startswith("tests/model/")}

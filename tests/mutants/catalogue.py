@@ -202,27 +202,22 @@ MUTANTS = (
         (
             Patch(
                 "celery_safe_leader/_store/sync.py",
-                '        pipeline.execute_command("WAIT", self._wait_replicas, self._confirm_ms)\n'
-                "        return flight(*pipeline.execute(raise_on_error=False))",
+                "        for command in step.commands:\n"
+                "            pipeline.execute_command(*command)\n"
+                "        return pipeline.execute(raise_on_error=False)",
+                "        pipeline.execute_command(*step.commands[0])\n"
                 "        raw = pipeline.execute()[0]\n"
-                "        return flight(\n"
-                "            raw,\n"
-                "            self._waiting_client.execute_command(\n"
-                '                "WAIT", self._wait_replicas, self._confirm_ms\n'
-                "            ),\n"
-                "        )",
+                "        return [raw, self._waiting_client.execute_command(*step.commands[1])]",
             ),
             Patch(
                 "celery_safe_leader/_store/aio.py",
-                '        pipeline.execute_command("WAIT", self._wait_replicas, self._confirm_ms)\n'
-                "        return flight(*(await pipeline.execute(raise_on_error=False)))",
+                "        for command in step.commands:\n"
+                "            pipeline.execute_command(*command)\n"
+                "        return await pipeline.execute(raise_on_error=False)",
+                "        pipeline.execute_command(*step.commands[0])\n"
                 "        raw = (await pipeline.execute())[0]\n"
-                "        return flight(\n"
-                "            raw,\n"
-                "            await self._waiting_client.execute_command(\n"
-                '                "WAIT", self._wait_replicas, self._confirm_ms\n'
-                "            ),\n"
-                "        )",
+                "        wait = step.commands[1]\n"
+                "        return [raw, await self._waiting_client.execute_command(*wait)]",
             ),
         ),
         (f"{_STORES}::test_a_replica_that_stands_still_confirms_nothing",),

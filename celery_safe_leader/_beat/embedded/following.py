@@ -5,7 +5,6 @@ There is no second election: the beat reads the board of its worker, as pool pro
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -17,20 +16,19 @@ import celery.app.base
 from billiard import get_start_method
 
 from celery_safe_leader._core.events import Lease
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._runtime.board import BoardReader, variable
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._runtime.pulse import Pulse
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
 
-__all__ = ["Following", "follow_worker", "move_in"]
+__all__ = ["Following", "follow_worker", "set_up_spawned_process"]
 
-logger = logging.getLogger("celery_safe_leader.beat")
-
-_GLANCE = 0.02
-"""Seconds between two looks at the board while this beat waits."""
+_POLL = 0.02
+"""Seconds between two reads of the board while this beat waits."""
 _PULSE = 0.1
-"""Seconds between two signs of life."""
+"""Seconds between two beats of the pulse."""
 _SHORTEST_REST = 5.0
 """Seconds."""
 
@@ -38,16 +36,16 @@ _SHORTEST_REST = 5.0
 class Following:
     """An embedded beat's part in the election of its worker.
 
-    Stands where a beat of its own has its candidate and its membership. It reads the board each
-    time that it is asked, so it never believes longer than its worker. For one thread and its
-    signal handlers; the properties may be read on any thread.
+    Takes the place of the candidate and the membership of a beat that runs alone. It reads the
+    board each time it is asked, so it never believes longer than its worker that it leads. For one
+    thread and its signal handlers; the properties may be read on any thread.
     """
 
     role = WORKER
     """Which of the key's elections the worker takes part in."""
 
     def __init__(self, settings: LeaderSettings, board: str) -> None:
-        """Map the board.
+        """Open the board and start the pulse.
 
         Args:
             settings: Of the app.
@@ -55,7 +53,7 @@ class Following:
 
         Raises:
             OSError: It cannot be read and written.
-            ValueError: It is no board of a worker that keeps a beat.
+            ValueError: It is not the board of a worker that keeps a beat.
         """
         self._election = ElectionKeys(settings.key, WORKER).election
         self._rest = max(settings.ttl, _SHORTEST_REST)
@@ -63,11 +61,11 @@ class Following:
         self._clock = SystemClock()
         self._reader = BoardReader(board)
         self._pulse = Pulse(board)
-        self._said: int | None = None
+        self._logged_token: int | None = None
         self._left = False
         self.candidate_id = ""
         """Of the worker, once it has led."""
-        threading.Thread(target=self._live, name="leader:pulse", daemon=True).start()
+        threading.Thread(target=self._keep_beating, name="leader:pulse", daemon=True).start()
         logger.info(
             "This embedded beat (pid %d) follows its worker in the election %s",
             os.getpid(),
@@ -75,9 +73,9 @@ class Following:
         )
 
     def join(self) -> Following:
-        """Say in the log if the worker leads since the last call, or no longer; do no IO."""
+        """Log whether the worker was elected or demoted since the last call; return this object."""
         token = self.fencing_token
-        if token != self._said:
+        if token != self._logged_token:
             if token is None:
                 logger.info(
                     "The worker no longer leads %s: its embedded beat stands by", self._election
@@ -88,31 +86,31 @@ class Following:
                     self._election,
                     token,
                 )
-            self._said = token
+            self._logged_token = token
         return self
 
     def rest(self) -> float:
-        """Let the worker hand leadership over, and lead no longer for a while.
+        """Ask the worker to hand leadership over and not to lead for a while.
 
         Returns:
-            Seconds until this beat may lead again. Calling it meanwhile begins the rest anew.
+            Seconds until this beat may lead again. A call during the rest restarts it.
         """
         self._rests_until = time.monotonic() + self._rest
         self._pulse.wish_to_rest(self._rest)
         return self._rest
 
     def leave(self) -> None:
-        """Lead no longer, for good. May be called twice."""
+        """Stop leading for good. May be called twice."""
         self._left = True
 
     def wait(self, ready: Callable[[], bool], timeout: float) -> bool:
-        """Wait until ``ready()``, or ``timeout`` seconds; return which. Signal handlers run."""
+        """Wait until ``ready()`` or for ``timeout`` seconds; return whether it is ready."""
         end = time.monotonic() + timeout
         while not ready():
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            time.sleep(min(left, _GLANCE))
+            time.sleep(min(left, _POLL))
         return True
 
     @property
@@ -129,8 +127,8 @@ class Following:
     @property
     def info(self) -> str:
         """A line like those of beat's banner."""
-        standing = "leader" if self.is_leader else "standby"
-        return f"    . election -> {self._election} ({standing}, with its worker)"
+        role = "leader" if self.is_leader else "standby"
+        return f"    . election -> {self._election} ({role}, with its worker)"
 
     def _lease(self) -> Lease | None:
         found = self._reader.read()
@@ -141,20 +139,20 @@ class Following:
         self.candidate_id = found[0]
         return found[1]
 
-    def _live(self) -> None:
+    def _keep_beating(self) -> None:
         while True:
             self._pulse.beat()
             time.sleep(_PULSE)
 
 
 def follow_worker(settings: LeaderSettings) -> Following | None:
-    """Follow the worker of this embedded beat, if it takes part in an election.
+    """Return what follows the worker of this embedded beat, if it takes part in an election.
 
     Returns:
         ``None`` if ``install(app)`` was not called for the worker: then there is none to follow.
 
     Raises:
-        OSError: The worker takes part, and this process cannot see how it stands.
+        OSError: The worker takes part, and this process cannot read its board.
         ValueError: The same.
     """
     board = os.environ.get(variable(settings.key))
@@ -167,12 +165,12 @@ def follow_worker(settings: LeaderSettings) -> Following | None:
     return following
 
 
-def move_in(app: Any) -> None:
-    """Do for an embedded beat in a fresh interpreter what Celery does for pool processes alone.
+def set_up_spawned_process(app: Any) -> None:
+    """Do for an embedded beat in a new interpreter what Celery does for pool processes only.
 
-    Otherwise it knows no task, so that entries are sent by name without their tasks' options, and
-    its log has no handler. (As ``process_initializer`` of celery/concurrency/prefork.py, read in
-    5.4.0, 5.5.3, 5.6.0 and 5.7.0.)
+    Otherwise it would know no task, so that entries are sent by name without their tasks' options,
+    and its log would have no handler. (As ``process_initializer`` of celery/concurrency/prefork.py,
+    read in 5.4.0, 5.5.3, 5.6.0 and 5.7.0.)
     """
     if get_start_method() == "fork":
         return

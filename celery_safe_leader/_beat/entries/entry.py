@@ -13,11 +13,11 @@ __all__ = ["read_entry"]
 
 
 def read_entry(entry: ScheduleEntry, default_policy: Policy) -> Entry:
-    """Return the entry of the dispatcher for one of Celery's.
+    """Return the dispatcher's entry for one of Celery's.
 
     Raises:
         ScheduleError: Its schedule can never be followed.
-        ConfigurationError: Its ``options["leader"]`` are wrong.
+        ConfigurationError: Its ``options["leader"]`` is wrong.
     """
     rule = rule_for(entry.schedule)
     own = check_entry_options(entry.name, entry.options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -13,13 +12,12 @@ from celery.beat import ScheduleEntry, Scheduler
 from celery_safe_leader._beat.entries.entry import read_entry
 from celery_safe_leader._beat.entries.watched_schedule import WatchedSchedule, watch
 from celery_safe_leader._dispatch.entry import Entry
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.missed import Policy
 from celery_safe_leader._schedules.rule import ScheduleError
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = ["Roster"]
-
-logger = logging.getLogger("celery_safe_leader.beat")
 
 
 class Roster:
@@ -29,28 +27,27 @@ class Roster:
     """
 
     def __init__(self, app: Celery, default_policy: str) -> None:
-        """Begin without entries."""
         self._app = app
         self._default_policy = Policy(default_policy)
         self._configured: WatchedSchedule | None = None
         self._given: dict[str, datetime] = {}
         self._changed: dict[str, Entry | None] = {}
-        self.items: dict[str, Entry] = {}
+        self.entries: dict[str, Entry] = {}
         """Every entry that can be followed."""
 
     def setup(self, scheduler: Scheduler) -> None:
-        """Take all entries for the first time.
+        """Read all entries for the first time.
 
         Raises:
-            ConfigurationError: An entry's ``options["leader"]`` are wrong.
+            ConfigurationError: ``options["leader"]`` of an entry is wrong.
         """
         self._configured, _ = watch(self._app)
         self._configured.changes()
         self._merge(scheduler, self._configured)
-        self._take(scheduler, strict=True)
+        self._read_changed(scheduler, strict=True)
 
     def refresh(self, scheduler: Scheduler) -> None:
-        """Notice what was set or removed since; costs nothing while nothing was."""
+        """Read the entries that were set or removed since; costs nothing if there are none."""
         configured, replaced = watch(self._app)
         if replaced or configured is not self._configured:
             names: set[str] = set(configured).union(self._configured or ())
@@ -59,7 +56,7 @@ class Roster:
             names = configured.changes()
         if names:
             self._merge(scheduler, names)
-        self._take(scheduler, strict=False)
+        self._read_changed(scheduler, strict=False)
 
     def changes(self) -> dict[str, Entry | None]:
         """Return the entries that are new, changed or gone since the last call.
@@ -97,27 +94,27 @@ class Roster:
             entry.total_run_count = int(entry.total_run_count or 0)
             return entry
         except Exception as exc:
-            # Whatever a schedule's own code raises is the matter of its entry alone.
+            # Whatever a schedule's own code raises concerns its entry only.
             logger.error("Entry %r of beat_schedule cannot be read: %s; it never runs", name, exc)
             return None
 
-    def _take(self, scheduler: Scheduler, *, strict: bool) -> None:
+    def _read_changed(self, scheduler: Scheduler, *, strict: bool) -> None:
         entries = scheduler.schedule
         if not isinstance(entries, WatchedSchedule):
             scheduler.schedule = entries = WatchedSchedule(entries)
-            names: set[str] = set(entries).union(self.items)
+            names: set[str] = set(entries).union(self.entries)
         else:
             names = entries.changes()
         for name in names:
-            before = self.items.pop(name, None)
+            before = self.entries.pop(name, None)
             self._changed.setdefault(name, before)
-            self._take_one(name, entries.get(name), strict=strict)
+            self._read_one(name, entries.get(name), strict=strict)
 
-    def _take_one(self, name: str, entry: ScheduleEntry | None, *, strict: bool) -> None:
+    def _read_one(self, name: str, entry: ScheduleEntry | None, *, strict: bool) -> None:
         if entry is None:
             return
         try:
-            self.items[name] = read_entry(entry, self._default_policy)
+            self.entries[name] = read_entry(entry, self._default_policy)
         except ConfigurationError as exc:
             if strict:
                 raise

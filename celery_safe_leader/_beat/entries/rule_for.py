@@ -17,7 +17,7 @@ from celery_safe_leader._schedules.zones import zone_of
 
 __all__ = ["rule_for"]
 
-# What carries the arithmetic of a class. A subclass that replaces any of it is not known.
+# The methods that compute the moments of a class. A subclass that replaces one is not known.
 _ARITHMETIC = {
     schedules.schedule: ("is_due", "remaining_estimate"),
     schedules.crontab: ("is_due", "remaining_estimate", "remaining_delta", "_delta_to_next"),
@@ -50,7 +50,7 @@ def rule_for(schedule: Any) -> Rule:
     if known is schedules.solar:
         return Solar(schedule)
     if not callable(getattr(schedule, "is_due", None)):
-        raise ScheduleError(repr(schedule), "is no schedule: it has no is_due()")
+        raise ScheduleError(repr(schedule), "is not a schedule: it has no is_due()")
     return OpaqueRule(schedule, getattr(schedule, "tz", timezone.utc))
 
 

@@ -1,4 +1,4 @@
-"""The schedule as the user wrote it, watched for changes without comparing it."""
+"""The schedule as the user wrote it; it records changes, so that nothing has to be compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class WatchedSchedule(dict[str, Any]):
     """
 
     def __init__(self, entries: Mapping[str, Any]) -> None:
-        """Copy ``entries``; they count as known."""
+        """Copy ``entries``; they do not count as changed."""
         super().__init__(entries)
         self._changed: set[str] = set()
 
@@ -40,19 +40,19 @@ class WatchedSchedule(dict[str, Any]):
             self[name] = value
 
     def setdefault(self, name: str, default: Any = None) -> Any:
-        """Set an entry that is not there."""
+        """Set an entry if it is missing; return it."""
         if name not in self:
             self[name] = default
         return self[name]
 
     def pop(self, name: str, *default: Any) -> Any:
-        """Remove an entry."""
+        """Remove and return an entry."""
         if name in self:
             self._changed.add(name)
         return super().pop(name, *default)
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove an entry."""
+        """Remove and return an entry."""
         name, value = super().popitem()
         self._changed.add(name)
         return name, value
@@ -68,11 +68,11 @@ class WatchedSchedule(dict[str, Any]):
 
 
 def watch(app: Any) -> tuple[WatchedSchedule, bool]:
-    """Make the app's ``beat_schedule`` a watched one.
+    """Replace the app's ``beat_schedule`` by a watched one, if it is not one yet.
 
     Returns:
-        The schedule, and whether it is another object than at the last call: then the user set
-        a whole new schedule, and every entry has to be looked at.
+        The schedule, and whether it has just been replaced: then the user has set a whole new
+        schedule, and every entry has to be read.
     """
     present = app.conf.beat_schedule
     if isinstance(present, WatchedSchedule):

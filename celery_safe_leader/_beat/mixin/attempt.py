@@ -1,8 +1,8 @@
-"""The message of a run that another scheduler's store keeps: with an id that others would give it.
+"""The message of a run of another scheduler, with an id that any other leader would give it.
 
-Between a message and the note in the store that it was sent, a leader may die, and its successor
-sends the run once more. Both then derive the same id, from what the store says and from the
-schedule, and workers run the first of them.
+A leader may die after it has sent a message and before it has noted that in the store; its
+successor then sends the run once more. Both derive the same id, from the store and the schedule,
+and workers run the first of them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from celery_safe_leader._schedules.moments import SECOND_US, from_datetime
 from celery_safe_leader._schedules.occurrence_id import occurrence_id
 from celery_safe_leader._schedules.rule import ScheduleError
 
-__all__ = ["prepared", "run_id"]
+__all__ = ["prepare_attempt", "run_id"]
 
 _LONGEST_GAP_US = 400 * 86_400 * SECOND_US
-"""More than a year since the last run: not worth an enumeration."""
+"""More than a year. For a longer gap since the last run the moments are not enumerated."""
 
 
-def prepared(entry: Any, schedule: Any, key: str, token: int) -> Any:
-    """Copy an entry for one attempt to send it.
+def prepare_attempt(entry: Any, schedule: Any, key: str, token: int) -> Any:
+    """Return a copy of an entry for one attempt to send it.
 
     Args:
         entry: Celery's ``ScheduleEntry`` or a class derived from it; not changed.
-        schedule: That of the entry, as a class of Celery's where there is one.
+        schedule: The entry's, as one of Celery's own classes where there is one.
         key: Of the elections and of the acceptance records.
         token: Fencing token of the leader that sends.
     """
@@ -47,10 +47,10 @@ def prepared(entry: Any, schedule: Any, key: str, token: int) -> Any:
 
 
 def run_id(entry: Any, schedule: Any, key: str) -> str | None:
-    """Derive the id of the run that an entry owes now.
+    """Return the id of the run of an entry that is due now.
 
     It is made of the last run and of the latest due moment: of both, so that no two runs can have
-    the same id, not even when the store has lost the last one, or was told to run an entry anew.
+    the same id, even if the store has lost the last one or was told to run an entry again.
 
     Returns:
         A task id; ``None`` if the schedule's moments cannot be predicted.

@@ -1,7 +1,7 @@
-"""A producer that asks right before each write, and tells the broker's failures from a message's.
+"""A producer that asks before each write, and tells failures of the broker from refused messages.
 
 Celery's schedulers catch ``Exception`` around each entry and count the run as done. What is raised
-here must get past that: whether the run was sent is exactly what the scheduler has to know.
+here must get past that, because the scheduler has to know whether the run was sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class BrokerFailedError(BaseException):
 
 
 def gated(producer_class: type, require: Callable[[], None]) -> type:
-    """Derive a class of producers.
+    """Return a subclass that asks before each write and raises ``BrokerFailedError``.
 
     Args:
         producer_class: Kombu's ``Producer``, or a class derived from it.
@@ -46,6 +46,6 @@ def gated(producer_class: type, require: Callable[[], None]) -> type:
 
 
 def connection_failures(connection: Any) -> tuple[type[BaseException], ...]:
-    """List what is raised when the connection fails, as opposed to a message that is refused."""
+    """Return what is raised when the connection fails, as opposed to a message that is refused."""
     named = () if connection is None else connection.connection_errors
     return (*named, OperationalError, OSError)

@@ -1,13 +1,12 @@
 """Any scheduler class, in any number: the elected one works, the others stand by and write nothing.
 
-The other scheduler keeps its store and its way to tell what is due. It is run on a thread of its
-own, all of it, so that a signal never tears a message or a write in the middle; and it begins each
-tenure as a new process would, with nothing but what its store says.
+The other scheduler keeps its store and its own rules for what is due. All of it runs on a
+background thread, so that a signal never interrupts a message or a write in the middle; and it
+begins each tenure as a new process would, with nothing but what its store says.
 """
 
 from __future__ import annotations
 
-import logging
 import shelve
 import time
 from functools import cached_property
@@ -18,10 +17,13 @@ from kombu.exceptions import OperationalError
 
 from celery_safe_leader import conf
 from celery_safe_leader._beat.background import BackgroundCall
-from celery_safe_leader._beat.mixin.attempt import prepared
+from celery_safe_leader._beat.mixin.attempt import prepare_attempt
 from celery_safe_leader._beat.mixin.gated_producer import BrokerFailedError, WithheldError, gated
-from celery_safe_leader._beat.mixin.tenure import MixinTenure
+from celery_safe_leader._beat.mixin.mixin_state import MixinState
+from celery_safe_leader._core.backoff import backoff
+from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._publishing.connection import open_connection
+from celery_safe_leader._runtime.embedded_role import EmbeddedRole
 
 if TYPE_CHECKING:
     from celery.beat import Scheduler as _Base
@@ -30,168 +32,166 @@ else:
 
 __all__ = ["LeaderSchedulerMixin"]
 
-logger = logging.getLogger("celery_safe_leader.beat")
-
 _SLICE = 1.0
-"""Seconds. A tick lasts no longer, so that beat's health check, which counts ticks, is content."""
+"""Seconds. A tick takes no longer, so that beat's health check, which counts ticks, passes."""
 _BROKER_TIMEOUT = 5.0
-_LONGEST_BACK_OFF = 10.0
-"""Both in seconds."""
+"""Seconds."""
+_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.2, 10.0
+"""Seconds until the store is read again after the broker failed."""
 
 
 class LeaderSchedulerMixin(_Base):
-    """Makes a scheduler class one that may run in any number, of which the elected one dispatches.
+    """Lets any number of beats run a scheduler class, of which the elected one dispatches.
 
         class TenantScheduler(LeaderSchedulerMixin, DatabaseScheduler):
             ...
 
-    The mixin comes first. Wanted is a scheduler whose state is in a store that all beats share,
-    and whose constructor does not write there. On standby neither its ``setup_schedule`` nor its
-    ``tick`` nor its ``sync`` is called. On each new tenure all attributes are set back to what
-    the constructor left, and ``setup_schedule`` is called: it reads its store afresh. It is run on
-    a thread of its own.
+    The mixin comes first. It needs a scheduler whose state is in a store that all beats share,
+    whose constructor does not write there, and which has no attribute ``_leader_mixin``. On standby
+    neither its ``setup_schedule`` nor its ``tick`` nor its ``sync`` is called. On each new tenure
+    all attributes are set back to what the constructor left, and ``setup_schedule`` is called: it
+    reads its store again. It runs on a background thread.
 
-    A run is sent first and noted in the store directly afterwards. A run whose message may not
-    have arrived, since the connection to the broker failed, is sent again.
+    A run is sent first and noted in the store directly afterwards. If the connection to the broker
+    failed, so that the message may not have arrived, the run is sent again.
 
     Raises:
         celery.exceptions.ImproperlyConfigured: A setting is wrong; before anything starts.
     """
 
-    follows_worker = False
-    """Embedded in a worker, it takes part in the election of beats, as it does elsewhere."""
+    safe_leader_embedded_role = EmbeddedRole.OWN_CANDIDATE
 
     longest_silence: float = 300.0
-    """Seconds. When the other scheduler has neither sent anything nor come back for so long, this
+    """Seconds. When the other scheduler has neither sent anything nor returned for so long, this
     beat hands leadership over."""
 
     def __init__(self, app: Celery, *args: Any, lazy: bool = False, **kwargs: Any) -> None:
-        """Read the settings; arguments are those of the other scheduler."""
-        self._standing = MixinTenure(conf.read(app))
+        """Read the settings; the arguments are those of the other scheduler."""
+        self._leader_mixin = MixinState(conf.read(app))
         # Lazy means: without setup_schedule, which is done once this beat leads.
         super().__init__(app, *args, lazy=True, **kwargs)
-        self.Producer: Any = gated(self.Producer, self._standing.require)
+        self.Producer: Any = gated(self.Producer, self._leader_mixin.require_publishing)
 
     # What Celery's Service and banner call
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Let the other scheduler work, if this beat leads; else wait for the election.
+        """Let the other scheduler work if this beat leads; else wait for the election.
 
         Returns:
-            Seconds until the next call: 0, since the waiting is done here, where an election or
-            a demotion can end it at once.
+            Seconds until the next call: 0, because this method waits itself, and an election or a
+            demotion ends its wait at once.
         """
-        standing = self._standing
-        if standing.closed:
+        state = self._leader_mixin
+        if state.closed:
             return float(self.max_interval)
-        if standing.job is None:
-            standing.keep(self.__dict__)
-            leader = standing.membership.join()
+        if state.call is None:
+            state.keep_attributes(self.__dict__)
+            leader = state.membership.join()
             token = leader.fencing_token
-            pause = standing.due_at - time.monotonic()
-            if token is None and standing.token == 0:
+            pause = state.due_at - time.monotonic()
+            if token is None and state.token == 0:
                 leader.wait(lambda: leader.is_leader, _SLICE)
                 return 0.0
-            if token == standing.token and pause > 0:
+            if token == state.token and pause > 0:
                 leader.wait(lambda: leader.fencing_token != token, min(pause, _SLICE))
                 return 0.0
-            standing.start(
+            state.start(
                 self._end_tenure if token is None else lambda: self._work(token, args, kwargs)
             )
-        self._wait_for(standing.job)
+        self._wait_for(state.call)
         return 0.0
 
     def close(self) -> None:
-        """End what is being sent, let the store be written, and hand leadership over last.
+        """Finish what is being sent, let the store be written, and hand leadership over last.
 
-        Beat calls it in its signal handler, and once more after its loop: the second call does
-        nothing. Blocks for at most the ttl.
+        Beat calls it in its signal handler and again after its loop; the second call does nothing.
+        Blocks for at most the ttl.
         """
-        standing = self._standing
-        if standing.closed:
+        state = self._leader_mixin
+        if state.closed:
             return
-        standing.closed = True  # nothing more is published
-        limit = standing.settings.ttl / 3
-        if standing.token and standing.aside.wait_idle(limit):
-            job = standing.aside.start(self.release)
-            if not standing.aside.wait(job, limit):
+        state.closed = True  # nothing more is published
+        limit = state.settings.ttl / 3
+        if state.token and state.background.wait_idle(limit):
+            call = state.background.start(self.release)
+            if not state.background.wait(call, limit):
                 logger.warning("The scheduler's store was not closed within %.1f s", limit)
-            elif job.error is not None:
-                logger.error("Closing the scheduler's store failed", exc_info=job.error)
-        standing.membership.leave()
-        standing.aside.close()
+            elif call.error is not None:
+                logger.error("Closing the scheduler's store failed", exc_info=call.error)
+        state.membership.leave()
+        state.background.close()
 
     @property
     def info(self) -> str:
-        """Lines for beat's banner: of the election, then of the other scheduler."""
+        """Lines for beat's banner: about the election, then those of the other scheduler."""
         other = super().info
-        return "\n".join(filter(None, (self._standing.membership.info, other)))
+        return "\n".join(filter(None, (self._leader_mixin.membership.info, other)))
 
     @property
     def is_leader(self) -> bool:
         """Whether this beat leads now: local, without IO."""
-        return self._standing.membership.is_leader
+        return self._leader_mixin.membership.is_leader
 
     # What the other scheduler calls
 
     def should_sync(self) -> bool:
-        """Not while a message is on its way: its run must not be noted before."""
-        return not self._standing.publishing and bool(super().should_sync())
+        """Return ``False`` while a message is being sent: its run must not be noted before that."""
+        return not self._leader_mixin.publishing and bool(super().should_sync())
 
     def sync(self) -> None:
-        """Write to the store, if this beat leads under the token under which it began."""
-        if self._standing.may_write():
+        """Write to the store if this beat still leads under the token of its tenure."""
+        if self._leader_mixin.may_write():
             super().sync()
 
     def reserve(self, entry: Any) -> Any:
-        """Count a run, while this beat leads."""
-        self._standing.require_tenure()
+        """Count a run if this beat still leads; raise ``WithheldError`` otherwise."""
+        self._leader_mixin.require_tenure()
         return super().reserve(entry)
 
     def apply_async(
         self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any
     ) -> Any:
-        """Send a run, and note it in the store once that has been tried."""
-        standing = self._standing
-        standing.require()
-        standing.progress_at = time.monotonic()
+        """Send a run, and note it in the store after the attempt."""
+        state = self._leader_mixin
+        state.require_publishing()
+        state.progress_at = time.monotonic()
         schedule = self.known_schedule(entry.schedule)
-        attempt = prepared(entry, schedule, standing.settings.key, standing.token)
+        attempt = prepare_attempt(entry, schedule, state.settings.key, state.token)
         producer = self.producer if producer is None else producer
-        standing.publishing = True
+        state.publishing = True
         try:
             result = super().apply_async(attempt, producer=producer, advance=False, **kwargs)
         except Exception:
-            # The entry's own mistake: it counts as a run, as in Celery.
+            # The entry is at fault: this counts as a run, as in Celery.
             self._note(entry, advance)
             raise
         else:
             self._note(entry, advance)
             return result
         finally:
-            standing.publishing = False
+            state.publishing = False
 
     @cached_property
     def connection(self) -> Any:
-        """A connection to the broker on which nothing is sent twice."""
+        """A connection to the broker on which nothing is retried."""
         return open_connection(self.app, _BROKER_TIMEOUT)
 
-    # What a scheduler of a kind of its own may override
+    # What a subclass may override
 
     def known_schedule(self, schedule: Any) -> Any:
-        """Return a schedule as one of Celery's own classes, if it means the same moments.
+        """Return a schedule as one of Celery's own classes, if that means the same moments.
 
-        Only runs of those have an id by which workers recognize a second message of the run.
+        Only their runs get an id by which workers recognize a second message of the same run.
         """
         return schedule
 
     def release(self) -> None:
-        """Close the store and the connection to the broker, and write only while leading.
+        """Close the store and the connection to the broker; write only while leading.
 
-        Called at the end of a tenure, with leadership lost or still held.
+        Called at the end of a tenure, whether leadership is lost or still held.
         """
         store: Any = getattr(self, "_store", None)
-        if isinstance(store, shelve.Shelf) and not self._standing.may_write():
+        if isinstance(store, shelve.Shelf) and not self._leader_mixin.may_write():
             vars(store)["cache"].clear()  # closing writes what is in it
         try:
             super().close()
@@ -210,76 +210,76 @@ class LeaderSchedulerMixin(_Base):
         self._do_sync()
 
     def _work(self, token: int, args: Any, kwargs: Any) -> float:
-        """Do what is due, for a slice at most; return seconds until it wants to be asked again."""
-        standing = self._standing
-        if token != standing.token or not standing.begun:
+        """Do what is due, for one slice at most; return the seconds until there is more to do."""
+        state = self._leader_mixin
+        if token != state.token or not state.begun:
             self._begin(token)
         until = time.monotonic() + _SLICE
         while True:
             pause = float(super().tick(*args, **kwargs) or 0.0)
-            if pause > 0 or time.monotonic() >= until or not standing.may_publish():
+            if pause > 0 or time.monotonic() >= until or not state.may_publish():
                 break
         if pause > 0 and self.should_sync():
             self._do_sync()
         return pause
 
     def _begin(self, token: int) -> None:
-        standing = self._standing
-        if standing.token:
+        state = self._leader_mixin
+        if state.token:
             self._end_tenure()
-        standing.token = token
+        state.token = token
         self.app.set_current()
         started = time.monotonic()
         # From here on it may write: that is part of setting up.
-        standing.begun = True
+        state.begun = True
         try:
             self.setup_schedule()
         except BaseException:
-            standing.begun = False
+            state.begun = False
             raise
         logger.info(
-            "%s has set itself up from its store in %.0f ms",
+            "%s read its store in %.0f ms",
             type(self).__name__,
             1000 * (time.monotonic() - started),
         )
 
     def _end_tenure(self) -> float:
-        """Drop all that the other scheduler knows, without writing."""
-        standing = self._standing
-        standing.token, standing.begun = 0, False
+        """Discard what the other scheduler holds, without writing."""
+        state = self._leader_mixin
+        state.token, state.begun = 0, False
         try:
             self.release()
         except Exception:
             logger.warning("Closing what the last tenure left open failed", exc_info=True)
-        standing.restore(self.__dict__)
+        state.restore_attributes(self.__dict__)
         return 0.0
 
-    def _wait_for(self, job: BackgroundCall[float] | None) -> None:
-        standing = self._standing
-        if job is None:
+    def _wait_for(self, call: BackgroundCall[float] | None) -> None:
+        state = self._leader_mixin
+        if call is None:
             return
-        if standing.aside.wait(job, _SLICE):
-            standing.job = None
-            if job.error is None:
-                standing.failures = 0
-                standing.due_at = time.monotonic() + (job.result or 0.0)
+        if state.background.wait(call, _SLICE):
+            state.call = None
+            if call.error is None:
+                state.failures = 0
+                state.due_at = time.monotonic() + (call.result or 0.0)
             else:
-                self._failed(job.error)
-        elif time.monotonic() - standing.progress_at > self.longest_silence:
+                self._failed(call.error)
+        elif time.monotonic() - state.progress_at > self.longest_silence:
             self._stand_down(
-                f"{type(self).__name__} has not come back for {self.longest_silence:g} s", None
+                f"{type(self).__name__} has not returned for {self.longest_silence:g} s", None
             )
-            standing.progress_at = time.monotonic()
+            state.progress_at = time.monotonic()
 
     def _failed(self, error: BaseException) -> None:
-        standing = self._standing
-        standing.begun = False
+        state = self._leader_mixin
+        state.begun = False
         if isinstance(error, WithheldError):
-            standing.due_at = 0.0
+            state.due_at = 0.0
         elif isinstance(error, (BrokerFailedError, OperationalError)):
-            standing.failures += 1
-            pause = min(_LONGEST_BACK_OFF, 0.1 * 2.0 ** min(standing.failures, 10))
-            standing.due_at = time.monotonic() + pause
+            state.failures += 1
+            pause = backoff(state.failures, first=_FIRST_BACK_OFF, longest=_LONGEST_BACK_OFF)
+            state.due_at = time.monotonic() + pause
             logger.error(
                 "The broker failed: %s. The run stays due; %s reads its store again in %.1f s",
                 error,
@@ -292,9 +292,9 @@ class LeaderSchedulerMixin(_Base):
             raise error
 
     def _stand_down(self, reason: str, error: BaseException | None) -> None:
-        seconds = self._standing.membership.rest()
+        seconds = self._leader_mixin.membership.rest()
         logger.error(
-            "%s. This beat hands leadership over and stands by for %g s at least",
+            "%s. This beat hands leadership over and stands by for at least %g s",
             reason,
             seconds,
             exc_info=error,

@@ -1,1 +1,1 @@
-"""From a URL or a client of the caller's to a client of redis-py."""
+"""Makes clients of redis-py from a URL or a client of the caller."""

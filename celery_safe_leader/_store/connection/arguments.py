@@ -1,6 +1,6 @@
-"""Arguments of redis-py's connections: taken from URLs and from clients of the caller's.
+"""Arguments of redis-py's connections, taken from URLs and from clients of the caller.
 
-Decides what is kept, not how long a call may take: that is connect.py's part.
+Decides which are kept. How long a call may take is decided in ``factory``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CLASSES: dict[bool, dict[str, type[Any]]] = {
         "unix": redis.asyncio.UnixDomainSocketConnection,
     },
 }
-"""For asyncio or not -> kind of connection -> redis-py's class."""
+"""Whether for asyncio -> kind of connection -> redis-py's class."""
 
 DECIDED = frozenset(
     {
@@ -75,18 +75,18 @@ _OF_A_POOL = frozenset(
 """What pools of some releases put among the arguments for their own use: bound to that pool."""
 
 _OF_ONE_SIDE = frozenset({"command_packer", "encoder_class", "parser_class"})
-"""Differs between sync and asyncio."""
+"""These differ between the blocking and the asyncio side."""
 
 _ASKS_ASYNC = hasattr(CredentialProvider, "get_credentials_async")
-"""Whether this redis-py asks providers in a coroutine on the asyncio side; from 5.1 on."""
+"""Whether this redis-py awaits providers on the asyncio side, as it does from 5.1 on."""
 
 _BOOLEANS = {"ssl_check_hostname", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled"}
 
 
 def url_arguments(url: RedisUrl) -> dict[str, Any]:
-    """Return the arguments that a URL stands for; parameters that mean nothing here are left out.
+    """Return the arguments that a URL stands for, without parameters that are not used here.
 
-    A broker's URL may hold parameters for kombu, and limits that do not suit an election.
+    A broker's URL may contain parameters for kombu, and limits that do not suit an election.
     """
     arguments: dict[str, Any] = {
         "db": url.db,
@@ -105,7 +105,7 @@ def url_arguments(url: RedisUrl) -> dict[str, Any]:
 
 
 def kind_of(connection_class: type[Any]) -> str:
-    """Return which kind of connection a class makes, of either side."""
+    """Return the kind of connection that a class of either side makes."""
     for kind in ("rediss", "unix"):
         if issubclass(connection_class, (CLASSES[False][kind], CLASSES[True][kind])):
             return kind
@@ -118,7 +118,7 @@ def copy_arguments(
     """Return the class and the arguments of a caller's pool, for a pool of our own.
 
     Raises:
-        ConfigurationError: The pool cannot be copied to the side that is asked for.
+        ConfigurationError: The pool cannot be copied to the requested side.
     """
     connection_class = pool.connection_class
     kept = {
@@ -135,15 +135,15 @@ def copy_arguments(
         raise ConfigurationError(
             setting,
             f"a client with {connection_class.__name__} or a redis_connect_func of its own",
-            f"{side} client then, or a URL, since these cannot be carried over",
+            f"{side} client or a URL, since these cannot be copied",
         )
-    # A switch that is off may be unknown to the other side's class.
+    # A flag that is off may be unknown to the other side's class.
     dropped = {k for k, v in kept.items() if v is False and k != "ssl_check_hostname"}
     return ours, {k: v for k, v in kept.items() if k not in dropped | _OF_ONE_SIDE}
 
 
 def tidy(arguments: Mapping[str, Any], *, setting: str) -> dict[str, Any]:
-    """Bring arguments to the form that every release of redis-py takes.
+    """Return arguments in a form that every release of redis-py accepts.
 
     Raises:
         ConfigurationError: ``ssl_cert_reqs`` or ``credential_provider`` cannot be used.
@@ -154,7 +154,7 @@ def tidy(arguments: Mapping[str, Any], *, setting: str) -> dict[str, Any]:
     provider = tidied.get("credential_provider")
     if isinstance(provider, str):
         tidied["credential_provider"] = provider = _provider(provider, setting)
-    # Not the class: valkey-py has one of its own, which redis-py can use as well.
+    # Not checked by class: valkey-py has its own, which redis-py can use as well.
     if provider is not None and not callable(getattr(provider, "get_credentials", None)):
         raise ConfigurationError(
             f"credential_provider of {setting}",
@@ -162,12 +162,12 @@ def tidy(arguments: Mapping[str, Any], *, setting: str) -> dict[str, Any]:
             "an object with get_credentials(), such as a redis.CredentialProvider",
         )
     if provider is not None and not hasattr(provider, "get_credentials_async") and _ASKS_ASYNC:
-        tidied["credential_provider"] = _OnBothSides(provider)
+        tidied["credential_provider"] = _ProviderForBothSides(provider)
     return tidied
 
 
-class _OnBothSides(CredentialProvider):
-    """A provider of valkey-py, which has no coroutine of it. Its repr shows no secret."""
+class _ProviderForBothSides(CredentialProvider):
+    """Wraps a provider of valkey-py, which has no coroutine. Its repr shows no secret."""
 
     def __init__(self, provider: Any) -> None:
         self._provider = provider
@@ -180,7 +180,7 @@ class _OnBothSides(CredentialProvider):
 
 
 def _cert_reqs(value: object, setting: str) -> str:
-    """Read what redis-py, kombu and the ssl module call it: none, CERT_NONE, ssl.CERT_NONE."""
+    """Return ``ssl_cert_reqs`` from any spelling: none, CERT_NONE or ssl.CERT_NONE."""
     if value is None:
         return "none"
     if isinstance(value, int) and not isinstance(value, bool) and value in (0, 1, 2):
@@ -201,5 +201,6 @@ def _provider(path: str, setting: str) -> Any:
         raise ConfigurationError(
             f"credential_provider of {setting}",
             repr(path),
-            f"the dotted path of a class without arguments ({type(error).__name__} now)",
+            f"the dotted path of a class without arguments (loading it raised "
+            f"{type(error).__name__})",
         ) from error

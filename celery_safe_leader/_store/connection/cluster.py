@@ -1,7 +1,7 @@
-"""Where the master of a slot is, by any node of the cluster. Does no IO.
+"""Finds the master of a slot by asking nodes of the cluster. Does no IO.
 
-All keys of an election are in one slot, so a plain connection to that slot's master is all that
-an election needs of a cluster.
+All keys of an election are in one slot, so a plain connection to the master of that slot is all
+that an election needs.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from celery_safe_leader._store.connection.discovery import InTurn, Question
+from celery_safe_leader._store.connection.discovery import Question, SequentialFinder
 from celery_safe_leader._store.connection.sentinel import read_addresses
 from celery_safe_leader._store.connection.urls import Address, RedisUrl
 
-__all__ = ["SlotMaster", "take_nodes"]
+__all__ = ["SlotMaster", "pop_cluster_nodes"]
 
 
-def take_nodes(url: RedisUrl, options: dict[str, Any], name: str) -> tuple[Address, ...]:
-    """Take what RedBeat's users say of a cluster out of the options; return the nodes to ask.
+def pop_cluster_nodes(url: RedisUrl, options: dict[str, Any], name: str) -> tuple[Address, ...]:
+    """Remove RedBeat's options for a cluster from the options, and return the nodes to ask.
 
     Raises:
-        ConfigurationError: ``startup_nodes`` is no list of addresses.
+        ConfigurationError: ``startup_nodes`` is not a list of addresses.
     """
     options.pop("cluster", None)
     given = options.pop("startup_nodes", None)
@@ -32,16 +32,16 @@ def take_nodes(url: RedisUrl, options: dict[str, Any], name: str) -> tuple[Addre
     return url.nodes or ((url.host, url.port),)
 
 
-class SlotMaster(InTurn):
-    """Asks nodes of a cluster; goes where one has sent it, once.
+class SlotMaster(SequentialFinder):
+    """Finds the master by asking nodes, or takes the address of a redirection, once.
 
     Args:
         seeds: Nodes that the user named. More are learned from them.
-        key: Any key of the slot.
+        key: Any key in the slot.
     """
 
-    told_by_servers = True
-    nobody = "no node names the slot's master"
+    wrong_server_says_so = True
+    nobody_knew = "no node names the slot's master"
 
     def __init__(self, seeds: Sequence[Address], key: str) -> None:
         self.slot = key_slot(key.encode())
@@ -50,7 +50,7 @@ class SlotMaster(InTurn):
         self._redirected: Address | None = None
 
     def search(self) -> Generator[Question, Any, Address]:
-        """Go where a node said, else ask until one names the slot's master."""
+        """Return where a node redirected us, else ask until one names the slot's master."""
         redirected, self._redirected = self._redirected, None
         return redirected or (yield from super().search())
 
@@ -61,7 +61,7 @@ class SlotMaster(InTurn):
         return found
 
     def _read(self, asked: Address, ranges: Any) -> Address | None:
-        """Find the master, and learn all nodes."""
+        """Return the master, and remember all nodes."""
         master: Address | None = None
         nodes = [asked]
         for first, last, *copies in ranges:
@@ -69,17 +69,17 @@ class SlotMaster(InTurn):
             nodes += [address for address in addresses if address is not None]
             if int(first) <= self.slot <= int(last):
                 master = addresses[0]
-        # Whoever answered is asked first again; of the rest, those that the user named first.
+        # Next time the node that answered is asked first, then those that the user named.
         self._asked = list(dict.fromkeys((asked, *self._seeds, *nodes)))
         return master
 
     def redirect(self, address: Address) -> None:
-        """Go there next: a node said ``MOVED``."""
+        """Return this address from the next search: a node said ``MOVED``."""
         self._redirected = address
 
 
 def _endpoint(copy: Any, asked: Address) -> Address | None:
-    """Read a node of the reply; it may not know its name, and then it is where it was asked."""
+    """Return the address of a node; one that does not know its own host is where we asked."""
     host = copy[0].decode() if isinstance(copy[0], bytes) else str(copy[0] or "")
     if host == "?":
         return None

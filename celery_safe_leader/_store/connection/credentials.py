@@ -1,4 +1,4 @@
-"""Credential providers: what one raises says nothing but its type, since it may hold a token."""
+"""Hides the message of an error that a credential provider raised: it may contain a token."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from typing import Any
 
 import redis
 
-__all__ = ["greeting"]
+__all__ = ["provider_connect_hook"]
 
 
-def greeting(own: Callable[[Any], Any] | None, *, asynchronous: bool) -> Callable[[Any], Any]:
-    """Return what greets a server with a provider's credentials, as ``redis_connect_func``.
+def provider_connect_hook(
+    own: Callable[[Any], Any] | None, *, asynchronous: bool
+) -> Callable[[Any], Any]:
+    """Return a ``redis_connect_func`` that logs in with a provider's credentials.
 
     Args:
-        own: What the user gave as that.
+        own: The user's own hook, if any.
         asynchronous: For a connection of redis.asyncio.
     """
-    greet = own or (lambda connection: connection.on_connect())
+    hook = own or (lambda connection: connection.on_connect())
 
     def blocking(connection: Any) -> None:
         try:
-            greet(connection)
+            hook(connection)
         except Exception as exc:
             raise _hidden(exc) from _cause(exc)
 
     async def awaited(connection: Any) -> None:
         try:
-            greeted = greet(connection)
-            if greeted is not None:
-                await greeted
+            result = hook(connection)
+            if result is not None:
+                await result
         except Exception as exc:
             raise _hidden(exc) from _cause(exc)
 
@@ -37,7 +39,7 @@ def greeting(own: Callable[[Any], Any] | None, *, asynchronous: bool) -> Callabl
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether it is redis-py's or the operating system's, and not that of a provider's library."""
+    """Return whether it comes from redis-py or the operating system, not from a provider."""
     package = type(error).__module__.partition(".")[0]
     return package in ("redis", "socket", "ssl") or (
         package == "builtins" and isinstance(error, OSError)
@@ -49,11 +51,11 @@ def _hidden(error: Exception) -> Exception:
         return error
     kind = type(error).__name__
     return redis.ConnectionError(
-        f"the credential provider raised {kind}, whose words are not shown, since they may hold "
-        "a secret"
+        f"the credential provider raised {kind}; its message is hidden because it may contain a "
+        "secret"
     )
 
 
 def _cause(error: Exception) -> BaseException | None:
-    # Not even in a traceback.
+    # Not in a traceback either.
     return error.__cause__ if _is_ours(error) else None

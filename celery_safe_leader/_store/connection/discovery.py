@@ -1,7 +1,8 @@
-"""Who knows where a server is, and how they are asked.
+"""Looks up the address of a server.
 
-A *finder* knows whom to ask what: Sentinels, or nodes of a cluster. It does no IO, so that blocking
-and asyncio connections share it. A *guide* asks its questions, in a limited time.
+A *finder* knows whom to ask what: Sentinels, or nodes of a cluster. It does no IO, so blocking and
+asyncio connections share it. A *locator* does the IO: it asks a finder's questions within a time
+limit.
 """
 
 from __future__ import annotations
@@ -15,53 +16,52 @@ import redis
 
 from celery_safe_leader._store.connection.urls import Address, show_address
 
-__all__ = ["Finder", "Guide", "InTurn", "Question"]
+__all__ = ["Finder", "Locator", "Question", "SequentialFinder"]
 
 _PARTS = 5
-"""Into how many parts a guide divides its time: one is the limit of a connect or a reply.
+"""A locator's time limit is divided by this: one part is the limit of a connect or a reply.
 
-Two of three that are silent leave enough of it to ask the third."""
+If two of three do not answer, enough time is left to ask the third."""
 
 
 class Question(NamedTuple):
-    """What a finder wants to know of whom."""
+    """A command that a finder wants to have sent, and where to."""
 
     address: Address
     command: tuple[str | int, ...]
 
 
 class Finder(Protocol):
-    """Finds a server. Does no IO: its questions are asked for it."""
+    """Finds a server. Does no IO: its questions are asked on its behalf."""
 
-    told_by_servers: bool
-    """Whether a server that is the wrong one says so; else it has to be asked for now and then."""
+    wrong_server_says_so: bool
+    """Whether the wrong server says that it is; otherwise the address must be checked regularly."""
 
     def search(self) -> Generator[Question, Any, Address]:
-        """Yield questions, take their replies or errors, and return the address.
+        """Yield questions, receive their replies or errors, and return the address.
 
         Raises:
             redis.ConnectionError: Nobody knows.
         """
 
     def distrust(self) -> None:
-        """Take in that what was found is of no use: whoever named it is asked last from now on."""
+        """Note that the address found was wrong: who named it is asked last from now on."""
 
     def redirect(self, address: Address) -> None:
-        """Take in that the server itself named another."""
+        """Note that the server itself named another."""
 
 
-class InTurn:
-    """Asks one after the other, first the one that told the truth last."""
+class SequentialFinder:
+    """Asks one address after the other, starting with the one that answered right last."""
 
-    nobody = ""
-    """What is said once all were asked in vain."""
+    nobody_knew = ""
+    """Error message for when nobody knew."""
 
     def __init__(self, addresses: Iterable[Address]) -> None:
-        """Begin with the order that is given."""
         self._asked = list(addresses)
 
     def search(self) -> Generator[Question, Any, Address]:
-        """Ask until one knows."""
+        """Ask until one knows the address."""
         failures: list[tuple[Address, Exception]] = []
         for address in list(self._asked):
             try:
@@ -69,28 +69,28 @@ class InTurn:
             except (redis.RedisError, OSError, TypeError, ValueError, IndexError) as exc:
                 failures.append((address, exc))
                 self._ask_last(address)
-        told = "; ".join(f"{show_address(address)}: {why}" for address, why in failures)
-        raise redis.ConnectionError(f"{self.nobody}: {told}")
+        details = "; ".join(f"{show_address(address)}: {why}" for address, why in failures)
+        raise redis.ConnectionError(f"{self.nobody_knew}: {details}")
 
     def _ask(self, address: Address) -> Generator[Question, Any, Address]:
-        """Ask one; an error of redis-py's, or a reply of another shape, leads to the next."""
+        """Ask one; after an error of redis-py, or a malformed reply, the next is asked."""
         raise NotImplementedError
 
     def _ask_last(self, address: Address) -> None:
         self._asked = [each for each in self._asked if each != address] + [address]
 
     def distrust(self) -> None:
-        """Ask the one last that named a server which is none, or is a replica."""
+        """Ask the one last that named a dead server or a replica."""
         self._ask_last(self._asked[0])
 
 
-class Guide:
-    """A finder, and how its questions are asked: on a new connection each, which is rare enough.
+class Locator:
+    """Runs a finder, with a new connection for each question, which is rare enough.
 
     Args:
         finder: Knows whom to ask what.
         connection_class: Of redis-py.
-        arguments: What a connection to those who are asked is made with.
+        arguments: What connections for the questions are made with.
         limit: Seconds for a whole search.
     """
 
@@ -102,39 +102,39 @@ class Guide:
         part = limit / _PARTS
         timeouts = {"socket_connect_timeout": part, "socket_timeout": part}
         self._arguments = {**arguments, **timeouts}
-        # A question that is just asked may take a part for connecting and a part for the reply.
+        # The last question may take one part for connecting and one for the reply.
         self._latest = limit - 2 * part
         self._interval = limit
         self._next_check = 0.0
 
     def due(self) -> bool:
-        """Tell, once in a while, that it is time to ask whether the server is still the right one.
+        """Return whether it is time to check that the server is still the right one.
 
-        Where Sentinels are told to fail over, the old master stays one for some seconds, and
+        When Sentinels are told to fail over, the old master stays a master for some seconds and
         keeps its clients, though nothing that they write there will last.
         """
-        return not self.finder.told_by_servers and time.monotonic() >= self._next_check
+        return not self.finder.wrong_server_says_so and time.monotonic() >= self._next_check
 
     def check(self) -> Address | None:
-        """Ask one alone, briefly; ``None`` if it does not know, which says nothing."""
+        """Ask only one, briefly; return ``None`` if it does not know, which proves nothing."""
         try:
             return self._find(latest=0.0)
         except (redis.RedisError, OSError):
             return None
 
     async def check_async(self) -> Address | None:
-        """Do as :meth:`check`."""
+        """Do what :meth:`check` does, for asyncio."""
         try:
             return await self._find_async(latest=0.0)
         except (redis.RedisError, OSError):
             return None
 
     def find(self) -> Address:
-        """Search, and block meanwhile."""
+        """Return the address of the server. Blocks."""
         return self._find(self._latest)
 
     async def find_async(self) -> Address:
-        """Search."""
+        """Do what :meth:`find` does, for asyncio."""
         return await self._find_async(self._latest)
 
     def _find(self, latest: float) -> Address:
@@ -158,7 +158,7 @@ class Guide:
                 outcome = await self._ask_async(question)
 
     def _questions(self, latest: float) -> Generator[Question, Any, Address]:
-        """Turn outcomes into what a finder expects; after ``latest`` seconds ask nobody else."""
+        """Run the finder's search; after ``latest`` seconds, ask nobody else."""
         began = time.monotonic()
         self._next_check = began + self._interval
         search = self.finder.search()

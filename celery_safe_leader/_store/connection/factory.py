@@ -1,6 +1,6 @@
 """How connections are made: class and arguments, from a URL or a client and the user's options.
 
-Makes no client. Nothing that a user says can make a call outlive a lease, or be repeated.
+Makes no client. No option of a user can make a call outlive a lease, or be repeated.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from celery_safe_leader._store.connection.arguments import (
     tidy,
     url_arguments,
 )
-from celery_safe_leader._store.connection.cluster import SlotMaster, take_nodes
-from celery_safe_leader._store.connection.credentials import greeting
-from celery_safe_leader._store.connection.discovery import Finder, Guide
-from celery_safe_leader._store.connection.failover import located
+from celery_safe_leader._store.connection.cluster import SlotMaster, pop_cluster_nodes
+from celery_safe_leader._store.connection.credentials import provider_connect_hook
+from celery_safe_leader._store.connection.discovery import Finder, Locator
+from celery_safe_leader._store.connection.failover import failover_class
 from celery_safe_leader._store.connection.given_client import ClientOfCaller, read_client
-from celery_safe_leader._store.connection.sentinel import Group, Sentinels, take_group
+from celery_safe_leader._store.connection.sentinel import (
+    SentinelGroup,
+    Sentinels,
+    pop_sentinel_group,
+)
 from celery_safe_leader._store.connection.urls import RedisUrl, parse_url
 from celery_safe_leader.errors import ConfigurationError
 
@@ -41,22 +45,21 @@ __all__ = [
     "Names",
     "Source",
     "address_of",
-    "check_place",
-    "plan",
+    "check_discovery",
+    "pool_settings",
     "read_url",
 ]
 
-# Of the module that users know.
-logger = logging.getLogger("celery_safe_leader._store.connection.client")
+logger = logging.getLogger("celery_safe_leader")
 
 CLIENT_NAME = "celery-safe-leader"
 """How our connections show up in ``CLIENT LIST``, unless the options name another."""
 
 Source: TypeAlias = "str | ClientOfCaller"
-"""What names a server: a URL, or a client of the caller's, which is copied and not used."""
+"""What names a server: a URL, or a client of the caller, which is copied and not used."""
 
-_UNINTRODUCED: dict[str, None] = (
-    # redis-py 8 warns of the names that its earlier releases know.
+_NO_DRIVER_INFO: dict[str, None] = (
+    # redis-py 8 warns about the names that its earlier releases use.
     {"driver_info": None}
     if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
     else {"lib_name": None, "lib_version": None}
@@ -65,31 +68,31 @@ _UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 class Names(NamedTuple):
-    """What the user calls it."""
+    """The user's names for the settings, for errors."""
 
     source: str
     options: str
 
 
 class Limits(NamedTuple):
-    """What every connection of ours has in common."""
+    """What all our connections have in common."""
 
     asynchronous: bool
     connect_timeout: float
-    """Seconds. Finding out where the server is may take as long again."""
+    """Seconds. Looking up the server may take as long again."""
     read_timeout: float
     """Seconds."""
 
     def arguments(self, kind: str) -> dict[str, Any]:
-        """Return the arguments that nobody can override."""
+        """Return the arguments that no option can override."""
         retry = (AsyncRetry if self.asynchronous else Retry)(NoBackoff(), 0)
         return {
-            **_UNINTRODUCED,  # spares two round trips on each connect
+            **_NO_DRIVER_INFO,  # saves two round trips per connect
             **({} if kind == "unix" else {"socket_keepalive": True}),
             "decode_responses": False,
             "health_check_interval": 0,
-            # No HELLO, replies of one shape in every release, and no notices by which a server
-            # under maintenance can stretch the time limits.
+            # No HELLO, the same replies in every release, and no notices by which a server under
+            # maintenance could extend the time limits.
             "protocol": 2,
             "retry": retry,
             "retry_on_error": [],
@@ -99,66 +102,66 @@ class Limits(NamedTuple):
         }
 
 
-class _Place(NamedTuple):
-    """Where the server is, if its address has to be found first."""
+class _Discovery(NamedTuple):
+    """How to look up a server whose address is not given."""
 
     finder: Finder
-    group: Group | None
-    """Sentinels are logged in to in their own way, nodes of a cluster as the server itself."""
+    group: SentinelGroup | None
+    """Sentinels have a login of their own; nodes of a cluster have that of the server."""
 
 
-def plan(
+def pool_settings(
     source: Source, options: Mapping[str, Any], limits: Limits, names: Names, key: str
 ) -> tuple[type[Any], dict[str, Any]]:
-    """Return the class of the connections and what each is made with.
+    """Return the class of a pool's connections and the arguments to make them with.
 
     Args:
         source: URL or client.
-        options: Of the user; come before what ``source`` says.
+        options: Of the user; they override those of ``source``.
         limits: Of each connection.
         names: For errors.
-        key: Any Redis key that will be used: tells the slot of a cluster.
+        key: Any Redis key that will be used; determines the slot in a cluster.
 
     Raises:
         ConfigurationError: Source or options cannot be used.
     """
     given = _chosen(options, names.options)
-    place = None
+    discovery = None
     if isinstance(source, str):
         url = read_url(source, given, names.source)
-        place = _place(url, given, names, key)
+        discovery = _discovery(url, given, names, key)
         connection_class, arguments = CLASSES[limits.asynchronous][url.kind], url_arguments(url)
     else:
         found = read_client(source, asynchronous=limits.asynchronous, setting=names.source)
         connection_class, arguments = found.connection_class, found.arguments
         if found.group is not None:
-            place = _Place(Sentinels(found.group), found.group)
+            discovery = _Discovery(Sentinels(found.group), found.group)
         elif found.nodes:
-            place = _Place(SlotMaster(found.nodes, key), None)
+            discovery = _Discovery(SlotMaster(found.nodes, key), None)
     chosen = tidy(given, setting=names.options)
     arguments = {"client_name": CLIENT_NAME, **tidy(arguments, setting=names.source), **chosen}
     connection_class, arguments = _finish(connection_class, arguments, limits)
-    ours = located(connection_class, asynchronous=limits.asynchronous)
+    ours = failover_class(connection_class, asynchronous=limits.asynchronous)
     _check(ours, arguments, names, chosen)
-    if place is not None:
+    if discovery is not None:
         asking = (connection_class, {**arguments, "db": 0})
-        if place.group is not None:
-            asking = _to_sentinels(place.group, limits, names)
-        arguments["guide"] = Guide(place.finder, *asking, limits.connect_timeout)
+        if discovery.group is not None:
+            asking = _to_sentinels(discovery.group, limits, names)
+        arguments["locator"] = Locator(discovery.finder, *asking, limits.connect_timeout)
     return ours, arguments
 
 
-def check_place(url: RedisUrl, options: Mapping[str, Any], options_name: str) -> None:
-    """Check what finding the server takes, before anything starts.
+def check_discovery(url: RedisUrl, options: Mapping[str, Any], options_name: str) -> None:
+    """Check the options for looking up the server, before anything starts.
 
     Raises:
         ConfigurationError: Options for Sentinels or cluster nodes are missing or wrong.
     """
-    _place(url, dict(options), Names("", options_name), "")
+    _discovery(url, dict(options), Names("", options_name), "")
 
 
 def address_of(connection_class: type[Any], arguments: Mapping[str, Any]) -> RedisUrl:
-    """Return where connections of such a pool, also of valkey-py's, go; without credentials."""
+    """Return the address of a pool of redis-py or valkey-py, without credentials."""
     kind = "unix" if arguments.get("path") else kind_of(connection_class)
     if connection_class.__name__ == "SSLConnection":
         kind = "rediss"
@@ -176,10 +179,10 @@ def _number(value: object, default: int) -> int:
 
 
 def read_url(source: str, options: Mapping[str, Any], setting: str) -> RedisUrl:
-    """Read a URL, and what the options say of what kind of server it names.
+    """Return a parsed URL; an option may say that it names nodes of a cluster.
 
     Raises:
-        ConfigurationError: It is no URL of a server.
+        ConfigurationError: It is not the URL of a server.
     """
     url = parse_url(source, setting=setting)
     if options.get("cluster") is True and not url.mode and url.kind != "unix":
@@ -187,18 +190,20 @@ def read_url(source: str, options: Mapping[str, Any], setting: str) -> RedisUrl:
     return url
 
 
-def _place(url: RedisUrl, options: dict[str, Any], names: Names, key: str) -> _Place | None:
-    """Take what finding the server needs out of the options."""
+def _discovery(url: RedisUrl, options: dict[str, Any], names: Names, key: str) -> _Discovery | None:
+    """Return how to look up the server; removes the options for it."""
     if url.mode == "sentinel":
-        group = take_group(url, options, names.options)
-        return _Place(Sentinels(group), group)
+        group = pop_sentinel_group(url, options, names.options)
+        return _Discovery(Sentinels(group), group)
     if url.mode == "cluster":
-        return _Place(SlotMaster(take_nodes(url, options, names.options), key), None)
+        return _Discovery(SlotMaster(pop_cluster_nodes(url, options, names.options), key), None)
     return None
 
 
-def _to_sentinels(group: Group, limits: Limits, names: Names) -> tuple[type[Any], dict[str, Any]]:
-    """Return what connections to the Sentinels are made with: their own login and TLS."""
+def _to_sentinels(
+    group: SentinelGroup, limits: Limits, names: Names
+) -> tuple[type[Any], dict[str, Any]]:
+    """Return class and arguments of connections to the Sentinels: they have their own login."""
     name = f"sentinel_kwargs of {names.options}"
     chosen = tidy(_chosen(group.sentinel_kwargs, name), setting=name)
     host, port = group.sentinels[0]
@@ -215,10 +220,12 @@ def _finish(
     if arguments.pop("ssl", False) and kind_of(connection_class) == "redis":
         connection_class = CLASSES[limits.asynchronous]["rediss"]
     if arguments.get("credential_provider"):
-        # redis-py refuses both, and Celery lets the provider win.
+        # redis-py refuses to have both, and in Celery the provider wins.
         arguments |= {"username": None, "password": None}
         own = arguments.get("redis_connect_func")
-        arguments["redis_connect_func"] = greeting(own, asynchronous=limits.asynchronous)
+        arguments["redis_connect_func"] = provider_connect_hook(
+            own, asynchronous=limits.asynchronous
+        )
     if kind_of(connection_class) == "rediss":
         _secure(arguments, address_of(connection_class, arguments))
     else:
@@ -230,7 +237,7 @@ def _chosen(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     unused = sorted(DECIDED & options.keys())
     if unused:
         logger.warning(
-            "%s: %s not used; limits, retries and decoding follow from the lease",
+            "%s: ignored %s; limits, retries and decoding follow from the lease",
             name,
             ", ".join(unused),
         )
@@ -238,8 +245,8 @@ def _chosen(options: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _secure(arguments: dict[str, Any], address: RedisUrl) -> None:
-    """Verify the server unless told otherwise, and tell when told otherwise."""
-    # Releases before 6 do not compare the name by default, and older ones differ by side.
+    """Have the server verified by default, and warn if the options say otherwise."""
+    # redis-py before 6 does not compare the name by default, and its two sides differ.
     verified = arguments.setdefault("ssl_cert_reqs", "required") != "none"
     if arguments.get("ssl_check_hostname") is None:
         arguments["ssl_check_hostname"] = True
@@ -247,8 +254,8 @@ def _secure(arguments: dict[str, Any], address: RedisUrl) -> None:
         arguments["ssl_check_hostname"] = False
     if not arguments["ssl_check_hostname"]:
         logger.warning(
-            "TLS to %s does not verify %s: whoever gets in between can read the password and "
-            "take the leadership",
+            "TLS to %s does not verify %s: a man in the middle can read the password and take "
+            "the leadership",
             address,
             "the server's name (ssl_check_hostname)" if verified else "anything (ssl_cert_reqs)",
         )
@@ -260,7 +267,7 @@ def _check(
     names: Names,
     chosen: Mapping[str, Any],
 ) -> None:
-    """Build one connection and drop it: that is where redis-py says what it cannot take."""
+    """Make one connection, without opening it: redis-py then refuses what it does not accept."""
     try:
         connection_class(**arguments)
     except (TypeError, ValueError, redis.RedisError) as error:

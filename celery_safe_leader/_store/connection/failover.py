@@ -1,7 +1,7 @@
-"""Connections that find out where their server is, and that leave it once it is the wrong one.
+"""Connections that look up their server, and that leave it once it is the wrong one.
 
-Here is all that leans on private parts of redis-py: ``_connect()``, which makes the socket and
-nothing else, of blocking and asyncio connections alike, as read in 5.0, 6.4, 7.1 and 8.1.
+They override one private part of redis-py's connections: ``_connect()``, which opens the socket
+and nothing else, on both the blocking and the asyncio side, as read in 5.0, 6.4, 7.1 and 8.1.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from celery_safe_leader._store.connection.discovery import Finder, Guide, Question
+from celery_safe_leader._store.connection.discovery import Finder, Locator, Question
 from celery_safe_leader._store.connection.urls import Address
 
-__all__ = ["ask_there", "ask_there_async", "is_elsewhere_for_now", "located"]
-
+__all__ = ["failover_class", "is_ask", "resend_after_ask", "resend_after_ask_async"]
 
 if TYPE_CHECKING:
 
-    class _Beneath:
-        """What is used of a connection of redis-py, which awaits on its asyncio side."""
+    class _RedisConnection:
+        """What is used of redis-py's connections; on the asyncio side these are coroutines."""
 
         host: str
         port: int
@@ -32,31 +31,32 @@ if TYPE_CHECKING:
         def _connect(self) -> Any: ...
 
 else:
-    _Beneath = object
+    _RedisConnection = object
 
 
-class _Left(_Beneath):
-    """What both sides of a located connection have in common."""
+class _FailoverConnection(_RedisConnection):
+    """What both sides have in common."""
 
-    guide: Guide | None
-    _left = False
-    _stands = False
-    """Whether a connection was made, and not closed since: by a guide's word."""
+    locator: Locator | None
+    _wrong_server = False
+    """Whether the server said that it is not the one that we want."""
+    _located = False
+    """Whether the connection is open, to an address that the locator found."""
 
     @contextlib.contextmanager
     def _noticing(self) -> Iterator[None]:
-        """Notice an error that says: I am not the server that you want. Raises it."""
+        """Notice an error which says that this is the wrong server, and raise it."""
         try:
             yield
         except redis.ResponseError as said:
             error = _named(said)
             if isinstance(error, redis.exceptions.AskError) and not error.host:
-                error.host = self.host  # it knows no name of its neighbour but its own
+                error.host = self.host  # a node that names no host means its own
             if _says_wrong_server(error):
-                # Not closed here: of several commands in one flight, more replies may come.
-                self._left = True
-                if self.guide is not None:
-                    self._learn(error, self.guide.finder)
+                # Not closed here: more replies to the same flight of commands may follow.
+                self._wrong_server = True
+                if self.locator is not None:
+                    self._learn(error, self.locator.finder)
             if error is not said:
                 raise error from said
             raise
@@ -78,7 +78,7 @@ _CLUSTER_ERRORS: dict[str, type[redis.ResponseError]] = {
 
 
 def _named(error: redis.ResponseError) -> redis.ResponseError:
-    """Give an error the class that redis-py has for it: before 6 only its cluster client does."""
+    """Return the error in redis-py's class for it: before 6 only its cluster client uses these."""
     mark, _, rest = str(error).partition(" ")
     if type(error) is not redis.ResponseError or mark not in _CLUSTER_ERRORS:
         return error
@@ -92,41 +92,41 @@ def _says_wrong_server(error: Exception) -> bool:
         redis.exceptions.ClusterDownError,
         redis.exceptions.MasterDownError,
     )
-    # UNBLOCKED: a blocking read ended since the server became a replica.
+    # UNBLOCKED: a blocking read ended because the server became a replica.
     return isinstance(error, wrong) or str(error).startswith("UNBLOCKED")
 
 
-class _Blocking(_Left):
-    def __init__(self, *args: Any, guide: Guide | None = None, **kwargs: Any) -> None:
-        self.guide = guide
+class _BlockingFailover(_FailoverConnection):
+    def __init__(self, *args: Any, locator: Locator | None = None, **kwargs: Any) -> None:
+        self.locator = locator
         super().__init__(*args, **kwargs)
         if "socket_timeout" in kwargs:
-            # Unix sockets of redis-py 5.0 forget it: a call would wait for good.
+            # Unix sockets in redis-py 5.0 forget it: a call would wait for ever.
             self.socket_timeout = kwargs["socket_timeout"]
 
     def connect(self, *args: Any, **kwargs: Any) -> Any:
-        guide = self.guide
-        if self._left:
+        locator = self.locator
+        if self._wrong_server:
             self.disconnect()
-        elif guide is not None and self._stands and guide.due():
-            address = guide.check()
+        elif locator is not None and self._located and locator.due():
+            address = locator.check()
             if address not in (None, (self.host, self.port)):
                 self.disconnect()
         return super().connect(*args, **kwargs)
 
     def disconnect(self, *args: Any, **kwargs: Any) -> Any:
-        self._left = self._stands = False
+        self._wrong_server = self._located = False
         return super().disconnect(*args, **kwargs)
 
     def _connect(self) -> Any:
-        if self.guide is None:
+        if self.locator is None:
             return super()._connect()
-        self.host, self.port = self.guide.find()
-        self._stands = True
+        self.host, self.port = self.locator.find()
+        self._located = True
         try:
             return super()._connect()
         except (redis.RedisError, OSError):
-            self.guide.finder.distrust()
+            self.locator.finder.distrust()
             raise
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
@@ -134,34 +134,34 @@ class _Blocking(_Left):
             return super().read_response(*args, **kwargs)
 
 
-class _Async(_Left):
-    def __init__(self, *args: Any, guide: Guide | None = None, **kwargs: Any) -> None:
-        self.guide = guide
+class _AsyncFailover(_FailoverConnection):
+    def __init__(self, *args: Any, locator: Locator | None = None, **kwargs: Any) -> None:
+        self.locator = locator
         super().__init__(*args, **kwargs)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        guide = self.guide
-        if self._left:
+        locator = self.locator
+        if self._wrong_server:
             await self.disconnect()
-        elif guide is not None and self._stands and guide.due():
-            address = await guide.check_async()
+        elif locator is not None and self._located and locator.due():
+            address = await locator.check_async()
             if address not in (None, (self.host, self.port)):
                 await self.disconnect()
         return await super().connect(*args, **kwargs)
 
     async def disconnect(self, *args: Any, **kwargs: Any) -> Any:
-        self._left = self._stands = False
+        self._wrong_server = self._located = False
         return await super().disconnect(*args, **kwargs)
 
     async def _connect(self) -> Any:
-        if self.guide is None:
+        if self.locator is None:
             return await super()._connect()
-        self.host, self.port = await self.guide.find_async()
-        self._stands = True
+        self.host, self.port = await self.locator.find_async()
+        self._located = True
         try:
             return await super()._connect()
         except (redis.RedisError, OSError):
-            self.guide.finder.distrust()
+            self.locator.finder.distrust()
             raise
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
@@ -169,20 +169,20 @@ class _Async(_Left):
             return await super().read_response(*args, **kwargs)
 
 
-def located(connection_class: type[Any], *, asynchronous: bool) -> type[Any]:
-    """Return a subclass that asks ``guide``, if it is given one, before it connects.
+def failover_class(connection_class: type[Any], *, asynchronous: bool) -> type[Any]:
+    """Return a subclass that looks up its server before it connects, if given a ``locator``.
 
-    It is dropped, and made anew, once the server answers that it is a replica, or that a slot of
-    a cluster is elsewhere.
+    It closes the connection and opens another once the server answers that it is a replica, or
+    that a slot of a cluster is elsewhere.
     """
-    side = _Async if asynchronous else _Blocking
+    side = _AsyncFailover if asynchronous else _BlockingFailover
     return type(connection_class.__name__, (side, connection_class), {})
 
 
-class _There:
-    """A finder of one address, which a server has named for one request."""
+class _FixedAddress:
+    """A finder that knows the address already: a server named it for one request."""
 
-    told_by_servers = True
+    wrong_server_says_so = True
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -192,34 +192,37 @@ class _There:
         yield  # makes it a generator
 
     def distrust(self) -> None:
-        """Nobody else is asked."""
+        """Do nothing: there is nobody else to ask."""
 
     def redirect(self, address: Address) -> None:
-        """Nobody comes back."""
+        """Do nothing: the address is used once."""
 
 
-def is_elsewhere_for_now(error: redis.exceptions.AskError) -> bool:
-    """Tell ``ASK`` from ``MOVED``: keys of this one request may be elsewhere, the slot is not."""
+def is_ask(error: redis.exceptions.AskError) -> bool:
+    """Return whether it is ``ASK``, which concerns one request, and not ``MOVED``, a subclass."""
     return not isinstance(error, redis.exceptions.MovedError)
 
 
-def _elsewhere(pool: Any, error: redis.exceptions.AskError) -> Any:
+def _connection_to(pool: Any, error: redis.exceptions.AskError) -> Any:
     arguments = pool.connection_kwargs
-    guide = Guide(_There((error.host, error.port)), pool.connection_class, {}, 1.0)
-    return pool.connection_class(**{**arguments, "guide": guide})
+    address = (error.host, error.port)
+    locator = Locator(_FixedAddress(address), pool.connection_class, {}, 1.0)
+    return pool.connection_class(**{**arguments, "locator": locator})
 
 
-def ask_there(pool: Any, error: redis.exceptions.AskError, commands: Sequence[Any]) -> list[Any]:
-    """Send the commands once more to where a cluster node said that their keys may be.
+def resend_after_ask(
+    pool: Any, error: redis.exceptions.AskError, commands: Sequence[Any]
+) -> list[Any]:
+    """Send the commands again, to where a cluster node said that their keys may be.
 
-    While a slot migrates, the node that still has it says so of keys that it has not, and has
-    executed nothing. It holds for this one request, so the connection is made for it alone:
-    what else is asked goes to the old node first, or one record would become two.
+    While a slot migrates, the node that still owns it answers so for keys that it does not have;
+    it has executed nothing. The answer is valid for this one request, so the connection is made
+    for it alone: other requests go to the old node first, or one record would become two.
 
     Returns:
-        The replies; an error reply in the place of its command's.
+        The replies; an error reply stands in place of its command's.
     """
-    connection = _elsewhere(pool, error)
+    connection = _connection_to(pool, error)
     try:
         connection.connect()
         connection.send_packed_command(connection.pack_commands([("ASKING",), *commands]))
@@ -235,11 +238,11 @@ def _reply(read: Any) -> Any:
         return error
 
 
-async def ask_there_async(
+async def resend_after_ask_async(
     pool: Any, error: redis.exceptions.AskError, commands: Sequence[Any]
 ) -> list[Any]:
-    """Do as :func:`ask_there`."""
-    connection = _elsewhere(pool, error)
+    """Do what :func:`resend_after_ask` does, for asyncio."""
+    connection = _connection_to(pool, error)
     replies: list[Any] = []
     try:
         await connection.connect()

@@ -1,7 +1,7 @@
-"""What a client of the caller's tells of where its server is and how to log in.
+"""Reads from a client of the caller where its server is and how to log in.
 
-Clients of redis-py for one server are copied as they are. Of those that find their server, and of
-valkey-py's, the address, the login and TLS are taken, and no class of theirs.
+Clients of redis-py for one server are copied as they are. From those that look up their server, and
+from those of valkey-py, only the address, the login and the TLS settings are used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnec
 from redis.sentinel import SentinelConnectionPool
 
 from celery_safe_leader._store.connection.arguments import CLASSES, copy_arguments, kind_of
-from celery_safe_leader._store.connection.sentinel import Group
+from celery_safe_leader._store.connection.sentinel import SentinelGroup
 from celery_safe_leader._store.connection.urls import Address
 from celery_safe_leader.errors import ConfigurationError
 
@@ -24,13 +24,13 @@ __all__ = ["ClientFacts", "ClientOfCaller", "read_client"]
 
 
 class _HasPool(Protocol):
-    """A client of redis-py or valkey-py for one server, or for a master that Sentinels know."""
+    """A client of redis-py or valkey-py for one server, or for a master known to Sentinels."""
 
     connection_pool: Any
 
 
 ClientOfCaller: TypeAlias = "_HasPool | redis.RedisCluster | redis.asyncio.RedisCluster"
-"""A client that is copied and not used."""
+"""A client that is copied, not used."""
 
 _CLUSTERS = (redis.RedisCluster, redis.asyncio.RedisCluster)
 _SENTINEL_POOLS = (SentinelConnectionPool, AsyncSentinelConnectionPool)
@@ -53,31 +53,31 @@ _VALKEY_KINDS = {
     "SSLConnection": "rediss",
     "UnixDomainSocketConnection": "unix",
 }
-"""Name of valkey-py's class, of both sides -> kind of connection."""
+"""Class name in valkey-py, on both sides -> kind of connection."""
 
 
 class ClientFacts(NamedTuple):
-    """What a client tells."""
+    """What was read from a client."""
 
     connection_class: type[Any]
     """Of redis-py."""
     arguments: dict[str, Any]
-    group: Group | None = None
-    """Whom Sentinels watch, if they are to be asked."""
+    group: SentinelGroup | None = None
+    """The group to ask Sentinels for, if the client does that."""
     nodes: tuple[Address, ...] = ()
-    """Nodes of a cluster, if they are to be asked."""
+    """Nodes of the cluster to ask, if the client does that."""
 
 
 def read_client(source: object, *, asynchronous: bool, setting: str) -> ClientFacts:
-    """Read a client.
+    """Return what a client knows of its server.
 
     Args:
         source: Blocking or asyncio.
-        asynchronous: Of which side the connections are to be.
+        asynchronous: Which side our connections are for.
         setting: Where the client came from, for errors.
 
     Raises:
-        ConfigurationError: It is no such client, or has what cannot be carried over.
+        ConfigurationError: It is not such a client, or it has something that cannot be copied.
     """
     classes = CLASSES[asynchronous]
     if isinstance(source, _CLUSTERS):
@@ -103,7 +103,7 @@ def read_client(source: object, *, asynchronous: bool, setting: str) -> ClientFa
         raise ConfigurationError(
             setting,
             f"a client of valkey-py with {name} or a valkey_connect_func of its own",
-            "a URL then, since these cannot be carried over",
+            "a URL, since these cannot be copied",
         )
     raise ConfigurationError(
         setting,
@@ -118,18 +118,18 @@ def _carried(arguments: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in arguments.items()
         if name in {"ssl_cert_reqs", "ssl_check_hostname"}
         or (name in _CARRIED and value is not None)
-        # A switch that is off may be unknown to the other side's class.
+        # A flag that is off may be unknown to the other side's class.
         or (name.startswith("ssl_") and value)
     }
 
 
-def _group(pool: Any) -> Group:
+def _group(pool: Any) -> SentinelGroup:
     manager = pool.sentinel_manager
     asked = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
     kwargs = _carried(manager.sentinel_kwargs)
     if manager.sentinel_kwargs.get("ssl"):
         kwargs["ssl"] = True
-    return Group(
+    return SentinelGroup(
         pool.service_name,
         tuple((str(each["host"]), int(each["port"])) for each in asked),
         manager.min_other_sentinels,

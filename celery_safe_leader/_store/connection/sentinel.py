@@ -1,7 +1,7 @@
-"""Where the master of a group is, by its Sentinels. Does no IO.
+"""Finds the master of a group by asking its Sentinels. Does no IO.
 
-Settings mean what they mean to kombu and Celery, and to RedBeat where the URL is written as it
-wants it.
+Settings have the meaning that they have in kombu and Celery, or in RedBeat if the URL is written
+in its form.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from typing import Any, NamedTuple
 
 import redis
 
-from celery_safe_leader._store.connection.discovery import InTurn, Question
+from celery_safe_leader._store.connection.discovery import Question, SequentialFinder
 from celery_safe_leader._store.connection.urls import Address, RedisUrl
 from celery_safe_leader.errors import ConfigurationError
 
-__all__ = ["Group", "Sentinels", "take_group"]
+__all__ = ["SentinelGroup", "Sentinels", "pop_sentinel_group", "read_addresses"]
 
 
-class Group(NamedTuple):
+class SentinelGroup(NamedTuple):
     """A master with its replicas, as Sentinels know it."""
 
     master_name: str
     sentinels: tuple[Address, ...]
     min_other_sentinels: int
-    """A Sentinel that knows fewer others is not believed."""
+    """A Sentinel that knows fewer others is not trusted."""
     sentinel_kwargs: Mapping[str, Any]
     """Arguments of the connections to Sentinels: their own password and TLS."""
 
 
-def take_group(url: RedisUrl, options: dict[str, Any], name: str) -> Group:
-    """Take what belongs to Sentinels out of the options.
+def pop_sentinel_group(url: RedisUrl, options: dict[str, Any], name: str) -> SentinelGroup:
+    """Remove the options for Sentinels from the options, and return the group that they name.
 
     Args:
         url: With mode ``sentinel``.
-        options: Of the user; what is taken is removed.
-        name: What the user calls them, for errors.
+        options: Of the user; changed.
+        name: The user's name for them, for errors.
 
     Raises:
-        ConfigurationError: Something is missing or of a wrong type.
+        ConfigurationError: An option is missing or has a wrong type.
     """
     master_name = options.pop("master_name", None)
     if url.redbeat:
@@ -60,14 +60,14 @@ def take_group(url: RedisUrl, options: dict[str, Any], name: str) -> Group:
         raise ConfigurationError(f"sentinel_kwargs of {name}", shown, "a dict")
     given = options.pop("sentinels", None) if url.redbeat else None
     sentinels = url.nodes if not given else read_addresses(given, f"sentinels of {name}")
-    return Group(master_name, sentinels, least, dict(kwargs or {}))
+    return SentinelGroup(master_name, sentinels, least, dict(kwargs or {}))
 
 
 def read_addresses(given: object, name: str) -> tuple[Address, ...]:
-    """Read pairs of host and port, or dicts or objects with them, as RedBeat's users write them.
+    """Return addresses given as pairs of host and port, or as dicts or objects, as in RedBeat.
 
     Raises:
-        ConfigurationError: There is anything else.
+        ConfigurationError: Something else is among them.
     """
     allowed = "a list of pairs of a host and a port"
     if not isinstance(given, Sequence) or isinstance(given, (str, bytes)) or not given:
@@ -86,14 +86,13 @@ def read_addresses(given: object, name: str) -> tuple[Address, ...]:
     return tuple(found)
 
 
-class Sentinels(InTurn):
-    """Asks the Sentinels of a group."""
+class Sentinels(SequentialFinder):
+    """Finds the master by asking the Sentinels of a group."""
 
-    told_by_servers = False
-    nobody = "no Sentinel names a master"
+    wrong_server_says_so = False
+    nobody_knew = "no Sentinel names a master"
 
-    def __init__(self, group: Group) -> None:
-        """Remember the group."""
+    def __init__(self, group: SentinelGroup) -> None:
         super().__init__(group.sentinels)
         self._group = group
 
@@ -118,7 +117,7 @@ class Sentinels(InTurn):
             raise redis.ConnectionError(f"knows {others} other Sentinels (min_other_sentinels)")
 
     def redirect(self, address: Address) -> None:
-        """Servers of a group do not know each other."""
+        """Do nothing: servers of a group do not redirect."""
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Redis URLs: read them, and show them without secrets. Makes no client."""
+"""Parses Redis URLs, and shows them without secrets."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ _MODES = {
     "rediss+cluster": "cluster",
     "redis-cluster": "cluster",
 }
-"""Scheme -> what knows where the server is; of these a URL may name several."""
+"""Scheme -> whom to ask for the server's address. A URL may name several of these."""
 
 *_MOST, _LAST = SCHEMES
 BEGINNINGS = f"{', '.join(_MOST)} or {_LAST}, and then ://"
-"""What a URL of ours may start with, in words."""
+"""What a URL may start with, for error messages."""
 _ALLOWED = (
     "the URL of one Redis or Valkey server, of Sentinels or of nodes of a cluster, starting with "
     f"{BEGINNINGS}"
@@ -63,7 +63,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)?(?::[0-9]{1,5})?\Z")
 _DEFAULT_PORTS = {"sentinel": 26379}
 _PATH = re.compile(r"[\w/.~+-]*\Z")
-# Only words that say nothing by being shown: a password may hold ;word:// as well.
+# Only words that give nothing away if shown: a password may contain ;word:// as well.
 _NEXT_URL = re.compile(
     r";(?=(?:redis|rediss|valkey|valkeys|sentinel|unix|amqp|amqps|pyamqp|librabbitmq|qpid|memory"
     r"|filesystem|sqs|kafka|confluentkafka|azureservicebus|azurestoragequeues|gcpubsub|mongodb"
@@ -79,7 +79,7 @@ Address: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """Where one server is, or who knows that, and how to log in. Its repr shows no secret."""
+    """Where a server is, or whom to ask, and how to log in. Its repr shows no secret."""
 
     kind: str
     """``redis``, ``rediss`` or ``unix``."""
@@ -91,13 +91,13 @@ class RedisUrl:
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Decoded parameters, the database number not among them."""
+    """Decoded parameters, without the database number."""
     mode: str = ""
     """Empty if ``host`` is the server; else ``sentinel`` or ``cluster``: ask one of ``nodes``."""
     nodes: tuple[Address, ...] = ()
-    """Sentinels, or nodes of the cluster; the first is ``host`` and ``port``, too."""
+    """Sentinels, or nodes of the cluster; the first is also ``host`` and ``port``."""
     redbeat: bool = False
-    """Whether it is written as RedBeat does, which takes more from the options."""
+    """Whether it is written in RedBeat's form, for which more options are read."""
 
     def __str__(self) -> str:
         if self.kind == "unix":
@@ -114,23 +114,23 @@ def show_address(address: Address) -> str:
 
 
 def scheme_of(url: object) -> str:
-    """Return what stands before ``://`` in lower case, empty if that is no scheme."""
+    """Return what stands before ``://`` in lower case; empty if that is not a scheme."""
     head, separator, _ = str(url).partition("://")
     return head.lower() if separator and _SCHEME.match(head) else ""
 
 
 def is_redis_url(url: object) -> bool:
-    """Whether the scheme is one that :func:`parse_url` reads."""
+    """Return whether :func:`parse_url` accepts the scheme."""
     return isinstance(url, str) and scheme_of(url) in SCHEMES
 
 
 def split_urls(urls: str) -> list[str]:
-    """Take apart what Celery joins with ``;``, but not at a ``;`` within a password."""
+    """Split what Celery joins with ``;``, but not at a ``;`` within a password."""
     return [part for part in _NEXT_URL.split(urls.rstrip(";")) if part]
 
 
 def group_urls(urls: Iterable[str]) -> list[str]:
-    """Join what names one server: the Sentinels, or nodes of a cluster, that stand side by side."""
+    """Join adjacent URLs that name one server: its Sentinels, or nodes of its cluster."""
     groups: list[str] = []
     for url in urls:
         scheme = scheme_of(url)
@@ -144,7 +144,7 @@ def group_urls(urls: Iterable[str]) -> list[str]:
 def safe_url(url: object) -> str:
     """Show a URL, or several joined with ``;``, without credentials and parameters.
 
-    Accepts anything, and rather hides too much: what cannot be told from a secret is ``***``.
+    Accepts anything, and hides too much rather than too little: what might be a secret is ``***``.
     """
     if not isinstance(url, str):
         return _HIDDEN
@@ -210,7 +210,7 @@ def parse_url(url: object, *, setting: str = "redis") -> RedisUrl:
 
 
 class _UnreadableError(ValueError):
-    """Says what the URL must be, without a part of it."""
+    """Says what the URL must be, without quoting any of it."""
 
 
 def _describe_refused(url: object) -> str:
@@ -219,7 +219,7 @@ def _describe_refused(url: object) -> str:
 
 
 def _refuse_stray_at(kind: str, split: SplitResult) -> None:
-    """Refuse an @ behind the address: a password cut short would be taken for a host and port."""
+    """Refuse an @ after the address: part of a password would be taken for host and port."""
     if kind == "unix" and not split.netloc:
         return
     if "@" in split.path + split.query + split.fragment:
@@ -241,7 +241,7 @@ def _read_address(kind: str, split: SplitResult) -> RedisUrl:
 
 
 def _read_nodes(kind: str, mode: str, urls: list[str]) -> RedisUrl:
-    """Read URLs that may each have several hosts: ``sentinel://a:1,b:2;sentinel://c:3``."""
+    """Parse URLs that may each have several hosts: ``sentinel://a:1,b:2;sentinel://c:3``."""
     splits: list[SplitResult] = []
     for url in urls:
         split = urlsplit(url)
@@ -260,7 +260,7 @@ def _port(split: SplitResult, mode: str) -> int:
 
 
 def _database(path: str, query: dict[str, str]) -> int:
-    # Of several numbers the parameter counts, as in redis-py.
+    # If there are several numbers, the parameter wins, as in redis-py.
     for name in ("virtual_host", "db"):
         path = query.pop(name, path)
     text = unquote(path).strip("/")
@@ -276,7 +276,7 @@ class _Login(TypedDict):
 
 
 def _login(split: SplitResult, query: dict[str, str]) -> _Login:
-    """Take the credentials out of the address, else the parameters, and what is left of these."""
+    """Return the credentials of the address, else of the parameters, and the other parameters."""
     in_query = query.pop("username", None), query.pop("password", None)
     return {
         "username": unquote(split.username or "") or in_query[0],

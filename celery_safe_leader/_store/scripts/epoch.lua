@@ -1,13 +1,13 @@
-local ELSEWHERE = 0 -- what answers say of a resignation that this server did not take
+local ELSEWHERE = 0 -- what answers report for a resignation that came from another server
 
 -- The epoch of a server: its run_id, which changes with the process, and its master_replid, which
--- changes with each promotion. Put before the scripts where the user may ask INFO.
+-- changes with each promotion. Put before the scripts if the user may run INFO.
 --
--- Returns the epoch, or nil and an error reply where it cannot be told. Without it nobody may lead.
+-- Returns the epoch, or nil and an error reply if it is unknown. Without it nobody may lead.
 local function server_epoch()
   local replication = redis.pcall('INFO', 'replication')
   if type(replication) == 'table' then
-    -- Whatever the server's words for it are: INFO fails only where it may not be asked.
+    -- Whatever the server's message is: INFO fails only if it is denied.
     return nil, redis.error_reply('NOINFO ' .. tostring(replication.err))
   end
   local role = string.match(replication, 'role:([^\r\n]*)')

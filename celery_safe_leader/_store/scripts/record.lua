@@ -1,4 +1,4 @@
--- Shared by the scripts of the election: put before each of them, after what tells the epoch.
+-- Shared by the scripts of the election: put before each of them, after the one for the epoch.
 --
 -- The record is a hash: holder, token, renewal, resigned, ttl (ms), epoch. The
 -- version of a record is what a candidate must have seen unchanged before it may take it over:
@@ -54,7 +54,7 @@ local function read(key, epoch)
     epoch, record.epoch, raw[2] or '', raw[3] or '', raw[4] or '',
   }, '|')
   if #record.version > 512 then
-    -- Not ours. Megabytes are not to be sent with each look.
+    -- Not ours. Do not send megabytes with each observation.
     record.version = redis.sha1hex(record.version)
   end
   return record
@@ -62,13 +62,13 @@ end
 
 -- Write the record and return it as read() would.
 local function write(key, epoch, holder, token, renewal, ttl)
-  -- Not without the key for a moment: while a slot of a cluster migrates, the node that has it
-  -- creates none, and what a script deleted would be lost. Foreign fields go all the same.
+  -- The key must never be absent for a moment: while a slot of a cluster migrates, its old node
+  -- creates no keys, so what a script deleted would be lost. Foreign fields are removed anyway.
   if redis.call('HLEN', key) > 6 then
     redis.call('DEL', key)
   end
-  -- Long: an election that nobody takes part in any more goes away one day. First: a server that is
-  -- out of memory lets a script go on that has begun to write, but not begin with what may grow.
+  -- A long life, so that an abandoned election goes away one day. Set first, since a server that is
+  -- out of memory lets a script continue that has begun to write, but not begin with HSET.
   local life = digits(math.max(604800000, 10 * ttl))
   local there = redis.call('PEXPIRE', key, life) == 1
   redis.call('HSET', key, 'holder', holder, 'token', digits(token), 'renewal', renewal,
@@ -89,8 +89,8 @@ local function read_or_vacate(key, epoch, nonce, longest_ttl, token)
   return write(key, epoch, '', token_of(token), fresh(nonce), tonumber(longest_ttl)), true
 end
 
--- Add to the history. The record is written by then, so what stands in the way must not fail the
--- script: a key of another type, or a stream that takes no more, gives way.
+-- Add to the history. The record is written by then, so the script must not fail: a key of another
+-- type, or a stream that is exhausted, is replaced.
 local function tell(key, event, holder, token, reason)
   local at = digits(now_ms())
   local added = redis.pcall('XADD', key, 'MAXLEN', '~', '1000', '*', 'event', event,

@@ -17,7 +17,7 @@ if not record.resigned then
   redis.call('HSET', KEYS[1], 'resigned', '1')
   tell(KEYS[2], 'resigned', ARGV[1], record.token, ARGV[4])
   -- Three, not all: a thousand standbys that campaign at once would cost more than they gain, and
-  -- one alone may be stopped or dead. The rest look again within their own wait.
+  -- a single one may be stopped or dead. The rest observe again within their own wait.
   redis.call('RPUSH', KEYS[3], '1', '1', '1')
   redis.call('LTRIM', KEYS[3], '-3', '-1')
   redis.call('PEXPIRE', KEYS[3], '60000')

@@ -1,1 +1,1 @@
-"""First publication wins: second publications of a run are dropped."""
+"""First publication wins: later publications of a run are dropped."""

@@ -1,15 +1,13 @@
-"""Questions of a worker to the election's Redis, asked so that the worker's loop never hangs.
+"""A worker's questions to the election's Redis, asked so that the worker's loop never hangs.
 
-The loop asks over a connection that stands, and waits briefly for the reply. Everything that can
-take longer (names, connecting, logging in) is done by a thread. After one failure the loop does
-not ask any more, until the thread has found that Redis does what is needed again. The questions
-that were not answered are asked then all the same: a run that was let through is from then on
-known to whoever asks about it.
+The loop asks over an open connection and waits briefly for the reply. Everything that can take
+longer (name resolution, connecting, logging in) is done by a background thread. After one failure
+the loop stops asking until the thread has found that Redis works again. Unanswered questions are
+replayed then, so that runs let through unchecked are recorded after all.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections import deque
@@ -18,23 +16,22 @@ from typing import Any, NamedTuple
 import redis
 
 from celery_safe_leader._ledger.acceptance import Acceptance, accept
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader.errors import StoreError, StoreRefusedError
 
 __all__ = ["LIMIT", "Inquirer"]
 
-logger = logging.getLogger("celery_safe_leader.worker")
-
 LIMIT = 0.06
-"""Seconds that the loop waits for a reply: the read limit that the client must have."""
+"""Seconds that the loop waits for a reply: the client must have this read timeout."""
 PAUSE = 1.0
 """Seconds between two attempts to connect."""
 IDLE = 30.0
-"""Seconds after which a connection is tried, so that a dead one is found before it matters."""
-GREETING = 1.0
-"""Seconds that the start of a worker waits for the first connection."""
+"""Seconds after which an idle connection is tested, so that a dead one is found in time."""
+FIRST_CONNECTION = 1.0
+"""Seconds that a starting worker waits for the first connection."""
 BACKLOG = 1000
-"""Questions without answer that are kept, the newest."""
+"""How many unanswered questions are kept; the newest ones."""
 
 
 class _AcceptanceQuestion(NamedTuple):
@@ -46,13 +43,13 @@ class _AcceptanceQuestion(NamedTuple):
 
 
 class _InquiryLine:
-    """A connection that stands. It is never connected again: a new one is made instead.
+    """An open connection. It never reconnects: a new one is made instead.
 
-    A client of redis-py connects whenever it must, so the loop cannot use one.
+    A client of redis-py connects whenever it has to, so the loop cannot use one.
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        pool: Any = client.connection_pool  # that itself makes no more than 100 in its life
+        pool: Any = client.connection_pool  # which itself makes no more than 100 in its life
         self._connection = pool.connection_class(**pool.connection_kwargs)
         try:
             self._connection.connect()
@@ -77,20 +74,20 @@ class Inquirer:
     def __init__(
         self, client: redis.Redis, server: str, key: str, window: float, prefix: str = ""
     ) -> None:
-        """Make an inquirer. Does no IO and starts nothing.
+        """Create an inquirer. Does no IO and starts nothing.
 
         Args:
-            client: For the election's Redis, with ``LIMIT`` as its read limit.
-            server: The same server as people may read it.
-            key: Under which it is tried whether Redis does what is needed.
+            client: For the election's Redis, with ``LIMIT`` as its read timeout.
+            server: The same server as it may be shown, without secrets.
+            key: Under which Redis is tested.
             window: Seconds for which an accepted occurrence is remembered.
             prefix: Of all keys in Redis.
         """
         self._prefix = prefix
         self.late = 0
-        """Runs that were let through unchecked and have been entered since."""
+        """Runs that were let through unchecked and have been recorded since."""
         self.doubled = 0
-        """Those of them of which another publication had been accepted: they ran twice."""
+        """Those of them that ran twice, since another publication had been accepted."""
         self._client = client
         self._server = server
         self._key = key
@@ -98,37 +95,37 @@ class Inquirer:
         self._lock = threading.Lock()  # held for one question, so never longer than LIMIT
         self._line: _InquiryLine | None = None
         self._unanswered: deque[_AcceptanceQuestion] = deque(maxlen=BACKLOG)
-        self._trouble = False
+        self._failing = False
         self._wake = threading.Event()
-        self._greeted = threading.Event()
+        self._first_attempt_done = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     @property
     def answers(self) -> bool:
-        """Whether Redis did what is needed when it was last asked."""
+        """Whether Redis answered properly when it was last asked."""
         return self._line is not None
 
     def start(self) -> None:
-        """Connect, and wait for that, briefly. Does nothing if it was started already."""
+        """Connect and wait for that briefly. Does nothing if it was started already."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="leader:accept", daemon=True)
             self._thread.start()
-            if not self._greeted.wait(GREETING):
-                self._report(f"{self._server}: no answer within {GREETING:g} s")
+            if not self._first_attempt_done.wait(FIRST_CONNECTION):
+                self._report(f"{self._server}: no answer within {FIRST_CONNECTION:g} s")
 
     def close(self) -> None:
-        """End the thread and close the connection; questions without answer are forgotten."""
+        """End the thread and close the connection; unanswered questions are dropped."""
         self._closed = True
         self._wake.set()
         with self._lock:
             self._drop_line()
 
     def ask(self, key: str, occurrence: str, publication: str) -> Acceptance | None:
-        """Ask, and wait no longer than ``LIMIT``; while Redis is in trouble, not at all.
+        """Ask, and wait no longer than ``LIMIT``; do not ask at all while Redis fails.
 
         Returns:
-            The answer; ``None`` if there is none, and then the message should run.
+            The answer; ``None`` if there is none: the message should run then.
         """
         question = _AcceptanceQuestion(key, occurrence, publication)
         with self._lock:
@@ -144,15 +141,15 @@ class Inquirer:
         return accept(line, *question, window=self._window, prefix=self._prefix)
 
     def _try(self, line: _InquiryLine) -> None:
-        """Find out whether Redis does what is needed: writes, hence a new record each time."""
+        """Test that Redis accepts a run. It must write, hence a new occurrence each time."""
         occurrence = f"trial-{uuid.uuid4().hex}"
         accept(line, self._key, occurrence, "trial", window=1, prefix=self._prefix)
 
-    # With the lock
+    # While holding the lock
 
     def _lose_line(self, error: Exception) -> None:
         self._drop_line()
-        self._report(self._told(error))
+        self._report(self._described(error))
         self._wake.set()
 
     def _drop_line(self) -> None:
@@ -160,13 +157,13 @@ class Inquirer:
         if line is not None:
             line.close()
 
-    # The thread
+    # On the background thread
 
     def _run(self) -> None:
         while not self._closed:
-            well = self._try_line() if self._line is not None else self._connect()
-            self._greeted.set()
-            if self._wake.wait(IDLE if well else PAUSE):
+            healthy = self._try_line() if self._line is not None else self._connect()
+            self._first_attempt_done.set()
+            if self._wake.wait(IDLE if healthy else PAUSE):
                 self._wake.clear()
 
     def _try_line(self) -> bool:
@@ -181,22 +178,23 @@ class Inquirer:
         return True
 
     def _connect(self) -> bool:
-        """Put a connection up and ask what was not answered; return whether all went well."""
+        """Connect and replay unanswered questions; return whether all of it succeeded."""
         line = None
         try:
             line = _InquiryLine(self._client)
             self._try(line)
-            while not self._handed_over(line):
-                self._enter(self._unanswered[0], line)
-        except Exception as exc:  # a thread that ended would never find Redis well again
+            while not self._hand_over(line):
+                self._record(self._unanswered[0], line)
+        except Exception as exc:
+            # If the thread ended, nobody would find out that Redis works again.
             if line is not None:
                 line.close()
-            self._report(self._told(exc))
+            self._report(self._described(exc))
             return False
         return True
 
-    def _handed_over(self, line: _InquiryLine) -> bool:
-        """Give the connection to the loop, if no question is left."""
+    def _hand_over(self, line: _InquiryLine) -> bool:
+        """Give the connection to the loop unless questions are left; return whether it was done."""
         with self._lock:
             if self._unanswered:
                 return False
@@ -204,17 +202,17 @@ class Inquirer:
                 line.close()
                 return True
             self._line = line
-            recovered, self._trouble = self._trouble, False
+            recovered, self._failing = self._failing, False
         if recovered:
             logger.warning("%s answers again: periodic runs are checked again", self._server)
         return True
 
-    def _enter(self, question: _AcceptanceQuestion, line: _InquiryLine) -> None:
+    def _record(self, question: _AcceptanceQuestion, line: _InquiryLine) -> None:
         try:
             answer = self._put(question, line)
         except StoreRefusedError as exc:
-            # Of this question alone: the trial was not refused.
-            logger.error("The periodic run %s cannot be entered: %s", question.occurrence, exc)
+            # Only this question was refused: the test was not.
+            logger.error("Periodic run %s cannot be recorded: %s", question.occurrence, exc)
             self._forget(question)
             return
         self._forget(question)
@@ -222,8 +220,8 @@ class Inquirer:
         if not answer.may_run:
             self.doubled += 1
             logger.error(
-                "The periodic run %s of %s was executed twice: publication %s was let through "
-                "without being checked, and %s had been accepted before",
+                "Periodic run %s of %s was executed twice: publication %s was let through "
+                "unchecked, and %s had been accepted before",
                 question.occurrence,
                 question.key,
                 question.publication,
@@ -232,19 +230,19 @@ class Inquirer:
 
     def _forget(self, question: _AcceptanceQuestion) -> None:
         with self._lock:
-            if self._unanswered[0] is question:  # or newer ones have pushed it out
+            if self._unanswered[0] is question:  # newer ones may have pushed it out
                 self._unanswered.popleft()
 
-    def _told(self, error: Exception) -> str:
+    def _described(self, error: Exception) -> str:
         if isinstance(error, (redis.RedisError, OSError)):
             error = translate(self._server, error)
         return f"{self._server}: {error.detail if isinstance(error, StoreError) else repr(error)}"
 
     def _report(self, why: str) -> None:
-        if not self._trouble and not self._closed:
-            self._trouble = True
+        if not self._failing and not self._closed:
+            self._failing = True
             logger.warning(
-                "Until Redis answers again, periodic runs are executed without checking that each "
-                "is the first of its kind: %s",
+                "Until Redis answers again, periodic runs are executed without a check for second "
+                "publications: %s",
                 why,
             )

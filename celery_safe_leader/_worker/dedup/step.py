@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import bootsteps
 
 from celery_safe_leader import conf
-from celery_safe_leader._store.connection.client import make_client
+from celery_safe_leader._clients import redis_client
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._store.keys import LedgerKeys
-from celery_safe_leader._worker.dedup.gate import DuplicateFilter
+from celery_safe_leader._worker.dedup.duplicate_filter import DuplicateFilter
 from celery_safe_leader._worker.dedup.inquirer import LIMIT, Inquirer
-from celery_safe_leader._worker.dedup.strategies import GuardedStrategies
+from celery_safe_leader._worker.dedup.strategies import FilteredStrategies
 
 __all__ = ["FirstPublicationWins"]
 
-logger = logging.getLogger("celery_safe_leader.worker")
-
 _CONNECT_LIMIT = 1.0
-"""Seconds. No message waits for it: a thread of its own connects."""
+"""Seconds. No message waits for it: a background thread connects."""
 
 
 class FirstPublicationWins(bootsteps.StartStopStep):
-    """Of all publications of a periodic run, lets the first through and drops the others.
+    """Lets the first publication of each periodic run through and drops the others.
 
     Raises:
         celery.exceptions.ImproperlyConfigured: A setting is wrong; before the worker starts.
@@ -32,36 +30,33 @@ class FirstPublicationWins(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
-        """Read the settings and step in front of the tasks; does no IO."""
+        """Read the settings and put the filter before the tasks; does no IO."""
         super().__init__(consumer, **kwargs)
         self._settings = settings = conf.read(consumer.app)
         with conf.as_improperly_configured(consumer.app):
-            client = make_client(
-                settings.url,
-                settings.options,
+            client = redis_client(
+                settings,
+                LedgerKeys(settings.key, settings.prefix).runs,
                 connect_timeout=_CONNECT_LIMIT,
                 read_timeout=LIMIT,
-                key=LedgerKeys(settings.key, settings.prefix).runs,
-                setting=settings.url_setting,
-                options_setting=settings.options_setting,
             )
         self._inquirer = Inquirer(
             client, settings.server, settings.key, settings.dedup_window, settings.prefix
         )
-        self._gate = DuplicateFilter(consumer, self._inquirer)
-        self._strategies = GuardedStrategies(self._gate)
+        self._filter = DuplicateFilter(consumer, self._inquirer)
+        self._strategies = FilteredStrategies(self._filter)
         consumer.strategies = self._strategies
         self._started = False
 
     def start(self, consumer: Any) -> None:
-        """Connect to Redis; after each reconnect of the worker, only look."""
+        """Connect to Redis; after each reconnect of the worker only check the strategies."""
         self._strategies.check(consumer)
         if not self._started:
             self._started = True
             settings = self._settings
             logger.info(
-                "Of each periodic run the first publication is executed, and others are dropped: "
-                "%s (%s) remembers it for %g s",
+                "The first publication of each periodic run is executed and others are dropped: "
+                "%s (%s) remembers a run for %g s",
                 settings.server,
                 settings.url_setting,
                 settings.dedup_window,
@@ -69,24 +64,24 @@ class FirstPublicationWins(bootsteps.StartStopStep):
             self._inquirer.start()
 
     def stop(self, consumer: Any) -> None:
-        """Go on: the worker may only be reconnecting."""
+        """Do nothing: the worker may only be reconnecting."""
 
     terminate = stop
 
     def shutdown(self, consumer: Any) -> None:
-        """End, with the worker."""
+        """Close the connection to Redis."""
         self._inquirer.close()
 
     def info(self, consumer: Any) -> dict[str, Any]:
         """Return what ``celery inspect stats`` shows."""
-        gate, inquirer = self._gate, self._inquirer
+        duplicates, inquirer = self._filter, self._inquirer
         return {
             "leader_publications": {
                 "server": self._settings.server,
                 "answers": inquirer.answers,
-                "passed": gate.passed,
-                "dropped": gate.dropped,
-                "unchecked": gate.unchecked,
+                "passed": duplicates.passed,
+                "dropped": duplicates.dropped,
+                "unchecked": duplicates.unchecked,
                 "entered_late": inquirer.late,
                 "doubled": inquirer.doubled,
             }

@@ -8,7 +8,6 @@ celery/beat.py, read in 5.4.0, 5.5.3, 5.6.0 and 5.7.0: the step ``Beat`` keeps i
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -20,42 +19,42 @@ from celery.beat import EmbeddedService
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 from celery.worker import state
 
+from celery_safe_leader._loggers import worker_logger as logger
+from celery_safe_leader._runtime.embedded_role import EmbeddedRole, embedded_role_of
 from celery_safe_leader._runtime.pulse import PulseReader
 from celery_safe_leader._schedules.policy_options import check_entry_options
 from celery_safe_leader._worker.member import Member
 
 __all__ = ["Keeper", "keep_embedded_beat"]
 
-logger = logging.getLogger("celery_safe_leader.worker")
-
 BEAT = "beat"
-"""Why a worker takes no part in the election: its beat does not run."""
-_GLANCE = 0.1
-"""Seconds between two looks at the process."""
+"""Reason to take no part in the election: the worker's beat does not run."""
+_POLL = 0.1
+"""Seconds between two checks of the process."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-"""Seconds until a beat that ended is started again; doubled from one time to the next."""
+"""Seconds until a beat that ended is started again; doubled each time."""
 _SHORTEST_SILENCE = 5.0
 _LONGEST_START = 60.0
-"""Seconds without a sign of life after which a beat counts as dead: later, and at its start."""
+"""Seconds without a pulse after which a beat counts as dead: once it has run, and at its start."""
 
 
 class Keeper:
-    """Keeps one embedded beat running. Stands in for Celery's process object.
+    """Keeps one embedded beat running. Takes the place of Celery's process object.
 
-    While its beat does not run, the worker takes no part in the election: another one can lead
-    whose beat runs.
+    While its beat does not run, the worker takes no part in the election, so that a worker whose
+    beat runs can lead.
     """
 
     def __init__(
         self, process: Any, make: Callable[[], Any], member: Member | None, *, ttl: float
     ) -> None:
-        """Take over a process that was not started yet.
+        """Take over a process that has not been started.
 
         Args:
-            process: What Celery made.
-            make: Makes another like it.
+            process: The one that Celery made.
+            make: Makes another one like it.
             member: The worker's part in the election, if the beat follows it.
-            ttl: Seconds: what the beat may take to end.
+            ttl: Seconds that the beat may take to end.
         """
         self._process = process
         self._make = make
@@ -79,7 +78,7 @@ class Keeper:
 
     @property
     def runs(self) -> bool:
-        """Whether the beat runs, and has said so."""
+        """Whether the beat runs and its pulse has been seen."""
         return self._alive and self._running()
 
     # What Celery calls
@@ -89,25 +88,25 @@ class Keeper:
         self._start(self._process)
 
     def stop(self) -> None:
-        """End the process, unless the election does it when the worker has resigned."""
+        """End the process, unless the election ends it once the worker has resigned."""
         if self._member is None or self._thread is None:
             self._ending.set()
             self._signal_end()
 
     def terminate(self) -> None:
-        """End the process, as ``stop()``."""
+        """End the process, as ``stop()`` does."""
         self.stop()
 
     # What the election calls
 
     def watch(self) -> None:
-        """See to it that the beat runs, from now on. May be called again."""
+        """Watch from now on that the beat runs. May be called again."""
         if self._thread is None and not self._ending.is_set():
             self._thread = threading.Thread(target=self._watch, name="leader:keeper", daemon=True)
             self._thread.start()
 
     def end(self) -> None:
-        """End the process, and wait for it, at most for a ttl. May be called again.
+        """End the process and wait for that, at most for a ttl. May be called again.
 
         The beat finishes its batch: call it while the worker still leads.
         """
@@ -134,7 +133,7 @@ class Keeper:
             self._beats = self._pulse.beats
 
     def _running(self) -> bool:
-        # Not join(): the other end of what it waits for is closed by the beat at its start.
+        # Not join(): it waits for a pipe whose other end the beat closes when it starts.
         return self._process.pid is not None and self._process.exitcode is None
 
     def _signal_end(self) -> None:
@@ -150,17 +149,17 @@ class Keeper:
             time.sleep(0.01)
 
     def _watch(self) -> None:
-        while not self._ending.wait(_GLANCE):
+        while not self._ending.wait(_POLL):
             try:
-                self._look()
+                self._check()
             except Exception:
                 logger.exception("Watching the embedded beat failed; going on")
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if not self._running():
-            self._revive(_how_it_ended(self._process.exitcode))
+            self._restart(_how_it_ended(self._process.exitcode))
         elif self._silent():
-            self._revive(f"gave no sign of life for {self._silence:.0f} s, and is killed")
+            self._restart(f"gave no sign of life for {self._silence:.0f} s and is killed")
         if self._pulse is None or self._member is None:
             return
         seconds = self._pulse.wish()
@@ -172,23 +171,23 @@ class Keeper:
             self._member.elect(BEAT)
 
     def _silent(self) -> bool:
-        """Tell whether the beat stands still. Looks are counted: this process may stand, too."""
+        """Return whether the beat hangs. Checks are counted, since this process may hang, too."""
         if self._pulse is None:
             return False
         beats = self._pulse.beats
         if beats != self._beats:
             self._beats, self._silence, self._alive = beats, 0.0, True
             return False
-        self._silence += _GLANCE
+        self._silence += _POLL
         limit = max(self._ttl, _SHORTEST_SILENCE) if self._alive else _LONGEST_START
         return self._silence >= limit
 
-    def _revive(self, how: str) -> None:
+    def _restart(self, how: str) -> None:
         if time.monotonic() - self._started_at >= _LONGEST_PAUSE:
             self._pause = _SHORTEST_PAUSE
         pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
         if _shuts_down():
-            # It got the same signal. Until the worker has resigned, somebody has to dispatch.
+            # The beat got the same signal. Until the worker has resigned, a beat has to dispatch.
             self._kill()
         else:
             logger.error(
@@ -209,28 +208,31 @@ class Keeper:
 
 
 def keep_embedded_beat(worker: Any, member: Member | None, ttl: float) -> Keeper | None:
-    """Put a keeper in the place of a worker's embedded beat, if it has one of this package.
+    """Replace a worker's embedded beat by a keeper, if its scheduler is of this package.
 
     Args:
         worker: Celery's ``WorkController``, before it starts.
-        member: The worker's part in the election; ``None`` if it stands aside.
+        member: The worker's part in the election; ``None`` if it takes none.
         ttl: Of the election, in seconds.
 
+    Returns:
+        The keeper; ``None`` if there is no beat to keep.
+
     Raises:
-        ConfigurationError: An entry's options are wrong, which its beat would refuse.
-        OSError: There is no place for temporary files.
+        ConfigurationError: An entry's options are wrong; its beat would refuse them.
+        OSError: No temporary file can be made.
     """
     process = getattr(worker, "beat", None)
     if process is None:
         return None
     scheduler = _scheduler_class(worker.scheduler)
-    # Only the schedulers of this package have it.
-    follows = getattr(scheduler, "follows_worker", None)
-    if follows is None:
+    role = embedded_role_of(scheduler)
+    if role is None:
         return None
+    follows = role is EmbeddedRole.FOLLOWS_WORKER
     step = next(each for each in worker.steps if each.obj is process)
     if follows and member is None:
-        logger.info("This worker stands aside: its embedded beat is not started")
+        logger.info("This worker takes no part in the election: its embedded beat is not started")
         step.obj = worker.beat = None
         return None
     _check_entries(worker.app)
@@ -250,13 +252,13 @@ def _scheduler_class(named: Any) -> type:
         aliases = dict(load_extension_class_names("celery.beat_schedulers"))
         found = symbol_by_name(named, aliases=aliases)
     except Exception:
-        # Its beat says what is wrong, as without this package.
+        # Its beat reports what is wrong, as it does without this package.
         return object
     return found if isinstance(found, type) else object
 
 
 def _check_entries(app: Any) -> None:
-    # A beat that refuses to start again and again would keep its worker from leading.
+    # A beat that refuses to start each time would keep its worker from leading.
     for name, entry in (app.conf.beat_schedule or {}).items():
         if isinstance(entry, dict):
             check_entry_options(name, entry.get("options") or {})

@@ -1,19 +1,19 @@
-"""Workers with an embedded beat lead before those without: who leads has to dispatch.
+"""Workers with an embedded beat lead before those without, because the leader has to dispatch.
 
-As long as such a worker lives, it shows a sign in Redis, which expires by itself. A worker without
-a beat looks for it now and then, and when it is elected; while the sign is there, it takes no part
-in the election. The sign decides only who takes part, never who leads.
+As long as such a worker lives, it keeps a sign in Redis, which expires by itself. A worker without
+a beat looks for it regularly, and when it is elected; while the sign exists, it takes no part in
+the election. The sign decides only who takes part, never who leads.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 
 import redis
 
-from celery_safe_leader._store.connection.client import make_client
+from celery_safe_leader._clients import redis_client
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._worker.embedded_beat.keeper import Keeper
 from celery_safe_leader._worker.member import Member
@@ -21,35 +21,33 @@ from celery_safe_leader.conf import LeaderSettings
 
 __all__ = ["Precedence", "sign_key"]
 
-logger = logging.getLogger("celery_safe_leader.worker")
-
 _ELSEWHERE = "beats elsewhere"
-"""Why a worker takes no part in the election: others have beats, and it has none."""
+"""Reason to take no part in the election: other workers have a beat, and this one has none."""
 _LIFE = 3.0
-"""Times the ttl: how long a sign is there without being renewed."""
-_GLANCE = 0.1
-"""Seconds between two looks at whether there is something to do."""
+"""How long a sign lasts without being renewed, in multiples of the ttl."""
+_POLL = 0.1
+"""Seconds between two checks of whether there is something to do."""
 
 
 def sign_key(keys: ElectionKeys) -> str:
-    """Return the name of the sign: a string, the id of the worker that wrote it last."""
+    """Return the Redis key of the sign: a string, the id of the worker that wrote it last."""
     return f"{keys.lease.removesuffix('lease')}embedded-beat"
 
 
 class Precedence:
-    """Shows the sign for a worker with a beat, or looks for it for one without.
+    """Keeps the sign for a worker with a beat, or looks for it for a worker without one.
 
-    On a thread of its own, which no task and no renewal waits for. Without an answer from Redis
-    all stays as it is: then nobody is elected, either.
+    It works on a background thread, for which no task and no renewal waits. While Redis does not
+    answer, nothing changes: nobody is elected then, either.
     """
 
     def __init__(self, settings: LeaderSettings, member: Member, keeper: Keeper | None) -> None:
-        """Start nothing.
+        """Prepare; starts nothing.
 
         Args:
             settings: Of the app.
             member: The worker's part in the election.
-            keeper: Of its beat, if it has one that follows it.
+            keeper: Of its beat, if it has a beat that follows it.
         """
         self._settings = settings
         self._member = member
@@ -59,55 +57,57 @@ class Precedence:
         self._thread: threading.Thread | None = None
         self._client: redis.Redis | None = None
         self._stays_away = False
-        self._shown = False
+        self._sign_written = False
 
     def start(self) -> None:
-        """Begin, once the pool's processes are there. May be called again."""
+        """Start the thread, after the pool's processes have been started. May be called again."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="leader:precedence", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """End, and take the own sign away. Blocks for two round trips at most."""
+        """End the thread, which removes this worker's sign. Blocks for at most two round trips."""
         self._closing.set()
         if self._thread is not None:
-            self._thread.join(2 * self._settings.election.request_timeout)
+            self._thread.join(2 * self._settings.candidate_options.request_timeout)
 
     def _run(self) -> None:
         pause = self._settings.ttl / 3
         while not self._closing.is_set():
             try:
                 if self._keeper is None:
-                    self._look()
+                    self._check_sign()
                 elif self._keeper.runs and self._member.leader.active:
-                    self._show()
+                    self._write_sign()
             except redis.RedisError:
                 self._forget_client()
             except Exception:
-                logger.exception("Whether workers with a beat are there cannot be told; going on")
+                logger.exception(
+                    "Cannot tell whether other workers have an embedded beat; going on"
+                )
             if self._keeper is not None:
-                self._closing.wait(pause if self._shown else _GLANCE)
+                self._closing.wait(pause if self._sign_written else _POLL)
             else:
                 self._wait_for_election(pause)
         with contextlib.suppress(redis.RedisError):
-            self._take_away()
+            self._remove_sign()
         self._forget_client()
 
     def _wait_for_election(self, pause: float) -> None:
         token = self._member.leader.fencing_token
         left = pause
-        while left > 0 and not self._closing.wait(_GLANCE):
-            left -= _GLANCE
+        while left > 0 and not self._closing.wait(_POLL):
+            left -= _POLL
             if self._member.leader.fencing_token not in (token, None):
                 return
 
-    def _show(self) -> None:
+    def _write_sign(self) -> None:
         life = round(1000 * _LIFE * self._settings.ttl)
-        self._connected().set(self._key, self._member.leader.candidate_id, px=life)
-        self._shown = True
+        self._connection().set(self._key, self._member.leader.candidate_id, px=life)
+        self._sign_written = True
 
-    def _look(self) -> None:
-        there = bool(self._connected().exists(self._key))
+    def _check_sign(self) -> None:
+        there = bool(self._connection().exists(self._key))
         if there and not self._stays_away:
             self._stays_away = True
             logger.info(
@@ -118,30 +118,19 @@ class Precedence:
         elif not there and self._stays_away:
             self._stays_away = False
             logger.info(
-                "No worker with an embedded beat is there any longer: this one takes part in the "
-                "election again"
+                "No worker with an embedded beat is left: this one takes part in the election again"
             )
             self._member.elect(_ELSEWHERE)
 
-    def _take_away(self) -> None:
-        # Had another one written meanwhile, it writes again before long.
+    def _remove_sign(self) -> None:
+        # If another worker has written it meanwhile, that one writes it again before long.
         mine = self._member.leader.candidate_id.encode()
-        if self._shown and self._connected().get(self._key) == mine:
-            self._connected().delete(self._key)
+        if self._sign_written and self._connection().get(self._key) == mine:
+            self._connection().delete(self._key)
 
-    def _connected(self) -> redis.Redis:
+    def _connection(self) -> redis.Redis:
         if self._client is None:
-            settings = self._settings
-            limit = settings.election.request_timeout
-            self._client = make_client(
-                settings.url,
-                settings.options,
-                connect_timeout=limit,
-                read_timeout=limit,
-                key=self._key,
-                setting=settings.url_setting,
-                options_setting=settings.options_setting,
-            )
+            self._client = redis_client(self._settings, self._key)
         return self._client
 
     def _forget_client(self) -> None:

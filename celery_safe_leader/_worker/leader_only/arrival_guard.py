@@ -1,29 +1,27 @@
-"""The guard at arrival: messages of leader-only tasks that come when this worker does not lead.
+"""The guard at arrival: what happens to leader-only messages while this worker does not lead.
 
-A cancelled consumer may still get what the broker had sent. Such a message goes back to the queue
-before it is acknowledged, once this worker consumes the queue no longer. One that came by the
-task's name alone is put into the leader queue before it is acknowledged.
+A cancelled consumer may still receive what the broker had sent. Such a message is not acknowledged
+but returned to the queue, once this worker no longer consumes it. A message that came by another
+queue is put into the leader queue before it is acknowledged.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery.utils.imports import instantiate
 
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.mark import mark_of
 from celery_safe_leader._worker.leader_only.run_guard import FORWARDS, forwards_of
 
 __all__ = ["guard_arrivals", "strategy"]
 
-logger = logging.getLogger("celery_safe_leader.worker")
-
 _INNER = "leader_only_inner_strategy"
 
 
 def guard_arrivals(app: Any) -> None:
-    """Put the guard before the strategies of an app's leader-only tasks."""
+    """Wrap the strategies of an app's leader-only tasks."""
     path = f"{__name__}:strategy"
     for task in app.tasks.values():
         if mark_of(task) is not None and task.Strategy != path:
@@ -32,44 +30,45 @@ def guard_arrivals(app: Any) -> None:
 
 
 def strategy(task: Any, app: Any, consumer: Any, **kwargs: Any) -> Any:
-    """Make the handler of a leader-only task's messages."""
+    """Return the handler of a leader-only task's messages."""
     inner = instantiate(getattr(task, _INNER), task, app, consumer, **kwargs)
     election = getattr(consumer, "safe_leader", None)
-    rules = mark_of(task)
-    if election is None or rules is None:
+    mark = mark_of(task)
+    if election is None or mark is None:
         return inner
 
     def handle(message: Any, body: Any, ack: Any, *args: Any, **more: Any) -> Any:
         if not election.leads:
             if not election.queue.brought(message):
-                _pass_on(election, consumer, task.name, message, ack)
+                _forward(election, consumer, task.name, message, ack)
                 return None
-            if rules.otherwise == "forward":
-                election.give_back(message)
+            if mark.otherwise == "forward":
+                election.return_message(message)
                 return None
         return inner(message, body, ack, *args, **more)
 
     return handle
 
 
-def _pass_on(election: Any, consumer: Any, task: str, message: Any, ack: Any) -> None:
-    """Put a message into the leader queue, and acknowledge it after that.
+def _forward(election: Any, consumer: Any, task: str, message: Any, ack: Any) -> None:
+    """Put a message into the leader queue and acknowledge it after that.
 
-    If the broker goes away in between, it comes again; it may come twice, and is never lost.
+    If the broker goes away in between, the message is delivered again; it may run twice, but is
+    never lost.
     """
     errors = consumer.connection_errors
     call = message.properties.get("correlation_id")
     count = forwards_of(message.headers) + 1
 
-    def forward() -> None:
+    def publish() -> None:
         try:
             election.queue.publish(message, {FORWARDS: count})
         except errors as exc:
-            # The loop notices it by itself.
+            # The loop notices the lost connection by itself.
             logger.warning("Could not forward %s (%s); the broker keeps it: %s", task, call, exc)
             return
         logger.info(
-            "Forwarded %s (%s) to the leader queue %s, for the %d. time: this worker does not lead",
+            "Forwarded %s (%s) to leader queue %s (forward #%d): this worker is not the leader",
             task,
             call,
             election.queue.name,
@@ -77,4 +76,4 @@ def _pass_on(election: Any, consumer: Any, task: str, message: Any, ack: Any) ->
         )
         ack(logger, errors)
 
-    election.soon(forward)
+    election.soon(publish)

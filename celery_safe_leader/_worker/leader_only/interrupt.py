@@ -1,14 +1,13 @@
-"""Ends a task whose leadership is lost, in the process that runs it: ``revoke_on_loss``.
+"""Interrupts a task whose leadership is lost, in the process that runs it: ``revoke_on_loss``.
 
-While such a task runs in a process's main thread, a thread looks after its leadership and
-interrupts it by a signal, whose handler raises the error in the task. All is decided here, where
-the task runs: a signal that comes when it has ended meets a handler that does nothing. What does
-not end for an error is ended by the worker's main process: see ``endings``.
+While such a task runs in a process's main thread, a background thread watches its leadership and
+interrupts it by a signal, whose handler raises the error in the task. The decision is made here,
+where the task runs: a signal that comes after its end reaches a handler that does nothing. A task
+that does not end for an error is killed by the worker's main process: see ``kill.py``.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -19,49 +18,48 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
 
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.leadership import Leadership
 from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark
 from celery_safe_leader.errors import LeadershipLostError
 
-__all__ = ["HARD", "hand_back", "run_revocably"]
+__all__ = ["HARD", "goes_back", "run_interruptibly"]
 
-logger = logging.getLogger("celery_safe_leader.worker")
-
-# Signals that nobody else uses, where there are such: those that have a meaning for pools of
-# processes (TERM, INT, QUIT, HUP, USR1) and those that people bind to something do not do.
+# Signals that nobody else uses, where the system has such: those with a meaning for pools of
+# processes (TERM, INT, QUIT, HUP, USR1) and those that people bind to something will not do.
 _SOFT: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 2) - 2
 HARD: int = _SOFT - 1
-"""Ends a process while it runs such a task, and does nothing to it otherwise."""
+"""Kills a process while it runs such a task; does nothing to it otherwise."""
 if not hasattr(signal, "SIGRTMAX"):  # macOS
     _SOFT, HARD = signal.SIGUSR2, signal.SIGXCPU
-_GLANCE = 0.02
-"""Seconds between two looks at the leadership, beside its deadline."""
+_POLL = 0.02
+"""Longest pause in seconds between two checks of the leadership."""
 
 
 class _InterruptibleRun:
-    """One run of a task."""
+    """One run of a task that may be interrupted."""
 
     def __init__(self, leadership: Leadership) -> None:
         self.leadership = leadership
         self.armed = False
-        """Whether the task's body runs, so that an error may be raised."""
+        """Whether the task's body is running, so that the error may be raised in it."""
         self.lost = False
-        self.struck = False
-        """Whether the error was raised: once."""
+        self.raised = False
+        """Whether the error has been raised; it is raised once."""
         self.ended = False
 
-    def strike(self) -> None:
-        """Raise the error, in the main thread."""
-        if self.armed and self.lost and not self.struck:
-            self.struck = True
+    def interrupt(self) -> None:
+        """Raise the error if the leadership is lost. For the main thread."""
+        if self.armed and self.lost and not self.raised:
+            self.raised = True
             raise self.leadership.loss()
 
 
 class _Watcher:
-    """Looks after what runs in this process, on a thread of its own.
+    """Watches the leadership of the task that runs in this process, on a background thread.
 
-    Made by the main thread. Without locks: the task may be interrupted at any line, while it holds
-    one, too.
+    Made by the main thread. It uses no locks: the task may be interrupted at any line, even while
+    it holds one.
     """
 
     def __init__(self) -> None:
@@ -72,7 +70,7 @@ class _Watcher:
         thread.start()
 
     def watch(self, run: _InterruptibleRun) -> None:
-        """Look after it until it has ended."""
+        """Watch a run until it has ended."""
         self._runs.put(run)
 
     def _loop(self) -> None:
@@ -80,29 +78,29 @@ class _Watcher:
             run = self._runs.get()
             while not run.ended:
                 left = run.leadership.remaining()
-                if left <= 0 and not run.struck:
+                if left <= 0 and not run.raised:
                     run.lost = True
                     signal.pthread_kill(self._main, _SOFT)
-                time.sleep(min(left, _GLANCE) or _GLANCE)
+                time.sleep(min(left, _POLL) or _POLL)
 
 
 _current: _InterruptibleRun | None = None
 _watcher: _Watcher | None = None
 
 
-def run_revocably(
+def run_interruptibly(
     task: Any,
-    rules: LeaderOnlyMark,
+    mark: LeaderOnlyMark,
     leadership: Leadership,
     body: Callable[..., Any],
     args: Any,
     kwargs: Any,
 ) -> Any:
-    """Run a task's body until it ends, or until the leadership is lost.
+    """Run a task's body until it ends or the leadership is lost; return what it returns.
 
     Raises:
-        LeadershipLostError: It was lost, and the task is not to run again.
-        Reject: It was lost, and the message goes back to its queue for the next leader.
+        LeadershipLostError: Leadership was lost, and the task is not to run again.
+        Reject: Leadership was lost, and the message goes back to its queue for the next leader.
     """
     run = _InterruptibleRun(leadership)
     try:
@@ -116,13 +114,13 @@ def run_revocably(
         error: LeadershipLostError
         if isinstance(exc, LeadershipLostError) and exc.fencing_token == leadership.token:
             error = exc
-        elif run.struck:
-            # What its cleaning up raised.
+        elif run.raised:
+            # Raised by the task's clean-up.
             error = leadership.loss()
             error.__cause__ = exc
         else:
             raise
-        again = hand_back(task, rules)
+        again = goes_back(task, mark)
         logger.warning(
             "Ended %s (%s): %s. %s",
             task.name,
@@ -132,22 +130,22 @@ def run_revocably(
         )
         if not again:
             raise error from error.__cause__
-        _note(task, error)
+        _store_retry(task, error)
         raise Reject(str(error), requeue=True) from error
 
 
-def hand_back(task: Any, rules: LeaderOnlyMark | None) -> bool:
-    """Tell whether the message of a task that lost its leadership goes back to its queue.
+def goes_back(task: Any, mark: LeaderOnlyMark | None) -> bool:
+    """Return whether the message of a task that lost its leadership goes back to its queue.
 
-    Only that of a task that may run more than once, as ``acks_late`` says; else it is
-    acknowledged by then.
+    It does if the task may run more than once, as ``acks_late`` says; otherwise the message has
+    been acknowledged by then.
     """
-    return rules is not None and rules.otherwise == "forward" and bool(task.acks_late)
+    return mark is not None and mark.otherwise == "forward" and bool(task.acks_late)
 
 
 def _watched(run: _InterruptibleRun, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     global _current, _watcher
-    # Kept for good: a signal may still be on its way when the task has ended.
+    # Never reset: a signal may still be on its way when the task has ended.
     signal.signal(_SOFT, _interrupted)
     _current = run
     try:
@@ -157,11 +155,11 @@ def _watched(run: _InterruptibleRun, body: Callable[..., Any], args: Any, kwargs
         _watcher.watch(run)
         try:
             run.armed = True
-            run.strike()
+            run.interrupt()
             return body(*args, **kwargs)
         finally:
-            # If the error is raised just here, it is raised no second time, and what follows
-            # is not interrupted.
+            # If the error is raised right here, it is not raised again, and what follows is not
+            # interrupted.
             run.armed = False
     finally:
         run.armed = False
@@ -172,24 +170,26 @@ def _watched(run: _InterruptibleRun, body: Callable[..., Any], args: Any, kwargs
 
 def _interrupted(signum: int, frame: object) -> None:
     if _current is not None:
-        _current.strike()
+        _current.interrupt()
 
 
 def _nothing(signum: int, frame: object) -> None:
-    """Nothing: the task that was meant has ended."""
+    """Do nothing: the task for which the signal was sent has ended."""
 
 
 def _can_be_interrupted() -> bool:
-    # Handlers run in the main thread; a greenlet, which is none, may be any where.
+    # Signal handlers run in the main thread; a greenlet is not a thread of its own.
     return threading.current_thread() is threading.main_thread() and hasattr(signal, "pthread_kill")
 
 
-def _note(task: Any, error: LeadershipLostError) -> None:
-    """Show in the result why the task will run again, as Celery does for a retry."""
+def _store_retry(task: Any, error: LeadershipLostError) -> None:
+    """Store in the result why the task will run again, as Celery does for a retry."""
     request = task.request
     if request.ignore_result or task.ignore_result:
         return
     try:
         task.backend.mark_as_retry(request.id, error, request=request)
     except Exception as exc:
-        logger.warning("The result of %s (%s) was not marked: %r", task.name, request.id, exc)
+        logger.warning(
+            "The result of %s (%s) could not be marked as a retry: %r", task.name, request.id, exc
+        )

@@ -1,13 +1,12 @@
-"""Ends tasks that outlive their leadership, from the worker's main process: ``revoke_on_loss``.
+"""Kills tasks that outlive their leadership, from the worker's main process: ``revoke_on_loss``.
 
-The process that runs such a task interrupts it by itself: see ``revoke``. A task that swallows the
-error, or that is in a call which no signal interrupts, is ended here together with its process of
-the pool, by a signal that is deadly only while such a task runs.
+The process that runs such a task interrupts it by itself: see ``interrupt.py``. A task that
+swallows the error, or is in a call that no signal interrupts, is killed here together with its pool
+process, by a signal that kills only while such a task runs.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -19,33 +18,33 @@ from celery.utils.imports import symbol_by_name
 from celery.worker import state
 
 from celery_safe_leader._core.events import Demoted, DemotionReason
-from celery_safe_leader._worker.leader_only.interrupt import HARD, hand_back
+from celery_safe_leader._loggers import worker_logger as logger
+from celery_safe_leader._worker.leader_only.interrupt import HARD, goes_back
+from celery_safe_leader._worker.leader_only.leadership import WHY_EXPIRED, WHY_RESIGNED
 from celery_safe_leader._worker.leader_only.mark import mark_of
 from celery_safe_leader.errors import LeadershipLostError
 from celery_safe_leader.leader import SafeLeader
 
 __all__ = ["GRACE", "KillOnLoss"]
 
-logger = logging.getLogger("celery_safe_leader.worker")
-
 GRACE = 3.0
-"""Seconds from the loss of leadership until a task that still runs is ended with its process."""
+"""Seconds from the loss of leadership until a task that is still running is killed."""
 _REASONS = {
-    DemotionReason.EXPIRED: "the lease is over: no renewal was confirmed in time",
-    DemotionReason.RESIGNED: "the worker gave it up",
-    DemotionReason.SHUTDOWN: "the worker gave it up",
+    DemotionReason.EXPIRED: WHY_EXPIRED,
+    DemotionReason.RESIGNED: WHY_RESIGNED,
+    DemotionReason.SHUTDOWN: WHY_RESIGNED,
     DemotionReason.SUPERSEDED: "another candidate holds the record",
     DemotionReason.RECORD_LOST: "the record in Redis was lost",
 }
-_KINDS: dict[Any, Any] = {}
-"""Class of requests -> the same, revocable."""
+_REQUEST_CLASSES: dict[Any, Any] = {}
+"""Class of requests -> its revocable subclass."""
 
 
 class KillOnLoss:
-    """Watches over the revocable tasks of one worker."""
+    """Kills the revocable tasks of one worker that run on after a demotion."""
 
     def __init__(self, consumer: Any, leader: SafeLeader | None) -> None:
-        """Let the requests of revocable tasks be such as can be ended.
+        """Give revocable tasks a class of requests that knows how to report a loss.
 
         Args:
             consumer: The worker's ``Consumer``.
@@ -59,36 +58,37 @@ class KillOnLoss:
         for name in self._tasks:
             task = consumer.app.tasks[name]
             task.Request = _revocable(symbol_by_name(task.Request))
-        if leader is not None and self._tasks and self._kind() == "prefork":
+        if leader is not None and self._tasks and self._pool_kind() == "prefork":
             leader.on("demoted", self._demoted)
 
-    def greet(self) -> None:
-        """Say once what this pool cannot do."""
-        if self._tasks and self._kind() not in ("prefork", "solo"):
+    def warn_if_unsupported(self) -> None:
+        """Warn if this pool cannot interrupt tasks."""
+        if self._tasks and self._pool_kind() not in ("prefork", "solo"):
             logger.warning(
                 "The pool %s cannot interrupt a task: revoke_on_loss does not end %s",
-                self._kind(),
+                self._pool_kind(),
                 ", ".join(self._tasks),
             )
 
     def _demoted(self, event: Demoted) -> None:
         error = LeadershipLostError(self._election, event.fencing_token, _REASONS[event.reason])
-        timer = threading.Timer(GRACE, self._end, (error, time.monotonic()))
-        timer.name, timer.daemon = "leader:endings", True
+        timer = threading.Timer(GRACE, self._kill, (error, time.monotonic()))
+        timer.name, timer.daemon = "leader:kill", True
         timer.start()
 
-    def _kind(self) -> str:
+    def _pool_kind(self) -> str:
         return str(type(self._pool).__module__).rpartition(".")[2]
 
-    def _end(self, error: LeadershipLostError, lost_at: float) -> None:
+    def _kill(self, error: LeadershipLostError, lost_at: float) -> None:
         for request in list(state.active_requests):
-            # What was begun later runs under another tenure, or under none.
+            # A task that began later runs under another tenure, or is not leader-only.
             begun_at = getattr(request, "accepted_at", None)
             if begun_at is None or begun_at >= lost_at or request.worker_pid == os.getpid():
                 continue
             request.leadership_lost = error
             logger.warning(
-                "%s (%s) still runs %g s after its leadership was lost: its process (%d) is ended",
+                "%s (%s) is still running %g s after its leadership was lost: its process (%d) is "
+                "killed",
                 request.name,
                 request.id,
                 GRACE,
@@ -101,14 +101,14 @@ class KillOnLoss:
 
 
 def _is_revocable(task: Any) -> bool:
-    rules = mark_of(task)
-    return rules is not None and rules.revoke_on_loss
+    mark = mark_of(task)
+    return mark is not None and mark.revoke_on_loss
 
 
 def _revocable(base: Any) -> Any:
-    """Make a class of requests of an app's own one, as Celery's documentation shows."""
-    if base in _KINDS or base in _KINDS.values():
-        return _KINDS.get(base, base)
+    """Return a revocable subclass of a class of requests, made as Celery's documentation shows."""
+    if base in _REQUEST_CLASSES or base in _REQUEST_CLASSES.values():
+        return _REQUEST_CLASSES.get(base, base)
 
     class RevocableRequest(base):
         """A request that knows when it began, and whether its leadership was lost since."""
@@ -125,7 +125,7 @@ def _revocable(base: Any) -> Any:
             found = getattr(found, "exc", found)  # as billiard wraps it
             if error is None or not isinstance(found, WorkerLostError):
                 return super().on_failure(exc_info, *args, **kwargs)
-            if hand_back(self.task, mark_of(self.task)):
+            if goes_back(self.task, mark_of(self.task)):
                 state.task_ready(self)
                 if not self.ignore_result:
                     self.task.backend.mark_as_retry(self.id, error, request=self._context)
@@ -136,5 +136,5 @@ def _revocable(base: Any) -> Any:
             except LeadershipLostError:
                 return super().on_failure(ExceptionInfo(), *args, **kwargs)
 
-    _KINDS[base] = RevocableRequest
+    _REQUEST_CLASSES[base] = RevocableRequest
     return RevocableRequest

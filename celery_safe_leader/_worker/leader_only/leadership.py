@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import weakref
@@ -11,27 +10,38 @@ from typing import Any
 
 from celery_safe_leader import conf
 from celery_safe_leader._core.events import Lease
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._runtime.board import BoardReader, variable
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader._worker.leader_only.queue import declaration
 from celery_safe_leader.errors import LeadershipLostError
 
-__all__ = ["CURRENT", "Leadership", "Lost", "Place", "place_of"]
+__all__ = [
+    "CURRENT",
+    "WHY_EXPIRED",
+    "WHY_RESIGNED",
+    "Leadership",
+    "LeadershipReader",
+    "Lost",
+    "reader_of",
+]
 
-logger = logging.getLogger("celery_safe_leader.worker")
+WHY_EXPIRED = "the lease expired: no renewal was confirmed in time"
+WHY_RESIGNED = "the worker resigned"
+"""Why a leadership is over, as ``LeadershipLostError`` says it."""
 
 _CLOCK = SystemClock()
-_GLANCE = 0.005
-"""Seconds between two looks of who waits for the end of a leadership."""
-_places: weakref.WeakKeyDictionary[Any, Place] = weakref.WeakKeyDictionary()
+_POLL = 0.005
+"""Seconds between two checks while a task waits for the end of its leadership."""
+_readers: weakref.WeakKeyDictionary[Any, LeadershipReader] = weakref.WeakKeyDictionary()
 
 
-class Place:
-    """What one process knows of its worker's leadership, for one app. Thread-safe."""
+class LeadershipReader:
+    """Reads from the board whether this process's worker leads, for one app. Thread-safe."""
 
     def __init__(self, app: Any) -> None:
-        """Read the names; the board is looked for when it is asked for."""
+        """Read the names from the settings; the board is opened by ``read()``."""
         self.key, self.queue = conf.leader_names(app)
         self.election = ElectionKeys(self.key, WORKER).election
         self._variable = variable(self.key)
@@ -39,15 +49,15 @@ class Place:
         self._last: Lease | None = None
         queues = app.amqp.queues
         if self.queue not in queues:
-            # A retry names it, and apps may refuse queues that they do not know.
+            # A retry names the queue, and apps may refuse queues that they do not know.
             queues.add(declaration(app, self.queue))
 
     def read(self) -> tuple[str, Lease] | None:
-        """Return who leads, and the lease, if it is this worker and now."""
+        """Return the worker's candidate id and its lease if it leads now, else ``None``."""
         reader = self._reader
         found = None if reader is None else reader.read()
         if found is None and (reader is None or reader.path != os.environ.get(self._variable)):
-            # Not looked for yet, or of a worker that has ended in this process.
+            # Not opened yet, or of a worker that has ended in this process.
             reader = self._reader = self._open()
             found = None if reader is None else reader.read()
         if found is None:
@@ -56,20 +66,20 @@ class Place:
         return found if _CLOCK.before(found[1].deadline) else None
 
     def remaining(self, token: int) -> float:
-        """Return the seconds that the lease of a token lasts at least."""
+        """Return for how many seconds the lease of a token still lasts, at least."""
         found = self.read()
         if found is None or found[1].fencing_token != token:
             return 0.0
         return found[1].remaining(_CLOCK.now())
 
     def why_lost(self, token: int) -> str:
-        """Return why leadership under a token is over, for people."""
+        """Return why the leadership under a token is over, as a text."""
         found, last = self.read(), self._last
         if found is not None:
             return f"elected again under token {found[1].fencing_token}"
         if last is not None and last.fencing_token == token and _CLOCK.before(last.deadline):
-            return "the worker gave it up"
-        return "the lease is over: no renewal was confirmed in time"
+            return WHY_RESIGNED
+        return WHY_EXPIRED
 
     def _open(self) -> BoardReader | None:
         path = os.environ.get(self._variable)
@@ -79,8 +89,8 @@ class Place:
             return BoardReader(path)
         except (OSError, ValueError) as exc:
             logger.error(
-                "This process cannot see whether its worker leads %s, and runs no leader-only "
-                "task: %s: %s",
+                "This process cannot see whether its worker leads %s, so it runs no leader-only "
+                "tasks: %s: %s",
                 self.election,
                 path,
                 exc,
@@ -94,9 +104,9 @@ class Leadership:
     Thread-safe. Nothing here calls Redis.
     """
 
-    def __init__(self, place: Place, candidate_id: str, token: int) -> None:
-        """Wrap a tenure; use ``current_leadership()``."""
-        self._place = place
+    def __init__(self, place: LeadershipReader, candidate_id: str, token: int) -> None:
+        """Use ``current_leadership()`` instead."""
+        self._reader = place
         self.candidate_id = candidate_id
         """Id of the worker that leads."""
         self.token = token
@@ -107,24 +117,24 @@ class Leadership:
     @property
     def election(self) -> str:
         """Name of the election."""
-        return self._place.election
+        return self._reader.election
 
     def remaining(self) -> float:
-        """Return the seconds that the lease lasts at least, unless renewed; 0 when it is over."""
-        return self._place.remaining(self.token)
+        """Return for how many seconds the lease still lasts, at least; 0 when it is over."""
+        return self._reader.remaining(self.token)
 
     def check(self) -> None:
-        """Go on only while the leadership lasts under which the task began.
+        """Check that the leadership under which the task began still lasts.
 
         Raises:
-            LeadershipLostError: It has ended, even if the worker was elected again since.
+            LeadershipLostError: It has ended, even if the worker has been elected again.
         """
         if self.remaining() <= 0:
             raise self.loss()
 
     def loss(self) -> LeadershipLostError:
-        """Return the error which says that this leadership is over, and why."""
-        return LeadershipLostError(self.election, self.token, self._place.why_lost(self.token))
+        """Return the error that says that this leadership is over, and why."""
+        return LeadershipLostError(self.election, self.token, self._reader.why_lost(self.token))
 
     def __repr__(self) -> str:
         """Show election and token."""
@@ -132,14 +142,13 @@ class Leadership:
 
 
 class Lost:
-    """Set when a leadership is over; to be asked and waited for like a ``threading.Event``."""
+    """Set when a leadership is over; has the methods of a ``threading.Event``."""
 
     def __init__(self, leadership: Leadership) -> None:
-        """Watch a leadership."""
         self._leadership = leadership
 
     def is_set(self) -> bool:
-        """Tell whether the leadership is over."""
+        """Return whether the leadership is over."""
         return self._leadership.remaining() <= 0
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -153,20 +162,20 @@ class Lost:
         """
         end = None if timeout is None else time.monotonic() + timeout
         while not self.is_set():
-            left = _GLANCE if end is None else end - time.monotonic()
+            left = _POLL if end is None else end - time.monotonic()
             if left <= 0:
                 return False
-            time.sleep(min(left, _GLANCE))
+            time.sleep(min(left, _POLL))
         return True
 
 
 CURRENT: ContextVar[Leadership | None] = ContextVar("leadership", default=None)
-"""Of the leader-only task that runs here."""
+"""The leadership of the leader-only task that runs in this context."""
 
 
-def place_of(app: Any) -> Place:
-    """Return what this process knows, for an app."""
-    place = _places.get(app)
-    if place is None:
-        place = _places[app] = Place(app)
-    return place
+def reader_of(app: Any) -> LeadershipReader:
+    """Return the reader of this process for an app."""
+    reader = _readers.get(app)
+    if reader is None:
+        reader = _readers[app] = LeadershipReader(app)
+    return reader

@@ -8,19 +8,19 @@ from typing import Any, Literal
 __all__ = ["MARK", "LeaderOnlyMark", "Otherwise", "mark_of"]
 
 Otherwise = Literal["forward", "skip", "fail"]
-"""What becomes of a run of the leader queue that reaches a worker which does not lead."""
+"""What happens to a run from the leader queue on a worker that does not lead."""
 MARK = "__leader_only__"
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderOnlyMark:
-    """What ``@leader_only`` was told."""
+    """The arguments of ``@leader_only``."""
 
     otherwise: Otherwise = "forward"
     revoke_on_loss: bool = False
 
 
 def mark_of(task: Any) -> LeaderOnlyMark | None:
-    """Return the rules of a task, ``None`` if it is not leader-only."""
+    """Return the mark of a task, ``None`` if it is not leader-only."""
     found = getattr(getattr(task, "run", None), MARK, None)
     return found if isinstance(found, LeaderOnlyMark) else None

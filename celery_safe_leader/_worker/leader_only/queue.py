@@ -1,8 +1,7 @@
-"""The leader queue: consumed while this worker leads, and by no other."""
+"""The leader queue: only the worker that leads consumes it."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,26 +9,26 @@ from celery.exceptions import ImproperlyConfigured
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
-__all__ = ["LeaderQueue", "brought", "declaration"]
+from celery_safe_leader._loggers import worker_logger as logger
 
-logger = logging.getLogger("celery_safe_leader.worker")
+__all__ = ["LeaderQueue", "brought", "declaration"]
 
 _NOT_COPIED = frozenset(
     {
-        # Made anew by kombu.
+        # Kombu makes them for the copy.
         *("application_headers", "headers", "content_type", "content_encoding", "compression"),
         *("delivery_info", "delivery_tag", "body_encoding"),
-        # Seconds when sent, milliseconds when read.
+        # In seconds when sent, in milliseconds when read.
         "expiration",
         # RabbitMQ refuses any other than that of the connection.
         "user_id",
     }
 )
-"""Properties of a message that a copy of it does not get as they are."""
+"""Properties that are not copied from a message to its copy."""
 
 
 def declaration(app: Any, name: str) -> Queue:
-    """Return the queue as the app declares it in ``task_queues``, else a direct one."""
+    """Return the queue as the app declares it in ``task_queues``, or else a direct one."""
     queues = app.amqp.queues
     if name in queues:
         found: Queue = queues[name]
@@ -41,21 +40,21 @@ def declaration(app: Any, name: str) -> Queue:
 
 
 def brought(queue: Queue, delivery_info: Mapping[str, Any] | None) -> bool:
-    """Return whether a message came through the leader queue, and not by its name alone."""
+    """Return whether a message came through the leader queue, and not by another one."""
     key = (delivery_info or {}).get("routing_key")
     # Celery addresses a queue of a direct exchange by name.
     return key is not None and key in (queue.name, queue.routing_key)
 
 
 class LeaderQueue:
-    """Consumption of the leader queue by one worker. Use it from the loop's thread."""
+    """One worker's consumption of the leader queue. For the loop's thread."""
 
     def __init__(self, consumer: Any, name: str, setting: str) -> None:
-        """Take the queue out of what the worker consumes by itself.
+        """Remove the queue from those that the worker consumes from its start.
 
         Args:
             consumer: The worker's ``Consumer``.
-            name: Of the queue.
+            name: Name of the queue.
             setting: ``leader_queue`` as the user spells it.
 
         Raises:
@@ -86,18 +85,18 @@ class LeaderQueue:
         return tasks is not None and tasks.consuming_from(self.name)
 
     def consume(self) -> None:
-        """Consume it from now on."""
+        """Start to consume the queue."""
         if not self.consumed and self._consumer.task_consumer is not None:
             self._add(self.name)
 
     def cancel(self) -> None:
-        """Consume it no longer. What was delivered already stays with the worker."""
+        """Stop consuming the queue. Messages already delivered stay with the worker."""
         if self.consumed:
             self._consumer.cancel_task_queue(self.name)
         self.forget()
 
     def forget(self) -> None:
-        """Do not consume it after the next reconnect by itself."""
+        """Keep Celery from consuming the queue after the next reconnect."""
         self._consumer.app.amqp.queues.deselect([self.name])
 
     def brought(self, message: Any) -> bool:
@@ -105,19 +104,19 @@ class LeaderQueue:
         return brought(declaration(self._consumer.app, self.name), message.delivery_info)
 
     def publish(self, message: Any, headers: Mapping[str, Any]) -> None:
-        """Put a copy of a message into this queue, by the channel that brought the message.
+        """Publish a copy of a message to this queue, on the channel that delivered the message.
 
-        What the channel is told afterwards, such as that the message is done, the broker learns
-        after it has the copy.
+        So the broker has the copy before it learns what is sent on the channel afterwards, such
+        as the acknowledgement of the message.
 
         Args:
             message: As the transport delivered it.
-            headers: The copy has these besides the message's own.
+            headers: Added to the message's own headers.
         """
         queue = declaration(self._consumer.app, self.name)
         direct = queue.exchange.type == "direct"
         own = dict(message.headers)
-        # Unpacked on arrival.
+        # The body was decompressed on arrival.
         compression = own.pop("compression", None)
         properties = {
             name: value for name, value in message.properties.items() if name not in _NOT_COPIED
@@ -138,7 +137,7 @@ class LeaderQueue:
         )
 
     def _add_other(self, queue: Any, *args: Any, **kwargs: Any) -> Any:
-        """Take the place of ``Consumer.add_task_queue``, for ``celery control add_consumer``."""
+        """Replace ``Consumer.add_task_queue``, which ``celery control add_consumer`` calls."""
         if queue == self.name:
             logger.warning(
                 "Refused to consume %s: it is the leader queue, which a worker consumes by itself "

@@ -10,93 +10,97 @@ from typing import Any
 from celery._state import get_current_task
 from celery.exceptions import Ignore
 
-from celery_safe_leader._worker.leader_only.interrupt import run_revocably
-from celery_safe_leader._worker.leader_only.leadership import CURRENT, Leadership, Place, place_of
+from celery_safe_leader._loggers import worker_logger as logger
+from celery_safe_leader._worker.leader_only.interrupt import run_interruptibly
+from celery_safe_leader._worker.leader_only.leadership import (
+    CURRENT,
+    Leadership,
+    LeadershipReader,
+    reader_of,
+)
 from celery_safe_leader._worker.leader_only.mark import MARK, LeaderOnlyMark, mark_of
 from celery_safe_leader._worker.leader_only.queue import brought, declaration
 from celery_safe_leader.errors import NotLeaderError
 
 __all__ = ["FORWARDS", "forwards_of", "guarded"]
 
-logger = logging.getLogger("celery_safe_leader.worker")
-
 FORWARDS = "leader_forwards"
 """Header: how often a message was forwarded to the leader queue."""
 _LONGEST_PAUSE = 60
 _ALARMING = 10
-"""Forwards from which on something must be wrong."""
+"""From so many forwards on, something must be wrong."""
 _MOST_FORWARDS = 1_000_000
-"""More than any message lives to see."""
+"""More than any message can reach."""
 
 
-def guarded(body: Callable[..., Any], rules: LeaderOnlyMark) -> Callable[..., Any]:
-    """Wrap what a task runs.
+def guarded(body: Callable[..., Any], mark: LeaderOnlyMark) -> Callable[..., Any]:
+    """Return a task's body wrapped so that it runs only while its worker leads.
 
-    Eager runs and direct calls, as in tests, are not guarded: no broker brought them.
+    Eager runs and direct calls, as in tests, are not guarded: they came by no broker.
     """
 
     @functools.wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:
         task = get_current_task()
-        if task is None or mark_of(task) is not rules:
+        if task is None or mark_of(task) is not mark:
             return body(*args, **kwargs)
         request = task.request
         if request.called_directly or request.is_eager:
             return body(*args, **kwargs)
-        place = place_of(task.app)
-        found = place.read()
+        reader = reader_of(task.app)
+        found = reader.read()
         if found is None:
-            return _elsewhere(task, place, rules)
-        leadership = Leadership(place, found[0], found[1].fencing_token)
-        mark = CURRENT.set(leadership)
+            return _elsewhere(task, reader, mark)
+        leadership = Leadership(reader, found[0], found[1].fencing_token)
+        previous = CURRENT.set(leadership)
         try:
-            if rules.revoke_on_loss:
-                return run_revocably(task, rules, leadership, body, args, kwargs)
+            if mark.revoke_on_loss:
+                return run_interruptibly(task, mark, leadership, body, args, kwargs)
             return body(*args, **kwargs)
         finally:
-            CURRENT.reset(mark)
+            CURRENT.reset(previous)
 
-    setattr(run, MARK, rules)
+    setattr(run, MARK, mark)
     return run
 
 
 def forwards_of(headers: Mapping[str, Any] | None) -> int:
-    """Return how often a message was forwarded. What is no number of ours counts as never."""
+    """Return how often a message was forwarded; 0 for a header that is not ours."""
     found = (headers or {}).get(FORWARDS)
     return found if isinstance(found, int) and 0 < found < _MOST_FORWARDS else 0
 
 
-def _elsewhere(task: Any, place: Place, rules: LeaderOnlyMark) -> None:
-    """Do with a run what its rules say of a worker that does not lead."""
+def _elsewhere(task: Any, reader: LeadershipReader, mark: LeaderOnlyMark) -> None:
+    """Skip, fail or forward a run, as its mark says, because this worker does not lead."""
     request = task.request
-    # By name alone it reached this worker by chance: then nobody who leads has seen it.
-    came_by_queue = brought(declaration(task.app, place.queue), request.delivery_info)
-    if came_by_queue and rules.otherwise == "skip":
-        logger.info("Skipped %s (%s): this worker does not lead", task.name, request.id)
+    # If it came by another queue, it is here by chance and no leader has seen it: forward it.
+    came_by_queue = brought(declaration(task.app, reader.queue), request.delivery_info)
+    if came_by_queue and mark.otherwise == "skip":
+        logger.info("Skipped %s (%s): this worker is not the leader", task.name, request.id)
         return
-    if came_by_queue and rules.otherwise == "fail":
-        raise NotLeaderError(place.election)
-    _forward(task, place)
+    if came_by_queue and mark.otherwise == "fail":
+        raise NotLeaderError(reader.election)
+    _forward(task, reader)
     raise Ignore
 
 
-def _forward(task: Any, place: Place) -> None:
+def _forward(task: Any, reader: LeadershipReader) -> None:
     request = task.request
     headers = dict(request.headers or {})
     count = forwards_of(headers) + 1
     headers[FORWARDS] = count
-    # The first time at once: there may be a leader. From then on it is likelier that there is
+    # The first time at once: there may be a leader. After that it is more likely that there is
     # none, or that a worker consumes the queue that should not.
     pause = min(2 ** (count - 2), _LONGEST_PAUSE) if count > 1 else None
     signature = task.signature_from_request(
-        request, queue=declaration(task.app, place.queue), headers=headers, countdown=pause
+        request, queue=declaration(task.app, reader.queue), headers=headers, countdown=pause
     )
     try:
         signature.apply_async()
     except Exception:
-        # Acknowledged already, perhaps: this line and the task's failure are all that is left.
+        # It may be acknowledged already: this line and the task's failure are all that is left.
         logger.error(
-            "Could not forward %s (%s), which fails: this worker does not lead, and the broker "
+            "Could not forward %s (%s), so it fails: this worker is not the leader, and the broker "
             "cannot be reached. Arguments: %s %s",
             task.name,
             request.id,
@@ -106,9 +110,9 @@ def _forward(task: Any, place: Place) -> None:
         raise
     logger.log(
         logging.ERROR if count >= _ALARMING else logging.INFO,
-        "Forwarded %s (%s) to the leader queue %s, for the %d. time: this worker does not lead",
+        "Forwarded %s (%s) to leader queue %s (forward #%d): this worker is not the leader",
         task.name,
         request.id,
-        place.queue,
+        reader.queue,
         count,
     )

@@ -41,7 +41,7 @@ def open_inbox() -> Iterator[Callable[[str], Inbox]]:
         (
             {"broker_url": f"amqp://guest:{SECRET}@127.0.0.1:5672//", "result_backend": "rpc://"},
             "leader_url is not set, and neither the broker (amqp://127.0.0.1:5672//) nor the "
-            "result backend (rpc) is a Redis or Valkey",
+            "result backend (rpc) is Redis or Valkey",
         ),
         (
             {"leader_url": f"memcached://:{SECRET}@127.0.0.1:11211"},

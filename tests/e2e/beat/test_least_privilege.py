@@ -62,7 +62,7 @@ def test_beats_and_workers_need_no_more_than_the_printed_rights(
     for child in everybody:
         assert "Traceback" not in child.output
         assert "lacks a right" not in child.output
-        warned = [line for line in child.lines if "may not ask INFO" in line]
+        warned = [line for line in child.lines if "may not run INFO" in line]
         assert len(warned) == (0 if info else 1), child.output
     refused = denials(valkey_server.client())
     assert set(refused) <= ({"celery-leader: info"} if not info else set()), refused

@@ -62,7 +62,7 @@ def test_an_election_of_any_name_elects_and_hands_over(valkey_server: Server, na
 
 @pytest.mark.parametrize("name", REFUSED, ids=range(len(REFUSED)))
 def test_what_can_be_no_name_is_refused_in_words(valkey_server: Server, name: Any) -> None:
-    with pytest.raises(ConfigurationError, match="the name of the election: a text of 1 to 1024"):
+    with pytest.raises(ConfigurationError, match="the name of the election: a string of 1 to 1024"):
         create_safe_redis_leader(redis=valkey_server.url, key=name, ttl=1)
     if name is not None:
         app = Celery("shop", broker="redis://h", set_as_current=False)

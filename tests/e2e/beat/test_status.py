@@ -50,7 +50,7 @@ def test_status_tells_who_leads_and_that_a_killed_one_does_not(
     beat.kill()
     dead = status(children, folder)
     assert dead.returncode == 1
-    assert "was not heard of for its ttl of 1 s" in dead.output
+    assert "has not been heard from for its ttl of 1 s" in dead.output
 
     valkey_server.kill()
     down = status(children, folder)

@@ -22,7 +22,7 @@ from tests.support.servers.sentinels import SentinelGroup
 
 TTL = 1.0
 STEPS = {"one": 0.5, "two": 0.7}
-CHECKED = "Of each periodic run the first publication is executed"
+CHECKED = "The first publication of each periodic run is executed"
 
 
 def _start(fleet: Fleet) -> None:

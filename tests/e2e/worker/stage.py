@@ -150,7 +150,7 @@ class WorkerFleet:
         leader = leader_of(self.workers, 30)
         (standby,) = (worker for worker in self.workers if worker is not leader)
         standby.wait_ready()
-        standby.child.wait_for_line("leads (taken over", 30)
+        standby.child.wait_for_line("leads (takes over", 30)
         return leader, standby
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ SCHEDULE = f"""{{
     name: {{"task": "shop.work", "schedule": {STEP}, "kwargs": {{"entry": name}}}}
     for name in ("one", "two")
 }}"""
-DROPPED = "Dropped a second publication of the periodic run"
+DROPPED = "Dropped a second publication of periodic run"
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Scene:
         return self.dropped() >= count
 
     def has_published_again(self, count: int) -> bool:
-        lines = [beat.lines("The broker takes messages again") for beat in self.beats]
+        lines = [beat.lines("The broker accepts messages again") for beat in self.beats]
         return sum(map(len, lines)) >= count
 
     def leader(self) -> Beat:

@@ -81,7 +81,7 @@ def test_one_worker_leads_and_hands_over_when_it_is_told_to_end(stage: ElectingW
     second = next(worker for worker in stage.workers if worker is not first)
     second.wait_ready()
     assert not second.consumes
-    second.child.wait_for_line("leads (taken over")
+    second.child.wait_for_line("leads (takes over")
     first.child.signal(signal.SIGTERM)
     assert leader_of(stage.workers, other_than=first) is second
     assert first.child.wait() == 0
@@ -100,7 +100,7 @@ def test_another_worker_takes_over(stage: ElectingWorkers, how: signal.Signals) 
         stage.start()
     first = leader_of(stage.workers)
     second = next(worker for worker in stage.workers if worker is not first)
-    second.child.wait_for_line("leads (taken over")
+    second.child.wait_for_line("leads (takes over")
     told = time.monotonic()
     first.child.signal(how)
     leader_of(stage.workers, other_than=first)
@@ -117,7 +117,7 @@ def test_another_worker_takes_over(stage: ElectingWorkers, how: signal.Signals) 
 def test_a_worker_that_stands_aside_never_leads(stage: ElectingWorkers) -> None:
     aside = stage.start("--no-leader")
     aside.wait_ready()
-    aside.child.wait_for_line("stands aside")
+    aside.child.wait_for_line("takes no part in the election: it never leads")
     time.sleep(2)
     assert not aside.leads
     assert not aside.consumes

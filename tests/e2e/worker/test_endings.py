@@ -91,7 +91,7 @@ def test_a_warm_shutdown_does_not_wait_for_ever(fleet: WorkerFleet) -> None:
     app.busy.delay(5)
     wait_until(lambda: running(fleet), 30, "the task's beginning")
     told = signalled(leader, signal.SIGTERM)
-    leader.child.wait_for_line("Leader-only tasks still run after 2 s", 30)
+    leader.child.wait_for_line("Leader-only tasks are still running after 2 s", 30)
     leader_of(fleet.workers, other_than=leader)
     # After the patience of 2 s, and before the task ends.
     assert 2 <= elected_at(standby) - told < 5
@@ -142,11 +142,11 @@ def test_a_worker_whose_broker_is_away_for_a_ttl_resigns_and_comes_back(
         leader_of([alone], 30)
         app = fleet.write()
         other = fleet.start("-c", "1")
-        other.child.wait_for_line("leads (taken over", 30)
+        other.child.wait_for_line("leads (takes over", 30)
         heard = len(alone.child.lines)
         link.refuse()
         link.cut()
-        alone.child.wait_for_line("The broker has been away for 1 s", 30, after=heard)
+        alone.child.wait_for_line("The broker has been unreachable for 1 s", 30, after=heard)
         assert leader_of(fleet.workers, other_than=alone) is other
         assert app.counted.delay(1).get(timeout=30) == other.pid
         link.accept()

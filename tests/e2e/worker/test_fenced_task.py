@@ -20,7 +20,7 @@ from tests.support.processes import Children, wait_until
 from tests.support.processes.child import ROOT
 from tests.support.servers import Server
 
-EXAMPLES = ROOT / "docs" / "examples"
+EXAMPLES = ROOT / "docs" / "guides" / "examples"
 TABLE = "CREATE TABLE prices (name TEXT PRIMARY KEY, value TEXT, token BIGINT)"
 
 
@@ -48,7 +48,7 @@ def example(
 
 
 def test_the_page_shows_the_example_word_for_word() -> None:
-    shown = [block.text for block in page("docs/leader-only-tasks.md").python()]
+    shown = [block.text for block in page("docs/guides/leader-only-tasks.md").python()]
     assert (EXAMPLES / "fenced_task.py").read_text() in shown
 
 

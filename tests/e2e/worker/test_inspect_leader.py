@@ -66,7 +66,7 @@ def test_every_node_says_what_it_knows(
         second = start("second", ELECTION=link.url())
         aside = start("aside", "--no-leader")
         beat = Beat(children, tmp_path)
-        second.child.wait_for_line("leads (taken over", 30)
+        second.child.wait_for_line("leads (takes over", 30)
         aside.wait_ready()
         beat.child.wait_for_line("Elected leader", 30)
         nodes = {"first", "second", "aside", *["celerybeat"] * BEATS_ANSWER}

@@ -96,9 +96,9 @@ def test_a_worker_that_must_not_consume_the_queue_does_so_for_a_moment_only(
     for worker in aside:
         worker.child.wait_for_line(f"Refused to consume {fleet.queue}")
     result = app.counted.delay(1)
-    wait_until(lambda: sum("Gave a message back" in w.child.output for w in aside), 30)
+    wait_until(lambda: sum("Returned a message" in w.child.output for w in aside), 30)
     time.sleep(2)
-    assert all(worker.child.output.count("Gave a message back") <= 1 for worker in aside)
+    assert all(worker.child.output.count("Returned a message") <= 1 for worker in aside)
     assert result.state == "PENDING"
     candidate = fleet.start()
     leader_of([candidate])
@@ -158,7 +158,7 @@ def test_a_message_that_nobody_can_run_goes_round_slowly(
     blind(leader)
     app.counted.delay(1)
     began = time.monotonic()
-    leader.child.wait_for_line("for the 1. time")
+    leader.child.wait_for_line("(forward #1)")
     time.sleep(3)
 
     def passed() -> int:

@@ -17,7 +17,7 @@ from tests.support.processes import Children, wait_until
 from tests.support.servers import Server
 from tests.support.servers.rabbitmq import rabbitmq_urls
 
-OVER = "the lease is over: no renewal was confirmed in time"
+OVER = "the lease expired: no renewal was confirmed in time"
 TASKS = """
 from celery_safe_leader._worker.leader_only import kill as endings
 from celery_safe_leader.errors import LeadershipLostError
@@ -166,7 +166,7 @@ def test_tasks_end_with_the_lease_and_may_run_again_under_the_next(stage: Severa
     assert app.plain.delay(1).get(timeout=30) == 1
     assert failed(stubborn).args == error.args
     wait_until(lambda: stubborn_again.state == "RETRY", 30, "the mark in the result")
-    assert worker.child.output.count("is ended") == 2
+    assert worker.child.output.count("is killed") == 2
     # Nobody leads: the messages wait in the broker.
     assert len(stage.marks("again")) == len(stage.marks("stubborn_again")) == 1
     stage.link.heal()
@@ -192,7 +192,7 @@ def test_a_planned_handover_ends_what_outlasts_the_patience(stage: SeverableFlee
         stage.wait_begun(task.name)
     leader.child.signal(signal.SIGTERM)
     error = failed(once)
-    assert error.reason == "the worker gave it up"
+    assert error.reason == "the worker resigned"
     assert again.get(timeout=30) == stubborn.get(timeout=30) > error.fencing_token
     assert [len(stage.marks(task.name)) for task in tasks] == [1, 2, 2]
     assert leader.child.wait(20) == 0

@@ -68,7 +68,7 @@ def roll(fleet: WorkerFleet, count: int) -> list[Tenure]:
         leader = leader_of(present, 30)
         for worker in present:
             if worker is not leader:
-                worker.child.wait_for_line("leads (taken over")
+                worker.child.wait_for_line("leads (takes over")
         old = leader if leader in waiting else waiting[0]
         waiting.remove(old)
         old.child.signal(signal.SIGTERM)

@@ -110,7 +110,7 @@ def test_a_beat_that_stands_still_is_replaced(crew: Crew) -> None:
     crew.start_crew(2)
     leading = crew.dispatching()
     os.kill(leading.beats[0], signal.SIGSTOP)
-    leading.child.wait_for_line("gave no sign of life for 5 s, and is killed", 30)
+    leading.child.wait_for_line("gave no sign of life for 5 s and is killed", 30)
     assert crew.dispatching(5, other_than=[leading]).child.running
     wait_until(partial(gone, leading.beats[0]), 30, "the end of the beat that stood still")
     assert alive(leading.wait_beat(2))
@@ -204,7 +204,12 @@ def test_without_install_embedded_beats_elect_among_themselves(
         workers = [Worker(children, tmp_path, *options, name=f"w{n}") for n in range(2)]
         for worker in workers:
             worker.wait_ready()
-        first = inbox.wait_for(3)[-1]
+        wait_until(
+            lambda: len(inbox.sent()) >= 3,
+            60,
+            lambda: "\n\n".join(worker.child.output for worker in workers),
+        )
+        first = inbox.sent()[-1]
         leading, other = sorted(workers, key=lambda worker: worker.pid != parent_of(first.pid))
         other.child.wait_for_line("leads (token")
         leading.child.kill()

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from celery import Celery
 
 from celery_safe_leader import conf
-from celery_safe_leader._beat.dispatching import make_dispatcher
+from celery_safe_leader._beat.pipeline import make_dispatcher
+from celery_safe_leader._dispatch.tenure import Gate, Tenure
 from celery_safe_leader._ledger.codec import SENTINEL
 from celery_safe_leader._schedules.moments import to_datetime
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
@@ -103,18 +104,23 @@ class Leader:
     """A dispatcher with a lease of its own."""
 
     def __init__(self, stage: DrivenLeaders, app: Celery, token: int) -> None:
-        self.app, self.token = app, token
+        self.app = app
         settings = conf.read(app)
         self.scheduler = LeaderScheduler(app, lazy=False)
         client = stage.server.client(decode_responses=False)
         roster = self.scheduler._roster
         self.dispatcher = make_dispatcher(app, settings, client, "beat", roster)
-        self.may_go_on = True
+        self.still_leads: Gate = lambda: True
+        self._tenure = Tenure("a", token, lambda: self.still_leads())
 
     def run(self) -> float:
         """Do what a tick does, and return the pause."""
         self.scheduler._roster.refresh(self.scheduler)
-        return self.dispatcher.run("a", self.token, lambda: self.may_go_on)
+        return self.dispatch()
+
+    def dispatch(self) -> float:
+        """Do what is due, and return the pause; changes of the schedule are not noticed."""
+        return self.dispatcher.run(self._tenure)
 
     def run_for(self, seconds: float) -> None:
         """Tick for so long."""

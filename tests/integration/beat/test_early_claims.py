@@ -126,7 +126,7 @@ def test_a_leader_that_is_demoted_in_between_publishes_nothing(
 ) -> None:
     leader = stage.leader(stage.app(e=stage.entry("e", SOON)))
     leader.run()
-    leader.may_go_on = False
+    leader.still_leads = lambda: False
     leader.run_for(SOON + 0.1)
     assert queue.sent() == []
     assert stage.pending() == {"e"}
@@ -140,13 +140,14 @@ def test_waiting_for_a_moment_ends_with_the_leadership(
     leader = stage.leader(stage.app(e=stage.entry("e", 0.85)))
     asked = []
 
-    def may_go_on() -> bool:
+    def still_leads() -> bool:
         asked.append(time.time())
         return len(asked) < 5  # the round has begun, and waits
 
-    leader.dispatcher.run("a", leader.token, may_go_on)
+    leader.still_leads = still_leads
+    leader.dispatch()
     assert len(asked) < 10, "it went on asking, up to the moment"
-    leader.may_go_on = False
+    leader.still_leads = lambda: False
     leader.run_for(0.9)
     assert queue.sent() == []
     assert stage.pending() == {"e"}
@@ -171,15 +172,16 @@ def test_a_clock_that_is_set_back_while_a_run_waits_loses_nothing(
     for module in ("rounds", "claims"):
         monkeypatch.setattr(f"celery_safe_leader._dispatch.{module}.now_us", shifted)
 
-    def may_go_on() -> bool:
+    def still_leads() -> bool:
         nonlocal behind
         if time.time() > waits_from:
             behind = 700_000
         return True
 
+    leader.still_leads = still_leads
     while not behind:
         time.sleep(0.01)
-        leader.dispatcher.run("a", leader.token, may_go_on)
+        leader.dispatch()
     assert queue.sent() == []
     leader.run_for(1.5)
     [sent] = queue.wait_for(1)

@@ -27,7 +27,7 @@ LOSING: list[Any] = []
 
 
 def lose_leadership() -> int:
-    LOSING.pop()._standing.membership.rest()
+    LOSING.pop()._leader_mixin.membership.rest()
     return 1
 
 
@@ -126,18 +126,18 @@ def test_every_tenure_begins_with_the_attributes_that_the_constructor_left(make:
     scheduler = make(entry("work", 0.2))
     wait = leads(scheduler)
     tick_until(scheduler, lambda: hasattr(scheduler, "added_by_the_tenure") and wait())
-    token = scheduler._standing.token
+    token = scheduler._leader_mixin.token
     scheduler.label = "changed while it led"
-    scheduler._standing.membership.rest()
+    scheduler._leader_mixin.membership.rest()
     assert not scheduler.is_leader
-    tick_until(scheduler, lambda: scheduler._standing.token == 0)
+    tick_until(scheduler, lambda: scheduler._leader_mixin.token == 0)
     assert not hasattr(scheduler, "added_by_the_tenure")
     assert (scheduler._heap, scheduler._store, scheduler.calls) == (None, None, [])
     assert scheduler.label == "from the constructor"
-    scheduler._standing.membership._rests_until = 0.0
+    scheduler._leader_mixin.membership._rests_until = 0.0
     tick_until(scheduler, lambda: hasattr(scheduler, "added_by_the_tenure") and wait())
     assert scheduler.calls == ["setup"]
-    assert scheduler._standing.token > token
+    assert scheduler._leader_mixin.token > token
 
 
 def test_a_message_carries_a_run_id_a_nonce_and_the_token(
@@ -152,7 +152,7 @@ def test_a_message_carries_a_run_id_a_nonce_and_the_token(
     for run in runs:
         assert run["id"] == run["leader_occurrence"]
         assert (run["leader_election"], run["mine"]) == (key, 1)
-        assert run["leader_token"] == scheduler._standing.token
+        assert run["leader_token"] == scheduler._leader_mixin.token
         assert run["celery_beat_task"] is True
     assert "leader" not in runs[0]
     assert options == {"headers": {"mine": 1}, "leader": {"missed_runs": "all"}}
@@ -175,7 +175,7 @@ def test_what_is_lost_while_the_arguments_are_evaluated_is_not_sent_and_not_note
     scheduler._note = lambda *args: noted.append(args)
     tick_until(scheduler, lambda: not LOSING)
     assert not scheduler.is_leader
-    tick_until(scheduler, lambda: scheduler._standing.token == 0)
+    tick_until(scheduler, lambda: scheduler._leader_mixin.token == 0)
     assert sent(quick_server, key) == []
     assert noted == []
 
@@ -207,7 +207,7 @@ def test_a_scheduler_that_fails_hands_leadership_over(make: Any, caplog: pytest.
     assert not scheduler.is_leader
     record = next(r for r in caplog.records if "the store says no" in r.getMessage())
     assert record.exc_info
-    assert "hands leadership over and stands by for 5 s" in record.getMessage()
+    assert "hands leadership over and stands by for at least 5 s" in record.getMessage()
 
 
 def leads_of(scheduler: Any) -> Callable[[], bool]:
@@ -219,20 +219,20 @@ def test_a_scheduler_that_does_not_come_back_hands_leadership_over_and_ticks_on(
 ):
     scheduler, other = make(entry("work", 0.2)), make(entry("work", 0.2))
     scheduler.hangs = threading.Event()
-    tick_until(scheduler, lambda: "has not come back for 0.5 s" in caplog.text)
+    tick_until(scheduler, lambda: "has not returned for 0.5 s" in caplog.text)
     # What hangs does so until it is let go below, and no tick waits for it.
     while not other.is_leader:
         scheduler.tick()
         other.tick()
     scheduler.hangs.set()
-    tick_until(scheduler, lambda: scheduler._standing.job is None)
+    tick_until(scheduler, lambda: scheduler._leader_mixin.call is None)
 
 
 def test_closing_notes_what_was_run_before_it_resigns(make: Any, quick_server: Server, key: str):
     scheduler = make(entry("work", 0.2))
     tick_until(scheduler, lambda: sent(quick_server, key))
     order: list[str] = []
-    store, membership = scheduler._store, scheduler._standing.membership
+    store, membership = scheduler._store, scheduler._leader_mixin.membership
     close, leave = store.close, membership.leave
 
     def closed() -> None:

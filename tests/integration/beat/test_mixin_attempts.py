@@ -12,7 +12,7 @@ from celery import Celery
 from celery.beat import ScheduleEntry
 from celery.schedules import crontab, schedule
 
-from celery_safe_leader._beat.mixin.attempt import prepared, run_id
+from celery_safe_leader._beat.mixin.attempt import prepare_attempt, run_id
 from tests.support.processes import Children
 
 APP = Celery("shop", set_as_current=False)
@@ -75,15 +75,15 @@ def test_without_a_moment_there_is_no_id_and_the_message_is_one_like_any_other(
 ):
     made = entry(schedule(3600.0), last)
     assert run_id(made, plan, "shop") is None
-    message = prepared(made, plan, "shop", 7)
+    message = prepare_attempt(made, plan, "shop", 7)
     assert message.options == {"retry": False, "headers": {"leader_token": 7}}
 
 
 def test_preparing_leaves_the_entry_as_it_is():
     options = {"headers": {"mine": 1}, "queue": "slow", "leader": {"limit": 3}}
     made = entry(schedule(3600.0), NOW - timedelta(hours=2), options=options)
-    first = prepared(made, made.schedule, "shop", 7)
-    again = prepared(made, made.schedule, "shop", 8)
+    first = prepare_attempt(made, made.schedule, "shop", 7)
+    again = prepare_attempt(made, made.schedule, "shop", 8)
     assert options == {"headers": {"mine": 1}, "queue": "slow", "leader": {"limit": 3}}
     assert made.options is options
     assert first.options["task_id"] == again.options["task_id"]

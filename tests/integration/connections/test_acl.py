@@ -22,6 +22,7 @@ from celery_safe_leader._core.messages import (
     Campaign,
     Observe,
     Renew,
+    ReplyStatus,
     Request,
     Resign,
 )
@@ -30,7 +31,7 @@ from celery_safe_leader._ledger.ledger import Ledger
 from celery_safe_leader._store.acl import CANDIDATE, VIEWER
 from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.keys import ElectionKeys
-from celery_safe_leader._store.record_view import look
+from celery_safe_leader._store.record_view import read_record
 from celery_safe_leader._store.sync import RedisStore
 from celery_safe_leader.cli import leader, rights
 from celery_safe_leader.errors import StoreRefusedError
@@ -65,10 +66,10 @@ class Play:
         store = RedisStore(self.client, self.client, keys)
         now = Instant(0.0, 0.0, 0.0)
 
-        def ask(request: Request, status: str) -> Answer:
+        def ask(request: Request, status: ReplyStatus) -> Answer:
             answer = store.execute(request)
             assert isinstance(answer, Answer)
-            assert answer.status == status
+            assert answer.status is status
             return answer
 
         if role == "beat":  # once, since a server looks only ten times a second who waits
@@ -76,18 +77,18 @@ class Play:
                 self.client, self.client, keys, wait_replicas=1, confirm_timeout=0.01
             ).execute(Observe(now, "n", 1.0, 0, confirm=True))
             store.execute(Await(now, 0.01))
-        seen = ask(Observe(now, "n", 1.0, 0, confirm=True), "seen")
+        seen = ask(Observe(now, "n", 1.0, 0, confirm=True), ReplyStatus.SEEN)
         version = seen.record.version
-        won = ask(Campaign(now, version, "me", "n", 1.0, 1.0, 0), "accepted")
+        won = ask(Campaign(now, version, "me", "n", 1.0, 1.0, 0), ReplyStatus.ACCEPTED)
         token = won.record.token
-        ask(Renew(now, "me", token, "n", 1.0, 1.0), "accepted")
+        ask(Renew(now, "me", token, "n", 1.0, 1.0), ReplyStatus.ACCEPTED)
         self.client.delete(keys.lease)
-        gone = ask(Renew(now, "me", token, "n", 1.0, 1.0), "vacant")
+        gone = ask(Renew(now, "me", token, "n", 1.0, 1.0), ReplyStatus.VACANT)
         version = gone.record.version
-        ask(Campaign(now, version, "me", "n", 1.0, 1.0, token, keep=True), "accepted")
+        ask(Campaign(now, version, "me", "n", 1.0, 1.0, token, keep=True), ReplyStatus.ACCEPTED)
         if role == "beat":
             self.ledger(token)
-        ask(Resign(now, "me", token, "n", "shutdown"), "resigned")
+        ask(Resign(now, "me", token, "n", "shutdown"), ReplyStatus.RESIGNED)
 
     def ledger(self, token: int) -> None:
         """Adopt, load, enrol, claim, settle, commit, merge, forget."""
@@ -155,7 +156,7 @@ def test_each_of_them_is_needed_and_missed_in_clear_words(
         play = Play(user_with(server, words, without=command, name=f"no-{len(command)}", db=1))
         if command == "info":
             play.everything()
-            assert "the Redis user may not ask INFO" in caplog.text
+            assert "the Redis user may not run INFO" in caplog.text
         else:
             with pytest.raises(StoreRefusedError) as caught:
                 play.everything()
@@ -182,7 +183,7 @@ def looks(client: redis.Redis, key: str = KEY) -> None:
     """Look as the command and the docs do."""
     for role in ("beat", "worker"):
         keys = ElectionKeys(key, role)
-        look(client, keys)
+        read_record(client, keys)
         any_client: Any = client
         any_client.hgetall(keys.lease)
         any_client.xrange(keys.history)
@@ -226,7 +227,7 @@ def test_the_rights_are_those_that_the_scripts_name() -> None:
 
 
 def test_the_docs_show_what_is_printed() -> None:
-    shown = (ROOT / "docs" / "redis-acl.md").read_text().splitlines()
+    shown = (ROOT / "docs" / "operations" / "redis-acl.md").read_text().splitlines()
     lines = rights(KEY, "redis://h", "celery-leader")
     assert len(printed(KEY)) == 2
     assert all(f"    {line}" in shown for line in lines if not line.startswith("#"))

@@ -13,7 +13,7 @@ import redis.asyncio.sentinel
 import redis.sentinel
 
 from celery_safe_leader._store.connection.client import describe, make_async_client, make_client
-from celery_safe_leader._store.connection.discovery import Guide
+from celery_safe_leader._store.connection.discovery import Locator
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server, installed_kinds
 from tests.support.servers.cluster import Cluster
@@ -168,13 +168,13 @@ def test_asking_takes_no_longer_than_its_limit(
     group: SentinelGroup, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    connection = Guide._connection
+    connection = Locator._connection
 
-    def spied(guide: Guide, address: Any) -> Any:
-        made.append(connection(guide, address))
+    def spied(locator: Locator, address: Any) -> Any:
+        made.append(connection(locator, address))
         return made[-1]
 
-    monkeypatch.setattr(Guide, "_connection", spied)
+    monkeypatch.setattr(Locator, "_connection", spied)
     # They are silent until the end of the test, so whatever comes back was given up.
     found = commands(
         group.url, group.options, ("PING",), asynchronous=asynchronous, connect_timeout=BRIEF

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from celery_safe_leader._core.messages import Reply, Request, Resign
+from celery_safe_leader._core.messages import Reply, ReplyStatus, Request, Resign
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._runtime.thread import ThreadRunner
 from celery_safe_leader._store.connection.client import make_client
@@ -155,7 +155,7 @@ def test_a_resignation_repeated_at_an_inherited_record_lets_nobody_in(
     third.wait_ready()
     store.failed_over.set()
     stopping.join(10)
-    assert [answer.status for answer in store.answers] == ["rejected"]  # type: ignore[union-attr]
+    assert [answer.status for answer in store.answers] == [ReplyStatus.REJECTED]  # type: ignore[union-attr]
     assert b.client().hget(f"{{leader:{key}}}:lease", "resigned") == "0"
     wait_until(lambda: third.leads, 2 * ttl)
     time.sleep(0.3)

@@ -14,10 +14,10 @@ from celery_safe_leader import ConfigurationError
 GOOD: dict[str, Any] = {"redis": "redis://127.0.0.1:1", "key": "k", "ttl": 1.5, "wait": 3}
 SECONDS = "it must be a number of seconds from 0.05 to 86400"
 PAUSE = "it must be a number of seconds from 0.001 to 86400"
-NAME = "it must be the name of the election: a text of 1 to 1024 bytes"
+NAME = "it must be the name of the election: a string of 1 to 1024 bytes"
 MILLISECONDS = (
-    "ttl is 1500 s; it must be at most 300 s, since a longer one is most likely given in "
-    "milliseconds (then write 1.5); pass allow_long_ttl=True if seconds are meant"
+    "ttl is 1500 s; it must be at most 300 s, since a longer one was most likely meant as "
+    "milliseconds (then write 1.5); pass allow_long_ttl=True if you mean seconds"
 )
 
 BAD: list[tuple[str, Any, str]] = [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery_safe_leader._core.status import Role, Status
-from celery_safe_leader._runtime.inspection import answer_of
+from celery_safe_leader._runtime.inspection import candidate_answer
 from tests.integration.library.shells import Shell
 from tests.support.network.proxy import Proxy
 from tests.support.processes.waiting import wait_until
@@ -51,7 +51,7 @@ def test_leader_and_standby_agree_and_a_cut_off_one_knows_of_nobody(
         assert elected <= sees.since <= time.time()
         assert 0 < sees.remaining <= 1.01
 
-        answer = answer_of(two.leader)
+        answer = candidate_answer(two.leader)
         assert answer["role"] == "standby"
         assert answer["leader"] == one.leader.candidate_id
         assert answer["candidate_id"] == two.leader.candidate_id
@@ -61,9 +61,9 @@ def test_leader_and_standby_agree_and_a_cut_off_one_knows_of_nobody(
         lost = wait_for(two, Role.LEADERLESS)
         assert lost.leader == ""
         wait_until(lambda: two.leader.standing.error, 30, "the error")
-        error = answer_of(two.leader)["last_error"]
+        error = candidate_answer(two.leader)["last_error"]
         assert "no answer from Redis" in error["error"]
-        assert answer_of(one.leader)["role"] == "leader"
+        assert candidate_answer(one.leader)["role"] == "leader"
         one.stop()
         assert one.leader.standing.role is Role.AWAY
         link.heal()

@@ -27,7 +27,7 @@ def test_a_link_that_is_too_slow_for_the_ttl_is_told_of_once(
 
     def told() -> list[str]:
         lines = [record.getMessage() for record in caplog.records]
-        return [line for line in lines if "the ttl is too short for the way to it" in line]
+        return [line for line in lines if "the ttl is too short for this connection" in line]
 
     wait_until(told, 30, "the warning")
     link.heal()

@@ -29,6 +29,7 @@ from tests.support.celery.periodic import (
     new_queue,
     received,
     stock_send,
+    yes,
 )
 from tests.support.servers import installed_kinds
 from tests.support.servers.rabbitmq import rabbitmq_urls
@@ -56,7 +57,7 @@ def app(broker: str) -> Iterator[Any]:
 
 @pytest.fixture
 def publisher(app: Any) -> Iterator[Publisher]:
-    publisher = Publisher(app, still_leading=lambda: True)
+    publisher = Publisher(app)
     yield publisher
     publisher.close()
 
@@ -89,7 +90,7 @@ def test_batch_of_all_kinds_of_entries_arrives_as_stock_beat_sends_it(
         for case in cases
     ]
     assert {type(one) for one in built} == {Message, CeleryCall}
-    outcomes: list[Any] = publisher.publish(built)
+    outcomes: list[Any] = publisher.publish(built, yes)
     ours = received(app, queue)
     nonces = {
         message["headers"]["id"]: message["headers"].pop("leader_publication") for message in ours
@@ -103,7 +104,7 @@ def test_batch_of_all_kinds_of_entries_arrives_as_stock_beat_sends_it(
 def test_messages_arrive_in_order_each_with_a_nonce_of_its_own(
     app: Any, publisher: Publisher
 ) -> None:
-    outcomes = publisher.publish([build(app, number) for number in range(250)])
+    outcomes = publisher.publish([build(app, number) for number in range(250)], yes)
     assert all(isinstance(outcome, Sent) for outcome in outcomes)
     messages = received(app, app.conf.task_default_queue)
     assert ids(messages) == [f"id-{number}" for number in range(250)]
@@ -114,7 +115,7 @@ def test_messages_arrive_in_order_each_with_a_nonce_of_its_own(
 
 def test_second_attempt_at_one_message_has_another_nonce(app: Any, publisher: Publisher) -> None:
     message = build(app, 1)
-    first, second = publisher.publish_one(message), publisher.publish_one(message)
+    first, second = publisher.publish([message], yes)[0], publisher.publish([message], yes)[0]
     assert isinstance(first, Sent)
     assert isinstance(second, Sent)
     assert first.nonce != second.nonce
@@ -125,9 +126,9 @@ def test_second_attempt_at_one_message_has_another_nonce(app: Any, publisher: Pu
 @pytest.mark.parametrize("together", [True, False])
 def test_nothing_is_written_once_the_leadership_has_ended(app: Any, together: bool) -> None:
     answers = iter([True, True, False])
-    publisher = Publisher(app, still_leading=lambda: next(answers), batch_size=10)
+    publisher = Publisher(app, batch_size=10 if together else 1)
     batch = [build(app, number) for number in range(40)]
-    outcomes = publisher.publish(batch, together=together)
+    outcomes = publisher.publish(batch, lambda: next(answers))
     publisher.close()
     sent = ids(received(app, app.conf.task_default_queue))
     redis = not app.conf.broker_url.startswith("amqp")
@@ -141,10 +142,10 @@ def test_nothing_is_written_once_the_leadership_has_ended(app: Any, together: bo
 
 
 def test_call_is_not_made_once_the_leadership_has_ended(app: Any) -> None:
-    publisher = Publisher(app, still_leading=lambda: False)
+    publisher = Publisher(app)
     call = build(app, 1, task="tests.wrapping")
     assert isinstance(call, CeleryCall)
-    assert publisher.publish([call]) == [NotSent()]
+    assert publisher.publish([call], lambda: False) == [NotSent()]
     assert not received(app, app.conf.task_default_queue)
 
 
@@ -159,10 +160,10 @@ def test_other_queues_and_exchanges_in_one_batch(app: Any, publisher: Publisher)
         {},
     ]
     # The queues of a topic exchange have to be there before a message for both comes.
-    publisher.publish([build(app, 10 + n, options=o) for n, o in enumerate(options)])
+    publisher.publish([build(app, 10 + n, options=o) for n, o in enumerate(options)], yes)
     for queue in (*others, name):
         received(app, queue)
-    publisher.publish([build(app, n, options=o) for n, o in enumerate(options)])
+    publisher.publish([build(app, n, options=o) for n, o in enumerate(options)], yes)
     arrived = [ids(received(app, queue)) for queue in (*others, name)]
     with app.connection_for_write() as connection:
         for queue in others:
@@ -185,7 +186,7 @@ def test_signals_and_result_backend(app: Any, publisher: Publisher) -> None:
     signals.after_task_publish.connect(receive)
     try:
         outcomes: Any = publisher.publish(
-            [build(app, 1), build(app, 2, options={"ignore_result": True})]
+            [build(app, 1), build(app, 2, options={"ignore_result": True})], yes
         )
     finally:
         signals.after_task_publish.disconnect(receive)
@@ -198,29 +199,29 @@ def test_signals_and_result_backend(app: Any, publisher: Publisher) -> None:
 
 
 def test_publisher_survives_a_fork(app: Any, publisher: Publisher) -> None:
-    assert isinstance(publisher.publish_one(build(app, 1)), Sent)
+    assert isinstance(publisher.publish([build(app, 1)], yes)[0], Sent)
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            status = 0 if isinstance(publisher.publish_one(build(app, 2)), Sent) else 2
+            status = 0 if isinstance(publisher.publish([build(app, 2)], yes)[0], Sent) else 2
             publisher.close()
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert isinstance(publisher.publish_one(build(app, 3)), Sent)
+    assert isinstance(publisher.publish([build(app, 3)], yes)[0], Sent)
     assert ids(received(app, app.conf.task_default_queue)) == ["id-1", "id-2", "id-3"]
 
 
 def test_idle_connection_is_replaced_before_it_is_used(
     app: Any, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publisher.publish_one(build(app, 1))
+    publisher.publish([build(app, 1)], yes)[0]
     used = publisher._producer
-    assert isinstance(publisher.publish_one(build(app, 2)), Sent)
+    assert isinstance(publisher.publish([build(app, 2)], yes)[0], Sent)
     assert publisher._producer is used
     monkeypatch.setattr("celery_safe_leader._publishing.publisher._IDLE", -1.0)
-    assert isinstance(publisher.publish_one(build(app, 3)), Sent)
+    assert isinstance(publisher.publish([build(app, 3)], yes)[0], Sent)
     assert publisher._producer is not used
 
 
@@ -228,7 +229,7 @@ def test_task_that_raises_when_sent_is_refused_and_the_others_arrive(
     app: Any, publisher: Publisher
 ) -> None:
     wrapping = build(app, 1, task="tests.wrapping", args=(object(),))
-    outcomes: list[Any] = publisher.publish([build(app, 0), wrapping, build(app, 2)])
+    outcomes: list[Any] = publisher.publish([build(app, 0), wrapping, build(app, 2)], yes)
     assert [type(outcome).__name__ for outcome in outcomes] == ["Sent", "Refused", "Sent"]
     assert str(outcomes[1][0]).startswith("periodic task 'entry-1' (tests.wrapping) cannot be sent")
     assert ids(received(app, app.conf.task_default_queue)) == ["id-0", "id-2"]
@@ -244,8 +245,8 @@ def test_event_task_sent_is_published_for_each_message(broker: str, app: Any) ->
         with receiver.get_consumers(partial(app.amqp.Consumer, channel), channel)[0]:
             with contextlib.suppress(TimeoutError):  # Redis subscribes with the first read
                 connection.drain_events(timeout=0.2)
-            publisher = Publisher(app, still_leading=lambda: True)
-            publisher.publish([build(app, 1), build(app, 2)])
+            publisher = Publisher(app)
+            publisher.publish([build(app, 1), build(app, 2)], yes)
             publisher.close()
             while len(events) < 2:
                 connection.drain_events(timeout=5)

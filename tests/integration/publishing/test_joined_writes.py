@@ -14,7 +14,7 @@ from celery_safe_leader._publishing import publisher as publisher_module
 from celery_safe_leader._publishing.builder import Builder
 from celery_safe_leader._publishing.connection import join_writes
 from celery_safe_leader._publishing.publisher import Publisher
-from tests.support.celery.periodic import DUE_US, make_app, new_queue, received
+from tests.support.celery.periodic import DUE_US, make_app, new_queue, received, yes
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.skipif(not hasattr(Producer, "batch"), reason="kombu before 5.7")
@@ -32,7 +32,7 @@ def app(server: Server) -> Any:
 
 @pytest.fixture
 def publisher(app: Any) -> Iterator[Publisher]:
-    publisher = Publisher(app, still_leading=lambda: True)
+    publisher = Publisher(app)
     yield publisher
     publisher.close()
 
@@ -62,7 +62,7 @@ def ids(app: Any, queue: str) -> list[str]:
 def test_a_batch_for_one_queue_is_one_command_in_order(
     server: Server, app: Any, publisher: Publisher
 ) -> None:
-    outcomes = publisher.publish([build(app, number) for number in range(100)])
+    outcomes = publisher.publish([build(app, number) for number in range(100)], yes)
     assert [type(outcome) for outcome in outcomes] == [Sent] * 100
     assert pushes(server) == 1
     assert ids(app, app.conf.task_default_queue) == [f"id-{number}" for number in range(100)]
@@ -72,7 +72,7 @@ def test_each_queue_gets_its_own_messages_in_order(
     server: Server, app: Any, publisher: Publisher
 ) -> None:
     queues = ["one", "one", "two", "one", "two", "two"]
-    publisher.publish([build(app, number, queue) for number, queue in enumerate(queues)])
+    publisher.publish([build(app, number, queue) for number, queue in enumerate(queues)], yes)
     assert pushes(server) == 4
     assert ids(app, "one") == ["id-0", "id-1", "id-3"]
     assert ids(app, "two") == ["id-2", "id-4", "id-5"]
@@ -81,11 +81,13 @@ def test_each_queue_gets_its_own_messages_in_order(
 def test_a_queue_that_refuses_does_not_keep_the_others_from_theirs(
     server: Server, app: Any, publisher: Publisher
 ) -> None:
-    publisher.publish([build(app, 9, "stuck"), build(app, 8, "fine")])
+    publisher.publish([build(app, 9, "stuck"), build(app, 8, "fine")], yes)
     assert ids(app, "stuck") == ["id-9"]
     server.client().set("stuck", "not a queue")
     queues = ["fine", "stuck", "stuck", "fine"]
-    outcomes = publisher.publish([build(app, number, queue) for number, queue in enumerate(queues)])
+    outcomes = publisher.publish(
+        [build(app, number, queue) for number, queue in enumerate(queues)], yes
+    )
     assert [type(outcome) for outcome in outcomes] == [Uncertain] * 4
     assert ids(app, "fine") == ["id-8", "id-0", "id-3"]
 
@@ -125,6 +127,6 @@ def test_without_these_attributes_messages_are_sent_one_command_each(
     server: Server, app: Any, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher_module, "join_writes", lambda _: join_writes(object()))
-    publisher.publish([build(app, number) for number in range(5)])
+    publisher.publish([build(app, number) for number in range(5)], yes)
     assert pushes(server) == 5
     assert ids(app, app.conf.task_default_queue) == [f"id-{number}" for number in range(5)]

@@ -23,7 +23,7 @@ from tests.support.servers import Server, installed_kinds
 from tests.support.servers.rabbitmq import rabbitmq_urls
 
 POOLS = ["prefork", "threads", "solo", "gevent"]
-DROPPED = "Dropped a second publication of the periodic run"
+DROPPED = "Dropped a second publication of periodic run"
 
 
 @pytest.fixture(scope="module")

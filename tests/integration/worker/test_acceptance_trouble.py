@@ -18,9 +18,9 @@ from tests.support.processes.child import Child
 from tests.support.servers import Server
 
 PASSWORD = "Zq9Xv7"
-TROUBLE = "Until Redis answers again, periodic runs are executed without checking"
+TROUBLE = "Until Redis answers again, periodic runs are executed without a check for"
 WELL = "answers again: periodic runs are checked again"
-DROPPED = "Dropped a second publication of the periodic run"
+DROPPED = "Dropped a second publication of periodic run"
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_redis_that_is_away_from_the_start_holds_nothing_up(
     assert len(lines(worker, TROUBLE)) == 1
     store.start()
     worker.wait_for_line(WELL, 30)
-    worker.wait_for_line(f"The periodic run {run} of shop was executed twice", 30)
+    worker.wait_for_line(f"Periodic run {run} of shop was executed twice", 30)
     workers.send(run, "third")
     workers.flush()
     assert len(lines(worker, DROPPED)) == 1
@@ -165,8 +165,8 @@ def test_at_the_start_it_is_said_which_server_is_asked_and_why(
     workers: Workers, link: Proxy
 ) -> None:
     worker = workers.start(settings={"leader_dedup_window": 9000})
-    (line,) = lines(worker, "Of each periodic run the first publication is executed")
-    assert f"redis://127.0.0.1:{link.port}/0 (leader_url) remembers it for 9000 s" in line
+    (line,) = lines(worker, "The first publication of each periodic run is executed")
+    assert f"redis://127.0.0.1:{link.port}/0 (leader_url) remembers a run for 9000 s" in line
     assert PASSWORD not in worker.output
 
 

@@ -127,8 +127,8 @@ def test_a_run_that_turns_out_to_have_run_twice_is_an_error_that_names_it(
     assert (inquirer.late, inquirer.doubled) == (2, 1)
     (error,) = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert error.getMessage() == (
-        "The periodic run run of shop was executed twice: publication b was let through without "
-        "being checked, and a had been accepted before"
+        "Periodic run run of shop was executed twice: publication b was let through unchecked, "
+        "and a had been accepted before"
     )
 
 
@@ -140,7 +140,7 @@ def test_one_question_that_redis_refuses_does_not_end_the_others(
     wait_until(lambda: inquirer.answers, 30)
     assert inquirer.ask("shop", "run", "a") == FIRST
     (error,) = [each for each in caplog.records if each.levelno == logging.ERROR]
-    assert "The periodic run broken cannot be entered" in error.getMessage()
+    assert "Periodic run broken cannot be recorded" in error.getMessage()
     assert "the key holds something that is not this package's" in error.getMessage()
 
 

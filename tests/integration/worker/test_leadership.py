@@ -13,7 +13,7 @@ from celery import Celery
 
 from celery_safe_leader import conf
 from celery_safe_leader._runtime.clock import SystemClock
-from celery_safe_leader._worker.leader_only.leadership import Leadership, Place
+from celery_safe_leader._worker.leader_only.leadership import Leadership, LeadershipReader
 from celery_safe_leader._worker.member import Member
 from celery_safe_leader.errors import LeadershipLostError
 from tests.support.network.proxy import Proxy
@@ -32,7 +32,7 @@ class Office:
         app.conf.update(leader_url=self.link.url(), leader_ttl=TTL, leader_wait=0.1)
         self.member = Member(conf.read(app), lambda: False)
         self.leader = self.member.leader
-        self.place = Place(app)
+        self.place = LeadershipReader(app)
 
     def lead(self) -> Leadership:
         self.member.elect()  # does nothing while it takes part

@@ -1,4 +1,4 @@
-"""The model for a Redis user who may not ask INFO: a server is known by a connection only."""
+"""The model for a Redis user who may not run INFO: a server is known by a connection only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ByConnection(Simulation):
         self._labels: dict[tuple[str, str], str] = {}
         self._sent: dict[int, tuple[Request, str]] = {}
         for store in self._stores.values():
-            store._lineage.by_connection = True
+            store._commands.server_identity.by_connection = True
         self.reconnects = 0
 
     def _label(self, node: Node, site: Site) -> str:
@@ -41,7 +41,7 @@ class ByConnection(Simulation):
     def execute(self, request: Request, site: Site | None = None) -> Outcome:
         site = site or self.sites.master
         if not isinstance(request, Await):
-            self._stores[site.name]._lineage.label = self._sent[id(request)][1]
+            self._stores[site.name]._commands.server_identity.label = self._sent[id(request)][1]
         return super().execute(request, site)
 
     def deliver(self, node: Node, request: Request, outcome: Outcome) -> None:

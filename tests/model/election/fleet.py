@@ -13,6 +13,7 @@ from celery_safe_leader._core.messages import (
     Await,
     Campaign,
     Reply,
+    ReplyStatus,
     Request,
     Resign,
     Woken,
@@ -151,7 +152,7 @@ class Fleet:
             outcome = exc
         self.note(f"  {site.name}: {_short(request)} -> {_short(outcome)}")
         if isinstance(request, Campaign) and isinstance(outcome, Answer):
-            if outcome.status == "accepted" and not request.keep:
+            if outcome.status is ReplyStatus.ACCEPTED and not request.keep:
                 self.judge.executed(outcome.record.token, began_ms)
         return outcome
 
@@ -239,7 +240,7 @@ def _short(thing: object) -> str:
     if isinstance(thing, Answer):
         record = thing.record
         who = record.holder or "vacancy"
-        return f"{thing.status} {who}/{record.token}" + "/resigned" * record.resigned
+        return f"{thing.status.value} {who}/{record.token}" + "/resigned" * record.resigned
     if isinstance(thing, Campaign):
         return f"{thing.candidate_id} campaigns" + " to restore" * thing.keep
     if isinstance(thing, Resign):

@@ -1,4 +1,4 @@
-"""The election of a Redis user who may not ask INFO, under the same faults and the same judge."""
+"""The election of a Redis user who may not run INFO, under the same faults and the same judge."""
 
 from __future__ import annotations
 

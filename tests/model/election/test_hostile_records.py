@@ -53,7 +53,7 @@ def play(world: HostileWorld, history: list[Any]) -> None:
             assert any("not this package's; delete it" in each for each in world.errors[seen:])
             assert any(world.keys.lease in each for each in world.errors[seen:])
             world.remove()
-    seen_ttls = [node.election.sight.longest_ttl for node in world.nodes]
+    seen_ttls = [node.election.observation.longest_ttl for node in world.nodes]
     world.longest_ttl = max(4.0, *seen_ttls)  # the longest that is written, seen or not
     world.must_elect()
     leaders = [node for node in world.nodes if node.leads]

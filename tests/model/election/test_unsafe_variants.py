@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import pytest
 
-from celery_safe_leader._core.messages import Answer, Campaign, Observe, Renew, Resign
+from celery_safe_leader._core.messages import (
+    Answer,
+    Campaign,
+    Observe,
+    Renew,
+    ReplyStatus,
+    Resign,
+)
 from tests.model.election.fleet import Fleet, Node
 
 TTL = 10.0
@@ -96,8 +103,8 @@ def test_a_vacancy_that_was_taken_back_does_not_look_untouched(fleet: Fleet) -> 
     fleet.flush()
     fleet.step(other)  # Await
     fleet.step(other)  # sees the vacancy
-    assert other.election.sight.record is not None
-    assert other.election.sight.record.holder == ""
+    assert other.election.observation.record is not None
+    assert other.election.observation.record.holder == ""
     fleet.until_due(leader)
     fleet.step(leader)  # finds the vacancy
     fleet.step(leader)  # takes it back, and is cut off
@@ -231,7 +238,7 @@ def test_a_campaign_that_arrives_twice_makes_one_leader(fleet: Fleet) -> None:
     outcome = fleet.execute(campaign)
     again = fleet.execute(campaign)
     assert isinstance(again, Answer)
-    assert again.status == "rejected"
+    assert again.status is ReplyStatus.REJECTED
     fleet.deliver(other, campaign, outcome)
     assert other.leads
     assert not leader.leads
@@ -258,7 +265,7 @@ def test_a_replica_answers_nothing_that_counts(fleet: Fleet) -> None:
     look = fleet.poll(other)
     assert isinstance(look, Observe)
     fleet.deliver(other, look, fleet.execute(look, replica))
-    assert other.election.sight.record is None
+    assert other.election.observation.record is None
     assert leader.leads
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import uuid
 
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._core.messages import Answer, Campaign, Observe, Request, Resign
+from celery_safe_leader._core.messages import (
+    Answer,
+    Campaign,
+    Observe,
+    ReplyStatus,
+    Request,
+    Resign,
+)
 from celery_safe_leader._store.connection.client import make_client
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.sync import RedisStore
@@ -39,8 +46,8 @@ def leave_resigned(url: str, key: str, role: str = "") -> None:
     try:
         seen = ask(Observe(_NOW, nonce, _TTL, 0, False)).record
         won = ask(Campaign(_NOW, seen.version, "former", nonce, _TTL, _TTL, 0, False))
-        assert won.status == "accepted", won
+        assert won.status is ReplyStatus.ACCEPTED, won
         resigned = ask(Resign(_NOW, "former", won.record.token, nonce, "resigned"))
-        assert resigned.status == "resigned", resigned
+        assert resigned.status is ReplyStatus.RESIGNED, resigned
     finally:
         store.close()

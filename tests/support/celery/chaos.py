@@ -268,7 +268,7 @@ class Fleet(Closes):
     def complaints(self) -> list[str]:
         """Return what beats and workers logged that none should: tracebacks, other failures."""
         children = [*self.workers, *(beat.child for beat in self.beats)]
-        words = ("Traceback", "CRITICAL", "not foreseen", "executed twice")
+        words = ("Traceback", "CRITICAL", "failed unexpectedly", "executed twice")
         return [
             f"{child.name}: {line}"
             for child in children

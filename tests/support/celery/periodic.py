@@ -26,6 +26,7 @@ __all__ = [
     "new_queue",
     "received",
     "stock_send",
+    "yes",
 ]
 
 DUE = datetime.now(timezone.utc).replace(microsecond=123456)
@@ -267,3 +268,8 @@ def assert_same(ours: dict[str, Any], stock: dict[str, Any]) -> None:
 def new_queue() -> str:
     """Name a queue that no other test uses."""
     return f"periodic-{uuid.uuid4().hex[:12]}"
+
+
+def yes() -> bool:
+    """Let a publisher write."""
+    return True

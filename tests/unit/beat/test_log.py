@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 
 from celery_safe_leader import conf
-from celery_safe_leader._beat.log import Reporter
+from celery_safe_leader._beat.log import BeatElectionLog
 from celery_safe_leader._beat.membership import Membership
 from celery_safe_leader._core.events import (
     Demoted,
@@ -37,14 +37,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("celery_safe_leader._beat.log.time", clock)
+    monkeypatch.setattr("celery_safe_leader._runtime.election_log.time", clock)
     return clock
 
 
 @pytest.fixture
-def report(clock: Clock, caplog: pytest.LogCaptureFixture) -> Reporter:
+def report(clock: Clock, caplog: pytest.LogCaptureFixture) -> BeatElectionLog:
     caplog.set_level(logging.INFO)
-    return Reporter("shop:beat", SERVER, 10.0, "me")
+    return BeatElectionLog("shop:beat", SERVER, 10.0, "me")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,11 @@ def report(clock: Clock, caplog: pytest.LogCaptureFixture) -> Reporter:
     ],
 )
 def test_each_transition_is_one_line_that_names_what_matters(
-    event: Event, level: str, parts: list[str], report: Reporter, caplog: pytest.LogCaptureFixture
+    event: Event,
+    level: str,
+    parts: list[str],
+    report: BeatElectionLog,
+    caplog: pytest.LogCaptureFixture,
 ):
     report(event)
     (record,) = caplog.records
@@ -81,7 +85,7 @@ def test_each_transition_is_one_line_that_names_what_matters(
 
 
 def test_seeing_oneself_or_a_resigned_leader_is_no_news(
-    report: Reporter, caplog: pytest.LogCaptureFixture
+    report: BeatElectionLog, caplog: pytest.LogCaptureFixture
 ):
     report(HolderSeen("me", 8, 10.1, False))
     report(HolderSeen("other", 8, 10.1, True))
@@ -89,7 +93,7 @@ def test_seeing_oneself_or_a_resigned_leader_is_no_news(
 
 
 def test_an_outage_is_an_error_once_a_minute_and_its_end_one_line(
-    clock: Clock, report: Reporter, caplog: pytest.LogCaptureFixture
+    clock: Clock, report: BeatElectionLog, caplog: pytest.LogCaptureFixture
 ):
     for failures in range(1, 131):
         report(StoreFailed(FAILURE, failures))
@@ -105,7 +109,7 @@ def test_an_outage_is_an_error_once_a_minute_and_its_end_one_line(
 
 
 def test_a_second_outage_is_said_at_once(
-    clock: Clock, report: Reporter, caplog: pytest.LogCaptureFixture
+    clock: Clock, report: BeatElectionLog, caplog: pytest.LogCaptureFixture
 ):
     for _ in range(2):
         report(StoreFailed(FAILURE, 1))

@@ -34,20 +34,20 @@ class Set:
 def test_all_entries_are_new_at_first_and_then_none_changes():
     both = Set(a=entry(), b=entry())
     assert both.roster.changes() == {"a": None, "b": None}
-    assert set(both.roster.items) == {"a", "b"}
+    assert set(both.roster.entries) == {"a", "b"}
     assert both.refreshed() == {}
 
 
 def test_what_is_set_changed_and_removed_is_told_with_what_it_was():
     made = Set(a=entry(), b=entry())
     made.roster.changes()
-    before = dict(made.roster.items)
+    before = dict(made.roster.entries)
     made.app.conf.beat_schedule["c"] = entry()
     made.app.conf.beat_schedule["a"] = entry(5.0)
     del made.app.conf.beat_schedule["b"]
     assert made.refreshed() == {"a": before["a"], "b": before["b"], "c": None}
-    assert set(made.roster.items) == {"a", "c"}
-    assert made.roster.items["a"].rule.after(0) == 5_000_000
+    assert set(made.roster.entries) == {"a", "c"}
+    assert made.roster.entries["a"].rule.after(0) == 5_000_000
 
 
 def test_a_whole_new_schedule_replaces_the_old_one():
@@ -55,7 +55,7 @@ def test_a_whole_new_schedule_replaces_the_old_one():
     made.roster.changes()
     made.app.conf.beat_schedule = {"b": entry(), "c": entry()}
     assert set(made.refreshed()) == {"a", "b", "c"}
-    assert set(made.roster.items) == {"b", "c"}
+    assert set(made.roster.entries) == {"b", "c"}
 
 
 def test_entries_of_the_scheduler_itself_stay():
@@ -64,7 +64,7 @@ def test_entries_of_the_scheduler_itself_stay():
     assert set(made.refreshed()) >= {"celery.backend_cleanup"}
     made.app.conf.beat_schedule = {"b": entry()}
     made.refreshed()
-    assert set(made.roster.items) == {"b", "celery.backend_cleanup"}
+    assert set(made.roster.entries) == {"b", "celery.backend_cleanup"}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_an_entry_that_cannot_be_followed_is_named_and_the_others_are(
     bad: Any, why: str, caplog: pytest.LogCaptureFixture
 ):
     made = Set(good=entry(), bad=bad)
-    assert set(made.roster.items) == {"good"}
+    assert set(made.roster.entries) == {"good"}
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     assert "'bad'" in record.getMessage()
@@ -89,7 +89,7 @@ def test_an_entry_that_cannot_be_followed_is_named_and_the_others_are(
     assert why in record.getMessage()
     made.app.conf.beat_schedule["bad"] = entry()
     assert set(made.refreshed()) >= {"bad"}
-    assert set(made.roster.items) == {"good", "bad"}
+    assert set(made.roster.entries) == {"good", "bad"}
 
 
 def test_wrong_options_end_the_start_but_not_a_beat_that_runs(caplog: pytest.LogCaptureFixture):
@@ -99,5 +99,5 @@ def test_wrong_options_end_the_start_but_not_a_beat_that_runs(caplog: pytest.Log
     made = Set(a=entry())
     made.app.conf.beat_schedule["a"] = wrong
     made.refreshed()
-    assert made.roster.items == {}
+    assert made.roster.entries == {}
     assert "Entry 'a' of beat_schedule is refused" in caplog.text

@@ -14,6 +14,7 @@ from celery_safe_leader._core.messages import (
     Campaign,
     Observe,
     Record,
+    ReplyStatus,
     Request,
     Woken,
 )
@@ -81,7 +82,7 @@ class Driver:
         self, request: Request, status: str, shown: Record, *, confirmed: bool = True
     ) -> None:
         """Give the reply of a script."""
-        self.receive(request, Answer(status, shown, confirmed))
+        self.receive(request, Answer(ReplyStatus(status), shown, confirmed))
 
     def fail(self, request: Request) -> None:
         """Say that no reply came."""
@@ -127,7 +128,7 @@ class Driver:
         request = self.expect(Await)
         self.fail(request)
         self.told.clear()
-        self.later(1.01 * self.election.sight.longest_ttl + 0.001)
+        self.later(1.01 * self.election.observation.longest_ttl + 0.001)
         return self.expect(Campaign)
 
     def wins(self, token: int = 6) -> None:

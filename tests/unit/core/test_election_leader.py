@@ -99,7 +99,7 @@ def test_whose_record_is_not_exactly_its_own_waits(driver: Driver) -> None:
     driver.later(TTL)
     request = driver.expect(Campaign)  # for the version of its last accepted write
     driver.answer(request, "rejected", record("unknown", "me", 6))
-    assert driver.election.sight.takeover_in(driver.now) == pytest.approx(1.01 * TTL)
+    assert driver.election.observation.takeover_in(driver.now) == pytest.approx(1.01 * TTL)
     driver.expect(Await)
 
 
@@ -214,7 +214,7 @@ def test_a_vacancy_is_not_taken_back_after_the_deadline(driver: Driver) -> None:
     driver.answer(request, "vacant", record("vacancy", "", 6))
     assert driver.heard(Demoted) == [Demoted(6, DemotionReason.EXPIRED)]
     driver.expect(Await)
-    assert driver.election.sight.takeover_in(driver.now) == pytest.approx(1.01 * TTL)
+    assert driver.election.observation.takeover_in(driver.now) == pytest.approx(1.01 * TTL)
 
 
 def test_a_record_taken_back_too_late_does_not_revive_the_tenure(driver: Driver) -> None:

@@ -48,7 +48,7 @@ def test_no_observation_begins_without_a_witness(driver: Driver) -> None:
         driver.later(WAIT)
         driver.wait()
     assert driver.sees(record()).confirm
-    assert driver.election.sight.takeover_in(driver.now) == pytest.approx(FULL)
+    assert driver.election.observation.takeover_in(driver.now) == pytest.approx(FULL)
 
 
 def test_an_unconfirmed_look_is_reported(driver: Driver) -> None:
@@ -64,7 +64,7 @@ def test_another_epoch_is_witnessed_anew(driver: Driver) -> None:
     driver.sees(record("w", epoch="e2"))
     driver.wait()
     assert driver.sees(record("w", epoch="e2")).confirm
-    assert driver.election.sight.takeover_in(driver.now) == pytest.approx(FULL)
+    assert driver.election.observation.takeover_in(driver.now) == pytest.approx(FULL)
 
 
 def test_an_unconfirmed_campaign_elects_nobody_and_is_not_its_own(driver: Driver) -> None:
@@ -72,7 +72,7 @@ def test_an_unconfirmed_campaign_elects_nobody_and_is_not_its_own(driver: Driver
     assert not driver.leads
     assert driver.heard(Elected) == []
     driver.later(1.0)
-    assert driver.election.sight.takeover_in(driver.now) == pytest.approx(FULL - 1.0)
+    assert driver.election.observation.takeover_in(driver.now) == pytest.approx(FULL - 1.0)
     driver.expect(Await)
 
 
@@ -107,7 +107,7 @@ def test_after_an_unconfirmed_renewal_the_record_is_not_its_own(driver: Driver) 
     driver.later(TTL)
     driver.tick()
     assert driver.heard(Demoted) == [Demoted(6, DemotionReason.EXPIRED)]
-    left = driver.election.sight.takeover_in(driver.now)
+    left = driver.election.observation.takeover_in(driver.now)
     assert left == pytest.approx(FULL - TTL)
 
 

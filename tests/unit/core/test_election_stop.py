@@ -187,7 +187,7 @@ def test_what_was_seen_before_a_stop_still_counts() -> None:
     driver.later(3.0)
     driver.election.start(driver.now)
     driver.sees(record("v", "other", 5))
-    assert driver.election.sight.takeover_in(driver.now) == pytest.approx(20.2 - 3.0)
+    assert driver.election.observation.takeover_in(driver.now) == pytest.approx(20.2 - 3.0)
 
 
 def test_who_closes_while_it_resigns_sends_nothing_more(driver: Driver) -> None:

@@ -16,96 +16,98 @@ FULL = 1.01 * TTL
 
 
 @pytest.fixture
-def sight() -> Observation:
+def observation() -> Observation:
     return Observation(Options(TTL))
 
 
-def test_who_has_seen_nothing_may_not_campaign(sight: Observation) -> None:
-    assert sight.takeover_in(START) is None
+def test_who_has_seen_nothing_may_not_campaign(observation: Observation) -> None:
+    assert observation.takeover_in(START) is None
 
 
-def test_the_same_version_has_to_be_seen_for_longer_than_any_lease(sight: Observation) -> None:
-    sight.note(record("v"), START)
-    assert sight.takeover_in(START) == pytest.approx(FULL)
-    sight.note(record("v"), START.plus(8))
-    assert sight.takeover_in(START.plus(8)) == pytest.approx(FULL - 8)
-    assert sight.takeover_in(START.plus(FULL - 0.001)) == pytest.approx(0.001)
-    assert sight.takeover_in(START.plus(FULL + 0.001)) == 0.0
+def test_the_same_version_has_to_be_seen_for_longer_than_any_lease(
+    observation: Observation,
+) -> None:
+    observation.note(record("v"), START)
+    assert observation.takeover_in(START) == pytest.approx(FULL)
+    observation.note(record("v"), START.plus(8))
+    assert observation.takeover_in(START.plus(8)) == pytest.approx(FULL - 8)
+    assert observation.takeover_in(START.plus(FULL - 0.001)) == pytest.approx(0.001)
+    assert observation.takeover_in(START.plus(FULL + 0.001)) == 0.0
 
 
-def test_another_version_is_observed_anew(sight: Observation) -> None:
-    sight.note(record("v"), START)
-    sight.note(record("w"), START.plus(5))
-    assert sight.takeover_in(START.plus(5)) == pytest.approx(FULL)
+def test_another_version_is_observed_anew(observation: Observation) -> None:
+    observation.note(record("v"), START)
+    observation.note(record("w"), START.plus(5))
+    assert observation.takeover_in(START.plus(5)) == pytest.approx(FULL)
 
 
-def test_a_version_that_comes_back_is_observed_anew(sight: Observation) -> None:
+def test_a_version_that_comes_back_is_observed_anew(observation: Observation) -> None:
     for at, version in enumerate("vwv"):
-        sight.note(record(version), START.plus(at))
-    assert sight.takeover_in(START.plus(2)) == pytest.approx(FULL)
+        observation.note(record(version), START.plus(at))
+    assert observation.takeover_in(START.plus(2)) == pytest.approx(FULL)
 
 
-def test_a_resigned_record_may_be_taken_at_once(sight: Observation) -> None:
-    sight.note(record("v", resigned=True), START)
-    assert sight.takeover_in(START) == 0.0
+def test_a_resigned_record_may_be_taken_at_once(observation: Observation) -> None:
+    observation.note(record("v", resigned=True), START)
+    assert observation.takeover_in(START) == 0.0
 
 
-def test_the_own_version_may_be_taken_at_once(sight: Observation) -> None:
-    sight.own(record("v", "me"), START)
-    assert sight.takeover_in(START) == 0.0
+def test_the_own_version_may_be_taken_at_once(observation: Observation) -> None:
+    observation.own(record("v", "me"), START)
+    assert observation.takeover_in(START) == 0.0
 
 
-def test_the_exact_own_version_only(sight: Observation) -> None:
-    sight.own(record("v", "me"), START)
-    sight.note(record("w", "me"), START)
-    assert sight.takeover_in(START) == pytest.approx(FULL)
+def test_the_exact_own_version_only(observation: Observation) -> None:
+    observation.own(record("v", "me"), START)
+    observation.note(record("w", "me"), START)
+    assert observation.takeover_in(START) == pytest.approx(FULL)
 
 
-def test_a_disowned_version_has_to_be_observed(sight: Observation) -> None:
-    sight.own(record("v", "me"), START)
-    sight.disown()
-    assert sight.takeover_in(START.plus(1)) == pytest.approx(FULL - 1)
+def test_a_disowned_version_has_to_be_observed(observation: Observation) -> None:
+    observation.own(record("v", "me"), START)
+    observation.disown()
+    assert observation.takeover_in(START.plus(1)) == pytest.approx(FULL - 1)
 
 
 @pytest.mark.parametrize(
     ("shown", "longest"), [(4.0, TTL), (TTL, TTL), (25.0, 25.0), (1e12, MAX_TTL), (0.0, TTL)]
 )
-def test_the_longest_ttl_counts(sight: Observation, shown: float, longest: float) -> None:
-    sight.note(record("v", ttl=shown), START)
-    sight.note(record("w", ttl=0.1), START)
-    assert sight.longest_ttl == longest
-    assert sight.takeover_in(START) == pytest.approx(1.01 * longest)
+def test_the_longest_ttl_counts(observation: Observation, shown: float, longest: float) -> None:
+    observation.note(record("v", ttl=shown), START)
+    observation.note(record("w", ttl=0.1), START)
+    assert observation.longest_ttl == longest
+    assert observation.takeover_in(START) == pytest.approx(1.01 * longest)
 
 
-def test_a_longer_ttl_prolongs_an_observation_that_has_begun(sight: Observation) -> None:
-    sight.note(record("v"), START)
-    sight.note(record("v", ttl=30.0), START.plus(1))
-    assert sight.takeover_in(START.plus(1)) == pytest.approx(30.3 - 1)
+def test_a_longer_ttl_prolongs_an_observation_that_has_begun(observation: Observation) -> None:
+    observation.note(record("v"), START)
+    observation.note(record("v", ttl=30.0), START.plus(1))
+    assert observation.takeover_in(START.plus(1)) == pytest.approx(30.3 - 1)
 
 
-def test_the_highest_token_is_remembered(sight: Observation) -> None:
+def test_the_highest_token_is_remembered(observation: Observation) -> None:
     for token in (5, 9, 3):
-        sight.note(record(f"v{token}", token=token), START)
-    assert sight.highest_token == 9
+        observation.note(record(f"v{token}", token=token), START)
+    assert observation.highest_token == 9
 
 
-def test_the_wall_clock_does_not_count_for_a_standby(sight: Observation) -> None:
-    sight.note(record("v"), START)
+def test_the_wall_clock_does_not_count_for_a_standby(observation: Observation) -> None:
+    observation.note(record("v"), START)
     for step in (3600.0, -3600.0):
         now = replace(START.plus(4), wall=START.wall + step)
-        assert sight.takeover_in(now) == pytest.approx(FULL - 4)
+        assert observation.takeover_in(now) == pytest.approx(FULL - 4)
 
 
-def test_a_suspend_does_not_count_for_a_standby(sight: Observation) -> None:
-    sight.note(record("v"), START)
+def test_a_suspend_does_not_count_for_a_standby(observation: Observation) -> None:
+    observation.note(record("v"), START)
     slept = replace(START.plus(3600), raw=START.raw + 1)
-    assert sight.takeover_in(slept) == pytest.approx(FULL - 1)
+    assert observation.takeover_in(slept) == pytest.approx(FULL - 1)
 
 
-def test_a_slewed_clock_does_not_count_for_a_standby(sight: Observation) -> None:
-    sight.note(record("v"), START)
+def test_a_slewed_clock_does_not_count_for_a_standby(observation: Observation) -> None:
+    observation.note(record("v"), START)
     slewed = replace(START.plus(10), boottime=START.boottime + 9.9)
-    assert sight.takeover_in(slewed) == pytest.approx(FULL - 9.9)
+    assert observation.takeover_in(slewed) == pytest.approx(FULL - 9.9)
 
 
 # With replicas that have to confirm
@@ -116,10 +118,10 @@ def careful() -> Observation:
     return Observation(Options(TTL, wait_replicas=1))
 
 
-def test_without_replicas_no_witness_is_needed(sight: Observation) -> None:
-    assert not sight.needs_witness
-    sight.note(record("v"), START)
-    assert not sight.needs_witness
+def test_without_replicas_no_witness_is_needed(observation: Observation) -> None:
+    assert not observation.needs_witness
+    observation.note(record("v"), START)
+    assert not observation.needs_witness
 
 
 def test_an_observation_begins_with_a_confirmed_write(careful: Observation) -> None:
@@ -153,11 +155,11 @@ def given_up(version: str, **fields: Any) -> Record:
     return replace(record(version, "other", 7), given_up=True, **fields)
 
 
-def test_what_was_given_up_before_our_eyes_may_be_taken_at_once(sight: Observation) -> None:
-    sight.note(record("v", "other", 7), START)
+def test_what_was_given_up_before_our_eyes_may_be_taken_at_once(observation: Observation) -> None:
+    observation.note(record("v", "other", 7), START)
     for seconds in (1, 2):  # also when it is seen again
-        sight.note(given_up("w"), START.plus(seconds))
-        assert sight.takeover_in(START.plus(seconds)) == 0.0
+        observation.note(given_up("w"), START.plus(seconds))
+        assert observation.takeover_in(START.plus(seconds)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -171,9 +173,9 @@ def test_what_was_given_up_before_our_eyes_may_be_taken_at_once(sight: Observati
     ],
     ids=["nothing", "another token", "another holder", "another epoch", "given up as well"],
 )
-def test_what_was_given_up_unseen_may_not(sight: Observation, before: Record | None) -> None:
+def test_what_was_given_up_unseen_may_not(observation: Observation, before: Record | None) -> None:
     if before is not None:
-        sight.note(before, START)
+        observation.note(before, START)
     for seconds in (1, 2):
-        sight.note(given_up("w"), START.plus(seconds))
-        assert sight.takeover_in(START.plus(seconds)) == pytest.approx(FULL - seconds + 1)
+        observation.note(given_up("w"), START.plus(seconds))
+        assert observation.takeover_in(START.plus(seconds)) == pytest.approx(FULL - seconds + 1)

@@ -17,33 +17,33 @@ def filled(**moments: int) -> Agenda:
 def test_what_is_due_comes_in_the_order_of_its_moments_and_only_once():
     agenda = filled(late=30, early=10, middle=20)
     assert agenda.next_us() == 10
-    assert agenda.take(20, 100) == [(10, "early"), (20, "middle")]
-    assert agenda.take(20, 100) == []
+    assert agenda.pop_due(20, 100) == [(10, "early"), (20, "middle")]
+    assert agenda.pop_due(20, 100) == []
     assert agenda.next_us() == 30
 
 
 def test_no_more_are_taken_than_asked_for_and_the_rest_stays_due():
     agenda = filled(a=1, b=2, c=3)
-    assert agenda.take(10, 2) == [(1, "a"), (2, "b")]
-    assert agenda.take(10, 2) == [(3, "c")]
+    assert agenda.pop_due(10, 2) == [(1, "a"), (2, "b")]
+    assert agenda.pop_due(10, 2) == [(3, "c")]
 
 
 def test_a_moment_that_is_put_again_replaces_the_first():
     agenda = filled(moved=10, other=20)
     agenda.put("moved", 30)
     assert agenda.next_us() == 20
-    assert agenda.take(25, 10) == [(20, "other")]
+    assert agenda.pop_due(25, 10) == [(20, "other")]
     agenda.put("moved", 5)
-    assert agenda.take(100, 10) == [(5, "moved")]
-    assert agenda.take(100, 10) == []
+    assert agenda.pop_due(100, 10) == [(5, "moved")]
+    assert agenda.pop_due(100, 10) == []
 
 
 def test_a_moment_that_is_put_back_to_an_earlier_one_counts_once():
     agenda = filled(a=10)
     agenda.put("a", 20)
     agenda.put("a", 10)
-    assert agenda.take(100, 10) == [(10, "a")]
-    assert agenda.take(100, 10) == []
+    assert agenda.pop_due(100, 10) == [(10, "a")]
+    assert agenda.pop_due(100, 10) == []
     assert agenda.next_us() is None
 
 
@@ -69,7 +69,7 @@ def test_it_agrees_with_a_sorted_list_after_many_changes():
         if dice.random() < 0.1:
             until = dice.randrange(1000)
             due = sorted((moment, n) for n, moment in moments.items() if moment <= until)
-            assert agenda.take(until, 100) == due
+            assert agenda.pop_due(until, 100) == due
             for _, n in due:
                 del moments[n]
         assert agenda.next_us() == min(moments.values(), default=None)

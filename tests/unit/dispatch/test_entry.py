@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -25,7 +26,7 @@ class Unknown(schedule):
         return True, 1.0
 
 
-def item(when: Any = 1.0, policy: Policy = Policy.COALESCE, **more: Any) -> Entry:
+def make_entry(when: Any = 1.0, policy: Policy = Policy.COALESCE, **more: Any) -> Entry:
     if isinstance(when, float):
         when = schedule(when, app=APP)
     return read_entry(
@@ -34,34 +35,34 @@ def item(when: Any = 1.0, policy: Policy = Policy.COALESCE, **more: Any) -> Entr
 
 
 def started(at: int, **more: Any) -> Entry:
-    entry = item(**more)
-    entry.take(entry.starting_run(at, None))
+    entry = make_entry(**more)
+    entry.set_last_run(entry.initial_last_run(at, None))
     return entry
 
 
 def test_a_new_entry_begins_now_or_at_the_users_last_run():
-    entry = item(total_run_count=3)
-    run = entry.starting_run(100 * SECOND, None)
+    entry = make_entry(total_run_count=3)
+    run = entry.initial_last_run(100 * SECOND, None)
     assert (run.moment, run.count, run.seen) == (100 * SECOND, 3, 100 * SECOND)
     earlier = datetime(1970, 1, 1, 0, 1, tzinfo=timezone.utc)
-    assert entry.starting_run(100 * SECOND, earlier).moment == 60 * SECOND
+    assert entry.initial_last_run(100 * SECOND, earlier).moment == 60 * SECOND
     later = earlier + timedelta(hours=1)
-    assert entry.starting_run(100 * SECOND, later).moment == 100 * SECOND
+    assert entry.initial_last_run(100 * SECOND, later).moment == 100 * SECOND
 
 
 def test_a_changed_schedule_keeps_the_count_and_misses_nothing_of_before():
     run = LastRun(100 * SECOND, 7, 50 * SECOND, "the old one")
-    changed = item().changed_run(run, 500 * SECOND)
+    changed = make_entry().rebased_last_run(run, 500 * SECOND)
     assert (changed.moment, changed.count, changed.seen) == (100 * SECOND, 7, 500 * SECOND)
-    assert changed.fingerprint == item().rule.fingerprint
-    entry = item()
-    entry.take(changed)
+    assert changed.fingerprint == make_entry().rule.fingerprint
+    entry = make_entry()
+    entry.set_last_run(changed)
     assert entry.next_us() == 501 * SECOND
 
 
 def test_what_the_ledger_says_shows_on_celerys_entry():
-    entry = item()
-    entry.take(LastRun(90 * SECOND, 12, 0, entry.rule.fingerprint))
+    entry = make_entry()
+    entry.set_last_run(LastRun(90 * SECOND, 12, 0, entry.rule.fingerprint))
     assert entry.source.total_run_count == 12
     assert entry.source.last_run_at == datetime(1970, 1, 1, 0, 1, 30, tzinfo=timezone.utc)
 
@@ -83,9 +84,9 @@ def test_a_committed_claim_is_the_next_beginning():
     entry = started(100 * SECOND)
     claim = entry.claim_for("shop", entry.due_runs(104 * SECOND + 1), 1)
     assert (claim.first, claim.moment) == (101 * SECOND, 104 * SECOND)
-    entry.take(entry.committed(claim))
-    assert entry.run is not None
-    assert entry.run.count == 1
+    entry.set_last_run(entry.last_run_after(claim))
+    assert entry.last_run is not None
+    assert entry.last_run.count == 1
     assert entry.next_us() == 105 * SECOND
 
 
@@ -101,16 +102,16 @@ def test_a_schedule_that_can_only_be_asked_is_asked_at_once_and_named_by_its_las
 
 
 def test_an_entry_that_never_comes_again_is_never_due():
-    assert item().next_us() is None
+    assert make_entry().next_us() is None
     entry = started(0, when=crontab(minute=0, hour=0, day_of_month=30, month_of_year=6, app=APP))
     assert entry.next_us() is not None
 
 
 def test_an_entrys_own_options_win_over_the_setting():
-    plain = item(policy=Policy.SKIP)
+    plain = make_entry(policy=Policy.SKIP)
     assert (plain.policy, plain.limit, plain.max_lateness_us) == (Policy.SKIP, DEFAULT_LIMIT, None)
     own = {"missed_runs": "all", "limit": 5, "max_lateness": 2.5}
-    entry = item(policy=Policy.SKIP, options={"leader": own})
+    entry = make_entry(policy=Policy.SKIP, options={"leader": own})
     assert (entry.policy, entry.limit) == (Policy.ALL, 5)
     assert entry.max_lateness_us == 2.5 * SECOND
 
@@ -123,15 +124,25 @@ def test_an_entrys_own_options_win_over_the_setting():
         ({"max_lateness": 0}, "0", "a number of seconds above 0"),
         ({"max_lateness": float("nan")}, "nan", "a number of seconds above 0"),
         ({"max_lateness": True}, "True", "a number of seconds above 0"),
-        ({"limit": 0}, "0", "a whole number from 1 up"),
-        ({"limit": 2.0}, "2.0", "a whole number from 1 up"),
-        ({"lateness": 1}, "1", "known are missed_runs, max_lateness, limit"),
+        ({"limit": 0}, "0", "a whole number, 1 or more"),
+        ({"limit": 2.0}, "2.0", "a whole number, 1 or more"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_entry_and_value(own: Any, value: str, allowed: str):
     with pytest.raises(ConfigurationError) as caught:
-        item(options={"leader": own})
+        make_entry(options={"leader": own})
     text = str(caught.value)
     assert "entry 'tick'" in text
     assert f" is {value}" in text
     assert allowed in text
+
+
+def test_an_unknown_option_is_named_with_the_valid_ones():
+    with pytest.raises(ConfigurationError) as caught:
+        make_entry(options={"leader": {"lateness": 1}})
+    assert str(caught.value) == (
+        "options[\"leader\"] of beat entry 'tick': lateness: unknown option; valid options are "
+        "missed_runs, max_lateness, limit"
+    )
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (type(caught.value), str(caught.value))

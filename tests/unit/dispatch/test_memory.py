@@ -12,9 +12,9 @@ CLEANUP = "celery.backend_cleanup"
 def test_a_schedule_that_shares_nothing_with_the_ledger_is_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    strangers = SharedKeyCheck("shop")
+    check = SharedKeyCheck("shop")
     for _ in range(2):
-        strangers.look(["theirs-1", "theirs-2", CLEANUP], ["ours", CLEANUP])
+        check.check(["theirs-1", "theirs-2", CLEANUP], ["ours", CLEANUP])
     (record,) = caplog.records
     assert "The ledger of shop has 2 entries" in record.getMessage()
     assert "'theirs-1', 'theirs-2'" in record.getMessage()
@@ -27,5 +27,5 @@ def test_a_schedule_that_shares_nothing_with_the_ledger_is_told_of_once(
 def test_what_is_shared_or_empty_or_celerys_own_is_not(
     caplog: pytest.LogCaptureFixture, found: list[str], own: list[str]
 ) -> None:
-    SharedKeyCheck("shop").look(found, own)
+    SharedKeyCheck("shop").check(found, own)
     assert caplog.records == []

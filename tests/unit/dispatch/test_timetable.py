@@ -11,8 +11,9 @@ from celery.schedules import schedule
 from celery_safe_leader._beat.entries.entry import read_entry
 from celery_safe_leader._dispatch import timetable as timetable_module
 from celery_safe_leader._dispatch.entry import Entry
+from celery_safe_leader._dispatch.run import Run
 from celery_safe_leader._dispatch.timetable import EARLIEST, Timetable
-from celery_safe_leader._dispatch.waiting import Run, Waiting
+from celery_safe_leader._dispatch.waiting import Waiting
 from celery_safe_leader._ledger.codec import Claim, LastRun
 from celery_safe_leader._schedules.missed import Policy
 
@@ -38,10 +39,10 @@ class Broken:
         return moment_us // 0
 
 
-def item(name: str, last: int, every: Any = 10) -> Entry:
+def make_entry(name: str, last: int, every: Any = 10) -> Entry:
     when = every if isinstance(every, schedule) else schedule(every)
     made = read_entry(ScheduleEntry(name=name, task="t", schedule=when, app=None), Policy.COALESCE)
-    made.run = LastRun(last, 1, last, made.rule.fingerprint)
+    made.last_run = LastRun(last, 1, last, made.rule.fingerprint)
     return made
 
 
@@ -50,46 +51,46 @@ def _now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timetable_module, "now_us", lambda: NOW)
 
 
-def filled(*items: Entry) -> Timetable:
+def filled(*entries: Entry) -> Timetable:
     timetable = Timetable()
-    for one in items:
+    for one in entries:
         timetable.schedule(one)
     return timetable
 
 
 def due_in(seconds: float, name: str = "e") -> Entry:
-    return item(name, NOW - 10 * SECOND + round(seconds * SECOND))
+    return make_entry(name, NOW - 10 * SECOND + round(seconds * SECOND))
 
 
 def test_what_is_due_soon_is_taken_at_its_moment_and_what_is_late_now() -> None:
     timetable = filled(due_in(0.1, "soon"), due_in(-3, "late"), due_in(5, "later"))
-    assert timetable.take(NOW, 10) == [(NOW, "late"), (NOW + SECOND // 10, "soon")]
-    assert timetable.take(NOW, 10) == []
+    assert timetable.pop_due(NOW, 10) == [(NOW, "late"), (NOW + SECOND // 10, "soon")]
+    assert timetable.pop_due(NOW, 10) == []
     assert timetable.next_us() == NOW + 5 * SECOND - EARLY + 50_000
 
 
 def test_what_is_spread_over_time_is_taken_together() -> None:
     timetable = filled(*(due_in(0.2 + n / 100, f"e{n}") for n in range(30)))
-    first = timetable.take(NOW, 100)
+    first = timetable.pop_due(NOW, 100)
     assert [moment for moment, _ in first] == [NOW + 200_000 + 10_000 * n for n in range(11)]
-    assert timetable.take(NOW + 10_000, 100) == []
+    assert timetable.pop_due(NOW + 10_000, 100) == []
     assert timetable.next_us() == NOW + 60_000
-    assert len(timetable.take(NOW + 60_000, 100)) == 6
+    assert len(timetable.pop_due(NOW + 60_000, 100)) == 6
 
 
 def test_no_more_are_taken_than_asked_for() -> None:
     timetable = filled(*(due_in(-n, f"e{n}") for n in range(5)))
-    assert [name for _, name in timetable.take(NOW, 2)] == ["e4", "e3"]
+    assert [name for _, name in timetable.pop_due(NOW, 2)] == ["e4", "e3"]
 
 
 def test_a_schedule_of_an_unknown_class_is_taken_at_its_moment_and_not_before() -> None:
     timetable = Timetable()
-    own = item("own", NOW, Own(10))
+    own = make_entry("own", NOW, Own(10))
     timetable.put(own, NOW + SECOND // 10)
-    assert timetable.take(NOW, 10) == []
+    assert timetable.pop_due(NOW, 10) == []
     assert not timetable.has_before(NOW + SECOND // 10)
     assert timetable.next_us() == NOW + SECOND // 10
-    assert timetable.take(NOW + SECOND // 10, 10) == [(NOW + SECOND // 10, "own")]
+    assert timetable.pop_due(NOW + SECOND // 10, 10) == [(NOW + SECOND // 10, "own")]
 
 
 def test_it_tells_what_is_due_before_a_moment_that_is_near() -> None:
@@ -106,30 +107,30 @@ def test_a_schedule_that_fails_is_named_and_tried_again(caplog: pytest.LogCaptur
     broken.rule = Broken(broken.rule)  # type: ignore[assignment]
     timetable = filled(broken, due_in(0.1, "other"))
     assert "The schedule of entry 'e' fails: ZeroDivisionError" in caplog.text
-    assert [name for _, name in timetable.take(NOW, 10)] == ["other"]
+    assert [name for _, name in timetable.pop_due(NOW, 10)] == ["other"]
     assert timetable.next_us() == NOW + 60 * SECOND - EARLY + 50_000
 
 
-def job(name: str, moment: int) -> Run:
+def run_of(name: str, moment: int) -> Run:
     return Run(due_in(0, name), Claim(name, f"id-{name}", moment, moment, "f", 7))
 
 
 def test_held_runs_come_in_the_order_of_their_moments() -> None:
-    held = Waiting()
-    held.add([job("c", 30), job("a", 10), job("b", 20)])
-    assert (len(held), held.next_us()) == (3, 10)
-    assert [one.item.name for one in held.take(25, 10)] == ["a", "b"]
-    assert [one.item.name for one in held.take(25, 10)] == []
-    assert (len(held), held.next_us()) == (1, 30)
+    waiting = Waiting()
+    waiting.add([run_of("c", 30), run_of("a", 10), run_of("b", 20)])
+    assert (len(waiting), waiting.next_us()) == (3, 10)
+    assert [one.entry.name for one in waiting.pop_due(25, 10)] == ["a", "b"]
+    assert [one.entry.name for one in waiting.pop_due(25, 10)] == []
+    assert (len(waiting), waiting.next_us()) == (1, 30)
 
 
 def test_held_runs_are_withdrawn_by_name_or_all() -> None:
-    held = Waiting()
-    held.add(job(name, moment) for moment, name in enumerate("abcd"))
-    assert [one.item.name for one in held.withdraw(["b", "unknown"])] == ["b"]
-    assert [one.item.name for one in held.take(100, 1)] == ["a"]
-    assert {one.item.name for one in held.withdraw(None)} == {"c", "d"}
-    assert (len(held), held.next_us()) == (0, None)
-    held.add([job("a", 5)])
-    held.clear()
-    assert held.take(100, 10) == []
+    waiting = Waiting()
+    waiting.add(run_of(name, moment) for moment, name in enumerate("abcd"))
+    assert [one.entry.name for one in waiting.withdraw(["b", "unknown"])] == ["b"]
+    assert [one.entry.name for one in waiting.pop_due(100, 1)] == ["a"]
+    assert {one.entry.name for one in waiting.withdraw(None)} == {"c", "d"}
+    assert (len(waiting), waiting.next_us()) == (0, None)
+    waiting.add([run_of("a", 5)])
+    waiting.clear()
+    assert waiting.pop_due(100, 10) == []

@@ -32,101 +32,101 @@ A, B, BAD = claim("a", 1), claim("b", 2), claim("bad", 0)
 
 
 def test_what_was_never_tried_goes_at_once_together_the_oldest_first(clock: Clock):
-    owed = Unsettled()
+    unsettled = Unsettled()
     for each in (B, BAD, A):
-        owed.add(each)
-    assert owed.ready(100) == [BAD, A, B]
-    assert owed.ready(2) == [BAD, A]
-    assert owed.next_in() == 0.0
-    assert owed.broker_pause() <= 0
+        unsettled.add(each)
+    assert unsettled.ready(100) == [BAD, A, B]
+    assert unsettled.ready(2) == [BAD, A]
+    assert unsettled.next_in() == 0.0
+    assert unsettled.broker_pause() <= 0
 
 
 def test_after_a_failure_the_broker_rests_longer_each_time_but_5_s_at_most(clock: Clock):
-    owed = Unsettled()
+    unsettled = Unsettled()
     pauses = []
     for _ in range(9):
-        owed.failed([A], ERROR)
-        pauses.append(owed.broker_pause())
+        unsettled.failed([A], ERROR)
+        pauses.append(unsettled.broker_pause())
     assert pauses[:3] == pytest.approx([0.1, 0.2, 0.4])
     assert pauses[-1] == 5.0
 
 
 def test_a_batch_that_failed_twice_is_taken_apart(clock: Clock):
-    owed = Unsettled()
+    unsettled = Unsettled()
     for _ in range(2):
-        owed.failed([A, B, BAD], ERROR)
+        unsettled.failed([A, B, BAD], ERROR)
         clock.now += 1
-    assert owed.ready(100) == [BAD]
+    assert unsettled.ready(100) == [BAD]
 
 
 def test_without_a_connection_nothing_is_held_against_a_run(clock: Clock):
-    owed = Unsettled()
-    owed.failed([BAD, A, B], ERROR)  # the request in which the connection broke
+    unsettled = Unsettled()
+    unsettled.failed([BAD, A, B], ERROR)  # the request in which the connection broke
     for pause in (0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0):
         clock.now += pause
-        assert owed.ready(100) == [BAD, A, B]
-        owed.failed([BAD, A, B], ERROR, reached=False)
-        assert owed.broker_pause() == pytest.approx(pause)
-    owed.published()
+        assert unsettled.ready(100) == [BAD, A, B]
+        unsettled.failed([BAD, A, B], ERROR, reached=False)
+        assert unsettled.broker_pause() == pytest.approx(pause)
+    unsettled.published()
     clock.now += 5.0
-    assert owed.ready(100) == [BAD, A, B]
+    assert unsettled.ready(100) == [BAD, A, B]
 
 
 def test_the_one_at_fault_waits_while_the_others_go(clock: Clock):
-    owed = Unsettled()
+    unsettled = Unsettled()
     for _ in range(2):
-        owed.failed([A, B, BAD], ERROR)
+        unsettled.failed([A, B, BAD], ERROR)
         clock.now += 1
-    owed.failed([BAD], ERROR)
+    unsettled.failed([BAD], ERROR)
     clock.now += 1
-    assert owed.ready(100) == []
-    assert owed.ready(100) == [A]
-    owed.published()
-    owed.discard("a")
-    assert owed.broker_pause() <= 0
-    assert owed.ready(100) == [B]
-    owed.discard("b")
-    owed.failed([BAD], ERROR)
-    assert owed.ready(100) == []
-    owed.add(claim("a", 5))
-    assert owed.ready(100) == [claim("a", 5)]
-    assert owed.next_in() == 0.0
+    assert unsettled.ready(100) == []
+    assert unsettled.ready(100) == [A]
+    unsettled.published()
+    unsettled.discard("a")
+    assert unsettled.broker_pause() <= 0
+    assert unsettled.ready(100) == [B]
+    unsettled.discard("b")
+    unsettled.failed([BAD], ERROR)
+    assert unsettled.ready(100) == []
+    unsettled.add(claim("a", 5))
+    assert unsettled.ready(100) == [claim("a", 5)]
+    assert unsettled.next_in() == 0.0
 
 
 def test_after_one_at_fault_alone_was_tried_what_is_newly_due_has_its_turn(clock: Clock):
     """The broker's rest and the run's own end together, or nothing else would ever be tried."""
-    owed, turns = Unsettled(), 0
-    owed.failed([BAD], ERROR)
+    unsettled, turns = Unsettled(), 0
+    unsettled.failed([BAD], ERROR)
     for _ in range(6):
-        clock.now += max(owed.broker_pause(), 0.0)
-        tried = owed.ready(100)
+        clock.now += max(unsettled.broker_pause(), 0.0)
+        tried = unsettled.ready(100)
         turns += not tried
         if tried:
-            owed.failed(tried, ERROR)
+            unsettled.failed(tried, ERROR)
     assert turns == 2
-    assert owed.next_in() is not None
+    assert unsettled.next_in() is not None
 
 
 def test_the_next_run_of_an_entry_begins_without_the_failures_of_the_last(clock: Clock):
-    owed = Unsettled()
+    unsettled = Unsettled()
     for _ in range(4):
-        owed.failed([A], ERROR)
-    owed.add(A)
-    assert [owed.ready(100), owed.ready(100)] == [[], []]
-    owed.add(claim("a", 9))
-    assert owed.ready(100) == [claim("a", 9)]
+        unsettled.failed([A], ERROR)
+    unsettled.add(A)
+    assert [unsettled.ready(100), unsettled.ready(100)] == [[], []]
+    unsettled.add(claim("a", 9))
+    assert unsettled.ready(100) == [claim("a", 9)]
 
 
 def test_an_outage_is_one_error_and_its_end_one_line(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level("INFO")
-    owed = Unsettled()
-    owed.published()
+    unsettled = Unsettled()
+    unsettled.published()
     for _ in range(5):
-        owed.failed([A, B], ERROR)
-    owed.published()
-    owed.published()
+        unsettled.failed([A, B], ERROR)
+    unsettled.published()
+    unsettled.published()
     levels = [record.levelname for record in caplog.records]
     assert levels == ["ERROR", "INFO"]
     assert "2 runs wait" in caplog.messages[0]
@@ -134,8 +134,8 @@ def test_an_outage_is_one_error_and_its_end_one_line(
 
 
 def test_nothing_owed_has_no_next_attempt(clock: Clock):
-    owed = Unsettled()
-    owed.add(A)
-    owed.clear()
-    assert owed.next_in() is None
-    assert len(owed) == 0
+    unsettled = Unsettled()
+    unsettled.add(A)
+    unsettled.clear()
+    assert unsettled.next_in() is None
+    assert len(unsettled) == 0

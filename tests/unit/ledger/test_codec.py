@@ -117,7 +117,7 @@ def test_a_fenced_leader_is_not_the_leader() -> None:
     error = FencedError("shop:beat", "host:1:x", "SUPERSEDED")
     assert isinstance(error, NotLeaderError)
     assert str(error) == (
-        "the ledger of 'shop:beat' refused a write: somebody else holds the lease; "
+        "the ledger of 'shop:beat' refused a write: another candidate holds the lease; "
         "the record names host:1:x"
     )
 

@@ -244,7 +244,7 @@ def test_forgotten_entry_leaves_nothing_behind(app: Any, builder: Builder) -> No
     build(builder, entry_of(app))
     builder.forget("nightly")
     builder.forget("nightly")
-    assert "nightly" not in builder._plans
+    assert "nightly" not in builder._templates
 
 
 def test_what_is_left_of_an_expiry_is_never_negative(app: Any) -> None:
@@ -271,7 +271,7 @@ def test_many_entries_share_what_they_have_in_common_and_nothing_else() -> None:
         for message in built:
             message.properties.pop("expiration", None)
         assert built == afresh
-    assert len(builder._plans._shapes) == len(kinds)
+    assert len(builder._templates._shared) == len(kinds)
 
 
 def test_mistake_in_arguments_shows_also_where_the_rest_is_known(

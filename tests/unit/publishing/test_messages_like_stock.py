@@ -22,6 +22,7 @@ from tests.support.celery.periodic import (
     new_queue,
     received,
     stock_send,
+    yes,
 )
 
 OURS = {
@@ -46,11 +47,11 @@ def test_message_is_that_of_stock_beat_plus_the_headers_of_the_leader(app: Any, 
     stock_send(app, case, queue, "the-id")
     entry, builder = make_entry(app, case, queue), Builder(app)
     headers = leader_headers("shop", "the-occurrence", 7, (5, 9))
-    publisher = Publisher(app, still_leading=lambda: True)
+    publisher = Publisher(app)
     for task_id, due_us in (("another-id", DUE_US - 10_000_000), ("the-id", DUE_US)):
         built = builder.build(entry, task_id=task_id, headers=headers, due_us=due_us)
         assert isinstance(built, CeleryCall if case.call else Message)
-        assert isinstance(publisher.publish_one(built), Sent)
+        assert isinstance(publisher.publish([built], yes)[0], Sent)
     publisher.close()
 
     stock, other, ours = received(app, queue)
@@ -58,4 +59,4 @@ def test_message_is_that_of_stock_beat_plus_the_headers_of_the_leader(app: Any, 
     assert len(set(nonces)) == 2
     assert {name: ours["headers"].pop(name) for name in OURS} == OURS
     assert_same(ours, stock)
-    assert (entry.name in builder._plans) is (case.repeated and not case.call)
+    assert (entry.name in builder._templates) is (case.repeated and not case.call)

@@ -70,7 +70,7 @@ def test_arithmetic_replaced_on_the_object_makes_it_unknown() -> None:
 
 
 def test_object_without_is_due_is_refused() -> None:
-    with pytest.raises(ScheduleError, match=r"'every day' is no schedule: it has no is_due\(\)"):
+    with pytest.raises(ScheduleError, match=r"'every day' is not a schedule: it has no is_due\(\)"):
         rule_for("every day")
 
 

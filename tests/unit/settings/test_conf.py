@@ -73,7 +73,7 @@ def test_defaults() -> None:
         url_setting="broker_url",
         options_setting="leader_options",
     )
-    assert (settings.election.ttl, settings.election.wait) == (10.0, 2.0)
+    assert (settings.candidate_options.ttl, settings.candidate_options.wait) == (10.0, 2.0)
 
 
 VALUES: dict[str, Any] = {
@@ -107,7 +107,7 @@ def test_every_setting_is_read_in_every_form(way: str) -> None:
     assert (settings.ttl, settings.wait, settings.wait_replicas) == (400.0, 900.0, 1)
     assert (settings.missed_runs, settings.dedup_window) == ("all", 10_800.0)
     assert settings.url_setting == ("CELERY_LEADER_URL" if way == "namespace" else "leader_url")
-    assert settings.election.ttl == 400.0
+    assert settings.candidate_options.ttl == 400.0
 
 
 def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
@@ -131,9 +131,9 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
         ),
         (
             {"leader_ttl": 1500},
-            "leader_ttl is 1500 s; it must be at most 300 s, since a longer one is most likely "
-            "given in milliseconds (then write 1.5); set leader_allow_long_ttl to True if seconds "
-            "are meant",
+            "leader_ttl is 1500 s; it must be at most 300 s, since a longer one was most likely "
+            "meant as milliseconds (then write 1.5); set leader_allow_long_ttl to True if you mean "
+            "seconds",
         ),
         (
             {"leader_ttl": "10"},
@@ -177,26 +177,27 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
         (
             {"leader_dedup_window": 60},
             "leader_dedup_window is 60 s; it must be at least 7200 s, twice the broker's "
-            "visibility timeout: a message that it gives out again must still be known",
+            "visibility timeout: a message that it redelivers must still be known",
         ),
-        ({"leader_key": " "}, "leader_key is ' '; it must be a text that is not empty"),
-        ({"leader_key": 3}, "leader_key is 3; it must be a text that is not empty"),
-        ({"leader_queue": ""}, "leader_queue is ''; it must be a text of 1 to 255 bytes"),
+        ({"leader_key": " "}, "leader_key is ' '; it must be a non-empty string"),
+        ({"leader_key": 3}, "leader_key is 3; it must be a non-empty string"),
+        ({"leader_queue": ""}, "leader_queue is ''; it must be a string of 1 to 255 bytes"),
         ({"leader_candidate": 0}, "leader_candidate is 0; it must be True or False"),
         (
             {"leader_drain_timeout": -1},
-            "leader_drain_timeout is -1; it must be a number of seconds from 0",
+            "leader_drain_timeout is -1; it must be a number of seconds, 0 or more",
         ),
         (
             {"leader_drain_timeout": True},
-            "leader_drain_timeout is True; it must be a number of seconds from 0",
+            "leader_drain_timeout is True; it must be a number of seconds, 0 or more",
         ),
         ({"leader_options": PASSWORD}, "leader_options is of type str; it must be a dict"),
         (
             {"leader_options": {1: PASSWORD}},
-            "leader_options is a dict with a name that is no text; it must be a dict of names",
+            "leader_options is a dict with a name that is not a string; it must be a dict with "
+            "strings as names",
         ),
-        ({"leader_url": 6379}, "leader_url is of type int; it must be a URL as text"),
+        ({"leader_url": 6379}, "leader_url is of type int; it must be a URL string"),
         (
             {"leader_url": f"amqp://:{PASSWORD}@h"},
             f"leader_url is a URL with the scheme 'amqp'; it must be the URL of one Redis or "
@@ -216,7 +217,7 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
         ),
         (
             {"leader_zzz": 3},
-            f"leader_zzz is not a setting of celery-safe-leader; there are {SETTINGS}",
+            f"leader_zzz is not a setting of celery-safe-leader; valid settings are {SETTINGS}",
         ),
         ({"LEADER_TTL": 3}, "LEADER_TTL is not read by this app; write leader_ttl"),
         ({"CELERY_LEADER_TTL": 3}, "CELERY_LEADER_TTL is not read by this app; write leader_ttl"),
@@ -231,9 +232,9 @@ def test_bad_setting_is_refused(values: dict[str, Any], message: str) -> None:
     [
         (
             {"CELERY_LEADER_TTL": 1500},
-            "CELERY_LEADER_TTL is 1500 s; it must be at most 300 s, since a longer one is most "
-            "likely given in milliseconds (then write 1.5); set CELERY_LEADER_ALLOW_LONG_TTL to "
-            "True if seconds are meant",
+            "CELERY_LEADER_TTL is 1500 s; it must be at most 300 s, since a longer one was most "
+            "likely meant as milliseconds (then write 1.5); set CELERY_LEADER_ALLOW_LONG_TTL to "
+            "True if you mean seconds",
         ),
         (
             {"CELERY_LEADER_MISSED_RUNS": []},
@@ -283,7 +284,7 @@ def test_wait_may_be_longer_than_the_ttl(wait: Any) -> None:
 @pytest.mark.parametrize("main", [None, "", "__main__"])
 def test_app_without_a_name_must_name_its_election(main: str | None) -> None:
     assert refusal(make_app({"broker_url": BROKER}, main=main)) == (
-        "leader_key is not set, and the app has no name to take instead; it must be a name that "
+        "leader_key is not set, and the app has no name to use instead; it must be a name that "
         "only the processes of this app and environment share, such as 'shop-production'"
     )
     assert conf.read(make_app({"broker_url": BROKER, "leader_key": "k"}, main=main)).key == "k"
@@ -345,7 +346,7 @@ def test_broker_from_the_environment_is_found(monkeypatch: pytest.MonkeyPatch) -
 def test_no_redis_anywhere_is_refused(values: dict[str, Any], broker: str, backend: str) -> None:
     assert refusal(make_app(values)) == (
         f"leader_url is not set, and neither the broker ({broker}) nor the result backend "
-        f"({backend}) is a Redis or Valkey; set leader_url to the URL of one, starting with "
+        f"({backend}) is Redis or Valkey; set leader_url to the URL of one, starting with "
         f"{SCHEMES}"
     )
 
@@ -409,7 +410,9 @@ def test_backends_key_prefix_is_written_as_celery_writes_it(prefix: str, all_key
 
 def test_key_prefix_that_is_no_text_is_refused() -> None:
     app = make_app({"broker_url": BROKER, "broker_transport_options": {"global_keyprefix": 7}})
-    assert refusal(app) == ("global_keyprefix of broker_transport_options is 7; it must be a text")
+    assert refusal(app) == (
+        "global_keyprefix of broker_transport_options is 7; it must be a string"
+    )
 
 
 @pytest.mark.parametrize(

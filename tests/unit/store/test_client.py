@@ -127,7 +127,7 @@ def test_options_that_the_lease_decides_are_named_and_not_used(
     made = make("redis://h", options, **LIMITS, options_setting="leader_options")
     assert arguments(made)["socket_timeout"] == 2.5
     assert caplog.messages == [
-        "leader_options: retry_on_timeout, socket_timeout not used; limits, retries and decoding "
+        "leader_options: ignored retry_on_timeout, socket_timeout; limits, retries and decoding "
         "follow from the lease"
     ]
 
@@ -159,8 +159,8 @@ def test_tls_without_verification_is_told(
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
         (
             logging.WARNING,
-            "TLS to rediss://h:6379/0 does not verify anything (ssl_cert_reqs): whoever gets in "
-            "between can read the password and take the leadership",
+            "TLS to rediss://h:6379/0 does not verify anything (ssl_cert_reqs): a man in the "
+            "middle can read the password and take the leadership",
         )
     ]
 
@@ -209,7 +209,7 @@ def test_own_connection_class_is_kept_and_not_carried_over() -> None:
         make_async_client(theirs, **LIMITS)
     assert str(refused.value) == (
         "redis is a client with OwnConnection or a redis_connect_func of its own; it must be an "
-        "asyncio client then, or a URL, since these cannot be carried over"
+        "asyncio client or a URL, since these cannot be copied"
     )
 
 
@@ -249,7 +249,7 @@ def test_own_connection_class_is_kept_and_not_carried_over() -> None:
             "redis://:secret@h",
             {"credential_provider": "no.such.Provider"},
             "credential_provider of leader_options is 'no.such.Provider'; it must be the dotted "
-            "path of a class without arguments (ModuleNotFoundError now)",
+            "path of a class without arguments (loading it raised ModuleNotFoundError)",
         ),
         (
             "http://:secret@h",

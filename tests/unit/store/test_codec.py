@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._core.messages import Await, Campaign, Observe, Renew, Resign
+from celery_safe_leader._core.messages import Await, Campaign, Observe, Renew, ReplyStatus, Resign
 from celery_safe_leader._core.options import MAX_TTL
-from celery_safe_leader._store.codec import decode, encode, flight
+from celery_safe_leader._store.codec import checked_replies, decode, encode
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.errors import StoreRefusedError
 
@@ -67,7 +67,7 @@ def test_milliseconds_are_rounded_up(ttl: float, ms: str) -> None:
 
 
 def test_a_pause_is_no_script_call() -> None:
-    with pytest.raises(TypeError, match="Await is no script call"):
+    with pytest.raises(TypeError, match="Await is not a script call"):
         encode(Await(NOW, 1.0), KEYS)
 
 
@@ -75,7 +75,7 @@ def test_a_reply_becomes_an_answer() -> None:
     raw = [b"accepted", b"e|e|7|n|0", b"e", b"me", b"7", b"1500", 0]
     answer = decode(raw, KEYS)
     record = answer.record
-    assert (answer.status, answer.confirmed) == ("accepted", True)
+    assert (answer.status, answer.confirmed) == (ReplyStatus.ACCEPTED, True)
     assert (record.version, record.epoch, record.holder) == ("e|e|7|n|0", "e", "me")
     assert (record.token, record.ttl, record.resigned) == (7, 1.5, False)
     assert decode([*raw[:6], 1], KEYS, confirmed=False).record.resigned
@@ -100,6 +100,7 @@ def test_no_record_says_that_a_lease_is_longer_than_a_day(ms: bytes) -> None:
         [b"seen", b"v", b"e", b"me", b"x", b"1500", 0], [b"seen", b"v", b"e", b"me", b"7", b"", 0],
         [b"seen", b"v", b"e", b"me", None, b"1500", 0], {"status": "seen"},
         [b"seen", b"v", b"e", b"me", b"7", b"1500", 0, b"more"],
+        [b"", b"v", b"e", b"me", b"7", b"1500", 0], [b"nonsense", b"v", b"e", b"me", b"7", b"1", 0],
     ],
 )  # fmt: skip
 def test_a_reply_of_another_shape_is_refused_in_words(raw: object) -> None:
@@ -109,7 +110,8 @@ def test_a_reply_of_another_shape_is_refused_in_words(raw: object) -> None:
 
 
 def test_a_flight_gives_the_reply_and_the_count() -> None:
-    assert flight([b"x"], 2) == ([b"x"], 2)
+    assert checked_replies([[b"x"], 2]) == ([b"x"], 2)
+    assert checked_replies([[b"x"]]) == ([b"x"], None)
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -117,4 +119,4 @@ def test_an_error_in_a_flight_is_raised(place: int) -> None:
     replies: list[Any] = [[b"x"], 1]
     replies[place] = ConnectionError("gone")
     with pytest.raises(ConnectionError, match="gone"):
-        flight(*replies)
+        checked_replies(replies)

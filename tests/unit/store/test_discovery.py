@@ -10,9 +10,13 @@ import redis
 
 from celery_safe_leader._store.connection.arguments import CLASSES
 from celery_safe_leader._store.connection.client import make_async_client, make_client
-from celery_safe_leader._store.connection.cluster import SlotMaster, take_nodes
-from celery_safe_leader._store.connection.discovery import Finder, Guide
-from celery_safe_leader._store.connection.sentinel import Group, Sentinels, take_group
+from celery_safe_leader._store.connection.cluster import SlotMaster, pop_cluster_nodes
+from celery_safe_leader._store.connection.discovery import Finder, Locator
+from celery_safe_leader._store.connection.sentinel import (
+    SentinelGroup,
+    Sentinels,
+    pop_sentinel_group,
+)
 from celery_safe_leader._store.connection.urls import Address, parse_url
 from celery_safe_leader.errors import ConfigurationError
 
@@ -40,7 +44,7 @@ def search(finder: Finder, replies: Mapping[Address, Any]) -> tuple[Address, lis
 
 
 def sentinels(least: int = 0) -> Sentinels:
-    return Sentinels(Group("mymaster", (A, B, C), least, {}))
+    return Sentinels(SentinelGroup("mymaster", (A, B, C), least, {}))
 
 
 def test_the_first_sentinel_that_answers_is_asked_first_from_then_on() -> None:
@@ -96,8 +100,8 @@ def test_nobody_else_is_asked_when_an_answer_could_come_too_late(
     )
     everybody = tuple((f"h{number}", number) for number in range(1, 9))
     limit = 10.0
-    guide = Guide(Sentinels(Group("mymaster", everybody, 0, {})), object, {}, limit)
-    questions = guide._questions(guide._latest)
+    locator = Locator(Sentinels(SentinelGroup("mymaster", everybody, 0, {})), object, {}, limit)
+    questions = locator._questions(locator._latest)
     next(questions)
     now += 2 * limit / 5  # the longest that one may take: a part to connect, and one for the reply
     questions.send(redis.TimeoutError("silent"))
@@ -155,16 +159,18 @@ def test_options_for_sentinels_are_taken_out() -> None:
         "sentinel_kwargs": {"password": "p"},
         "client_name": "x",
     }
-    group = take_group(parse_url("sentinel://a:1;sentinel://b:2"), options, "leader_options")
-    assert group == Group("m", (A, B), 1, {"password": "p"})
+    group = pop_sentinel_group(
+        parse_url("sentinel://a:1;sentinel://b:2"), options, "leader_options"
+    )
+    assert group == SentinelGroup("m", (A, B), 1, {"password": "p"})
     assert options == {"client_name": "x"}
 
 
 def test_options_of_redbeat_for_sentinels() -> None:
     options: dict[str, Any] = {"sentinels": [("b", 2), ["c", "3"]], "service_name": "s"}
     url = parse_url("redis-sentinel://a:1/0")
-    assert take_group(url, dict(options), "o") == Group("s", (B, C), 0, {})
-    assert take_group(url, {}, "o") == Group("master", (A,), 0, {})
+    assert pop_sentinel_group(url, dict(options), "o") == SentinelGroup("s", (B, C), 0, {})
+    assert pop_sentinel_group(url, {}, "o") == SentinelGroup("master", (A,), 0, {})
 
 
 class _Node:
@@ -175,9 +181,9 @@ def test_options_of_redbeat_for_a_cluster() -> None:
     url = parse_url("redis-cluster://a:1")
     nodes: list[Any] = [{"host": "b", "port": 2}, _Node()]
     options = {"cluster": True, "startup_nodes": nodes, "client_name": "x"}
-    assert take_nodes(url, options, "o") == (B, C)
+    assert pop_cluster_nodes(url, options, "o") == (B, C)
     assert options == {"client_name": "x"}
-    assert take_nodes(url, {}, "o") == (A,)
+    assert pop_cluster_nodes(url, {}, "o") == (A,)
 
 
 @pytest.mark.parametrize(
@@ -195,14 +201,14 @@ def test_options_of_redbeat_for_a_cluster() -> None:
 )  # fmt: skip
 def test_bad_options_for_sentinels_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        take_group(parse_url("sentinel://a"), options, "o")
+        pop_sentinel_group(parse_url("sentinel://a"), options, "o")
     assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("nodes", ["a:1", [("a",)], [{"host": "a"}], [("a", "x")], [7], [(7, 7)]])
 def test_bad_nodes_are_refused(nodes: Any) -> None:
     with pytest.raises(ConfigurationError, match="a list of pairs of a host and a port"):
-        take_nodes(parse_url("redis-cluster://a"), {"startup_nodes": nodes}, "o")
+        pop_cluster_nodes(parse_url("redis-cluster://a"), {"startup_nodes": nodes}, "o")
 
 
 @pytest.mark.parametrize("make", [make_client, make_async_client])
@@ -212,11 +218,11 @@ def test_those_who_are_asked_are_logged_in_to_as_the_url_says(make: Any) -> None
     client = make("rediss+cluster://u:p@a:1", tls, **limits)
     pool = client.connection_pool
     assert issubclass(pool.connection_class, CLASSES[make is make_async_client]["rediss"])
-    node = pool.connection_kwargs["guide"]._connection(B)
+    node = pool.connection_kwargs["locator"]._connection(B)
     assert isinstance(node, CLASSES[make is make_async_client]["rediss"])
     assert (node.host, node.port, node.username, node.password) == ("b", 2, "u", "p")
     client = make("sentinel://u:p@a:1/3", {"master_name": "m", "sentinel_kwargs": tls}, **limits)
-    sentinel = client.connection_pool.connection_kwargs["guide"]._connection(B)
+    sentinel = client.connection_pool.connection_kwargs["locator"]._connection(B)
     assert (sentinel.username, sentinel.password, sentinel.db) == (None, None, 0)
     for asked in (node, sentinel):
         assert asked.retry._retries == 0
@@ -227,4 +233,4 @@ def test_those_who_are_asked_are_logged_in_to_as_the_url_says(make: Any) -> None
 def test_limits_of_the_user_for_sentinels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
     options = {"master_name": "m", "sentinel_kwargs": {"socket_timeout": 99}}
     make_client("sentinel://a", options, connect_timeout=1.0, read_timeout=9.0, key=KEY)
-    assert "sentinel_kwargs of options: socket_timeout not used" in caplog.text
+    assert "sentinel_kwargs of options: ignored socket_timeout" in caplog.text

@@ -37,7 +37,7 @@ def test_no_answer_means_that_the_outcome_is_unknown(error: Exception) -> None:
         (redis_errors.ResponseError("MISCONF Redis is configured to save"), "cannot save to disk"),
         (redis_errors.ResponseError("NOTOKEN the fencing token"), "Redis refuses (NOTOKEN the"),
         (redis_errors.ResponseError("ACL failure in script: User x has no"), "lacks a right"),
-        (redis_errors.MovedError("7 127.0.0.1:1"), "another node of the cluster now"),
+        (redis_errors.MovedError("7 127.0.0.1:1"), "now on another node of the cluster"),
         (redis_errors.AskError("7 127.0.0.1:1"), "is moving to another node"),
         (redis_errors.TryAgainError("Multiple keys request during"), "is moving to another node"),
         (redis_errors.ClusterDownError("Hash slot not served"), "the cluster is down"),

@@ -174,7 +174,7 @@ def test_a_pool_process_that_cannot_forward_tells_the_arguments(
             task.run(7)
     finally:
         task.pop_request()
-    assert "Could not forward alone (1), which fails" in caplog.text
+    assert "Could not forward alone (1), so it fails" in caplog.text
     assert "Arguments: (7,) {}" in caplog.text
 
 

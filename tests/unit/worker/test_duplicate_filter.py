@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from celery_safe_leader._ledger.acceptance import Acceptance, AcceptanceOutcome
-from celery_safe_leader._worker.dedup.gate import DuplicateFilter
+from celery_safe_leader._worker.dedup.duplicate_filter import DuplicateFilter
 
 HEADERS = {
     "task": "shop.work", "id": "run-1", "retries": 0, "leader_election": "shop",
@@ -65,7 +65,7 @@ def test_another_publication_is_acknowledged_logged_and_told(
     (record,) = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "celery_safe_leader.worker")
     assert record.getMessage() == (
-        "Dropped a second publication of the periodic run run-1 (task shop.work, election shop): "
+        "Dropped a second publication of periodic run run-1 (task shop.work, election shop): "
         "publication first was accepted before this one, second"
     )
     fields = {

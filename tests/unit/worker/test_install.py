@@ -11,7 +11,7 @@ from celery.exceptions import ImproperlyConfigured
 
 import celery_safe_leader
 from celery_safe_leader._worker.dedup.step import FirstPublicationWins
-from celery_safe_leader._worker.dedup.strategies import GuardedStrategies
+from celery_safe_leader._worker.dedup.strategies import FilteredStrategies
 from celery_safe_leader.errors import ConfigurationError
 from tests.support.processes import Children
 from tests.unit.worker.consumers import make_consumer
@@ -61,7 +61,7 @@ def test_all_tasks_are_guarded_whether_they_come_before_or_after(finalized: bool
 
     consumer = make_consumer(app)
     consumer.update_strategies()
-    assert isinstance(consumer.strategies, GuardedStrategies)
+    assert isinstance(consumer.strategies, FilteredStrategies)
     assert {"before", "after", "tests.of_all_apps"} <= set(consumer.strategies)
 
 
@@ -70,7 +70,7 @@ def test_other_apps_of_the_process_are_left_alone() -> None:
     celery_safe_leader.install(one)
     assert installed(one)
     assert not installed(other)
-    assert not isinstance(make_consumer(other).strategies, GuardedStrategies)
+    assert not isinstance(make_consumer(other).strategies, FilteredStrategies)
 
 
 def test_two_apps_have_a_guard_of_their_own_each() -> None:

@@ -21,7 +21,7 @@ from celery_safe_leader._runtime.board import Board
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._worker.leader_only import interrupt as revoke
 from celery_safe_leader._worker.leader_only.kill import KillOnLoss
-from celery_safe_leader._worker.leader_only.leadership import Leadership, Place
+from celery_safe_leader._worker.leader_only.leadership import Leadership, LeadershipReader
 from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark
 from celery_safe_leader.errors import ConfigurationError, LeadershipLostError
 
@@ -34,7 +34,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.board = Board("desk", "host:1:ab")
-        self.place = Place(Celery("desk", broker="memory://", set_as_current=False))
+        self.place = LeadershipReader(Celery("desk", broker="memory://", set_as_current=False))
         self.marks: list[Any] = []
 
     def lead(self, seconds: float = BOUND, token: int = 7) -> None:
@@ -52,8 +52,8 @@ class Desk:
             backend=backend,
         )
         leadership = Leadership(self.place, "host:1:ab", 7)
-        rules = LeaderOnlyMark(otherwise, revoke_on_loss=True)
-        return revoke.run_revocably(task, rules, leadership, body, (), {})
+        mark = LeaderOnlyMark(otherwise, revoke_on_loss=True)
+        return revoke.run_interruptibly(task, mark, leadership, body, (), {})
 
     def lose(self, after: float = 0.0) -> None:
         timer = threading.Timer(after, self.board.write, (None,))
@@ -65,6 +65,7 @@ class Desk:
 def desk() -> Iterator[Desk]:
     made = Desk()
     made.lead()
+    made.place.read()  # as the guard does before each run
     yield made
     made.board.close()
 
@@ -90,9 +91,10 @@ def wait() -> None:
 
 @pytest.mark.parametrize("body", [sleep, count, wait])
 def test_a_body_is_interrupted_when_leadership_is_given_up(desk: Desk, body: Any) -> None:
+    assert desk.place.read()  # what was never seen cannot be said to be given up
     desk.lose(0.05)
     # By itself it would come back without an error, after BOUND.
-    with pytest.raises(LeadershipLostError, match="the worker gave it up") as caught:
+    with pytest.raises(LeadershipLostError, match="the worker resigned") as caught:
         desk.run(body)
     assert caught.value.fencing_token == 7
 
@@ -121,7 +123,7 @@ def test_what_ends_first_is_not_interrupted_and_neither_is_what_follows(desk: De
     # As if they had been on their way.
     for number in (revoke._SOFT, revoke.HARD):
         os.kill(os.getpid(), number)
-    time.sleep(3 * revoke._GLANCE)
+    time.sleep(3 * revoke._POLL)
 
 
 def test_the_error_is_raised_once(desk: Desk) -> None:
@@ -265,7 +267,7 @@ def test_a_pool_that_cannot_interrupt_is_warned_of(
 
     kind = type("TaskPool", (), {"__module__": f"celery.concurrency.{pool}"})
     endings = KillOnLoss(SimpleNamespace(app=app, pool=kind()), None)
-    endings.greet()
+    endings.warn_if_unsupported()
     lines = [line for line in caplog.messages if "cannot interrupt" in line]
     assert len(lines) == warned
     assert all(f"pool {pool} " in line and line.endswith(" end bare") for line in lines)

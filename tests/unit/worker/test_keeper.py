@@ -78,7 +78,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
             stage.processes[pid - 1].exitcode = -number
 
     monkeypatch.setattr(os, "kill", kill)
-    monkeypatch.setattr(embedded_keeper, "_GLANCE", 0.005)
+    monkeypatch.setattr(embedded_keeper, "_POLL", 0.005)
     monkeypatch.setattr(embedded_keeper, "_SHORTEST_PAUSE", 0.01)
     monkeypatch.setattr(embedded_keeper, "_LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(embedded_keeper, "_SHORTEST_SILENCE", 0.0)

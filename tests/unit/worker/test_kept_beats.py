@@ -15,6 +15,13 @@ from celery_safe_leader._worker.embedded_beat.keeper import Keeper
 from celery_safe_leader.schedulers import LeaderSchedulerMixin
 
 
+class OfAnotherPackage(PersistentScheduler):
+    """Has names like ours, and means something else by them."""
+
+    follows_worker = True
+    safe_leader_embedded_role = "follows worker"
+
+
 class OfTheMixin(LeaderSchedulerMixin, PersistentScheduler):
     """A scheduler of another kind."""
 
@@ -62,13 +69,14 @@ def test_a_beat_with_the_mixin_is_kept_and_follows_nobody(worker: Callable[..., 
     ("scheduler", "install"),
     [
         ("celery.beat:PersistentScheduler", True),
+        (OfAnotherPackage, True),
         ("nowhere.Scheduler", True),
         ("celery_safe_leader.LeaderScheduler", False),
     ],
-    ids=["stock", "unknown", "not installed"],
+    ids=["stock", "another package", "unknown", "not installed"],
 )
 def test_other_beats_are_left_alone(
-    worker: Callable[..., Any], scheduler: str, install: bool
+    worker: Callable[..., Any], scheduler: Any, install: bool
 ) -> None:
     made = worker(scheduler, install=install)
     assert type(beat_step(made)).__module__ == "celery.beat"
@@ -81,7 +89,7 @@ def test_a_worker_that_stands_aside_has_no_beat(
     made = worker("celery_safe_leader.LeaderScheduler", no_leader=True)
     assert beat_step(made) is None
     assert made.beat is None
-    assert "stands aside: its embedded beat is not started" in caplog.text
+    assert "takes no part in the election: its embedded beat is not started" in caplog.text
 
 
 def test_wrong_options_of_an_entry_are_refused_when_the_worker_starts(

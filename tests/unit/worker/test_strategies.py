@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-from celery_safe_leader._worker.dedup.strategies import GuardedStrategies
+from celery_safe_leader._worker.dedup.strategies import FilteredStrategies
 from tests.unit.worker.consumers import make_consumer
 
 
@@ -49,7 +49,7 @@ class Message:
 def test_a_consumer_s_strategies_are_guarded_and_its_handler_uses_them() -> None:
     consumer = make_consumer(make_app())
     guard = Guard(drops=True)
-    strategies = consumer.strategies = GuardedStrategies(guard)
+    strategies = consumer.strategies = FilteredStrategies(guard)
     consumer.update_strategies()
     strategies.check(consumer)
     assert set(strategies) == set(consumer.app.tasks)
@@ -68,7 +68,7 @@ def test_a_consumer_s_strategies_are_guarded_and_its_handler_uses_them() -> None
 
 def called_with(drops: bool, **headers: Any) -> tuple[Guard, list[tuple[Any, ...]]]:
     guard, called = Guard(drops=drops), []
-    strategies = GuardedStrategies(guard)
+    strategies = FilteredStrategies(guard)
     strategies["shop.work"] = lambda *given: called.append(given)
     strategies["shop.work"](Message(**headers), "body", "ack", "reject", "callbacks")
     return guard, called
@@ -94,7 +94,7 @@ def test_a_dropped_message_goes_no_further() -> None:
 @pytest.mark.parametrize("how", ["replaced", "empty", "bypassed"])
 def test_strategies_that_pass_the_guard_by_are_refused(how: str) -> None:
     consumer = make_consumer(make_app())
-    strategies = consumer.strategies = GuardedStrategies(Guard(drops=False))
+    strategies = consumer.strategies = FilteredStrategies(Guard(drops=False))
     if how != "empty":
         consumer.update_strategies()
     if how == "replaced":
@@ -106,7 +106,7 @@ def test_strategies_that_pass_the_guard_by_are_refused(how: str) -> None:
 
 
 def test_other_messages_cost_one_call_more() -> None:
-    strategies = GuardedStrategies(Guard(drops=False))
+    strategies = FilteredStrategies(Guard(drops=False))
     strategies["shop.work"] = plain = lambda message, body, ack, reject, callbacks: None
     guarded, message = strategies["shop.work"], Message()
 

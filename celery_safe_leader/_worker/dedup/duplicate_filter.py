@@ -1,52 +1,50 @@
 """First publication wins: which messages of periodic runs a worker drops.
 
-The decision is made before Celery makes a request of a message, so that a dropped one leaves no
+The decision is made before Celery turns a message into a request, so that a dropped one leaves no
 trace in the result backend, in events or in the worker's state.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery_safe_leader._ledger.acceptance import Acceptance
+from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._publishing.headers import ELECTION, OCCURRENCE, PUBLICATION
 from celery_safe_leader._worker.dedup.inquirer import Inquirer
 
 __all__ = ["DROPPED_EVENT", "DuplicateFilter"]
-
-logger = logging.getLogger("celery_safe_leader.worker")
 
 DROPPED_EVENT = "leader-duplicate-dropped"
 """Celery event for each dropped message."""
 
 
 class DuplicateFilter:
-    """Decides on the messages of one worker."""
+    """Decides which messages of one worker are dropped, and counts them."""
 
     header = PUBLICATION
 
     def __init__(self, consumer: Any, inquirer: Inquirer) -> None:
-        """Make a gate.
+        """Create a filter.
 
         Args:
             consumer: The worker's ``Consumer``.
-            inquirer: Whom to ask.
+            inquirer: Asks whether a publication is the first.
         """
         self._consumer = consumer
         self._inquirer = inquirer
         self.passed = 0
-        """Messages that were let through as the first, or as the first once more."""
+        """Messages that were let through as the first publication, also when they came again."""
         self.dropped = 0
         """Messages that were dropped."""
         self.unchecked = 0
         """Messages that were let through because Redis did not answer."""
 
     def drops(self, message: Any, body: Any, ack: Callable[..., Any]) -> bool:
-        """Acknowledge and report a message that must not run; return whether it was one.
+        """Return whether a message must not run; it is acknowledged and reported then.
 
-        At most one round trip.
+        Takes at most one round trip.
 
         Args:
             message: As the transport delivered it.
@@ -62,7 +60,7 @@ class DuplicateFilter:
         # Protocol 1 keeps these in the body.
         fields: Mapping[str, Any] = body if isinstance(body, Mapping) else headers
         if fields.get("retries"):
-            # A retry was accepted as its first attempt, perhaps longer ago than is remembered.
+            # A retry was accepted with its first attempt, perhaps longer ago than is remembered.
             return False
         answer = self._inquirer.ask(key, occurrence, publication)
         if answer is None:
@@ -85,7 +83,7 @@ class DuplicateFilter:
         ack(logger, consumer.connection_errors)
         self.dropped += 1
         logger.warning(
-            "Dropped a second publication of the periodic run %s (task %s, election %s): "
+            "Dropped a second publication of periodic run %s (task %s, election %s): "
             "publication %s was accepted before this one, %s",
             headers[OCCURRENCE],
             fields.get("task"),
@@ -93,7 +91,7 @@ class DuplicateFilter:
             answer.publication,
             headers[PUBLICATION],
         )
-        # Another one after each reconnect.
+        # The dispatcher is a new one after each reconnect.
         events = consumer.event_dispatcher
         if events and events.enabled:
             events.send(

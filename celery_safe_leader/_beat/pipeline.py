@@ -1,4 +1,4 @@
-"""Puts a beat's dispatcher together from the pipeline and from Celery's side of it."""
+"""A beat's pipeline: the dispatcher with the entries, ledger and publisher that it works on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["make_dispatcher"]
 def make_dispatcher(
     app: Celery, settings: LeaderSettings, client: redis.Redis, role: str, roster: Roster
 ) -> Dispatcher:
-    """Make an idle dispatcher. Does no IO.
+    """Return an idle dispatcher. Does no IO.
 
     Args:
         app: Whose tasks are sent.
@@ -39,5 +39,4 @@ def make_dispatcher(
         prefix=settings.prefix,
         early=EARLIEST,
     )
-    builder = Builder(app, key=settings.key)
-    return Dispatcher(ledger, roster, builder, lambda gate: Publisher(app, still_leading=gate))
+    return Dispatcher(ledger, roster, Builder(app, key=settings.key), Publisher(app))

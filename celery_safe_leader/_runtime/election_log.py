@@ -1,0 +1,81 @@
+"""When a candidate of a beat or of a worker has something to log.
+
+What the lines say is the matter of each room: see ``_beat/log.py`` and ``_worker/log.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+
+from celery_safe_leader._core.events import Demoted, Elected, Event, HolderSeen, StoreFailed
+
+__all__ = ["ElectionLog"]
+
+_REPEAT_AFTER = 60.0
+"""Seconds after which an error that persists is logged again."""
+
+
+class ElectionLog(ABC):
+    """Passes the events of one candidate to the methods that log them. For one thread.
+
+    An outage of Redis is logged once a minute, and its end once. A resigned leader is not news, and
+    neither is the candidate itself.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, election: str, server: str, candidate_id: str
+    ) -> None:
+        """Create the log of one candidate.
+
+        Args:
+            logger: Of the room.
+            election: Name of the election.
+            server: The Redis server, without secrets.
+            candidate_id: Id of the candidate.
+        """
+        self._logger = logger
+        self._election = election
+        self._server = server
+        self._candidate_id = candidate_id
+        self._silent_until = 0.0
+        self._failing = False
+
+    def __call__(self, event: Event) -> None:
+        """Log an event, if it is worth a line."""
+        if isinstance(event, StoreFailed):
+            self._store_failed(event)
+            return
+        if self._failing and isinstance(event, (Elected, HolderSeen)):
+            self._failing, self._silent_until = False, 0.0
+            self._logger.info("Redis at %s answers again", self._server)
+        if isinstance(event, Elected):
+            self.elected(event)
+        elif isinstance(event, Demoted):
+            self.demoted(event)
+        elif event.holder != self._candidate_id and not event.resigned:
+            self.standing_by(event)
+
+    def _store_failed(self, event: StoreFailed) -> None:
+        now = time.monotonic()
+        self._failing = True
+        if now >= self._silent_until:
+            self._silent_until = now + _REPEAT_AFTER
+            self.store_failed(event)
+
+    @abstractmethod
+    def elected(self, event: Elected) -> None:
+        """Log that this candidate leads from now on."""
+
+    @abstractmethod
+    def demoted(self, event: Demoted) -> None:
+        """Log that it no longer leads, and why."""
+
+    @abstractmethod
+    def standing_by(self, event: HolderSeen) -> None:
+        """Log who leads instead; ``holder`` is empty if Redis has no record of a leader."""
+
+    @abstractmethod
+    def store_failed(self, event: StoreFailed) -> None:
+        """Log that Redis did not do what was asked."""
