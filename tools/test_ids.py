@@ -40,7 +40,7 @@ def read_ids(path: str) -> list[str]:
 
 def renames(revision: str) -> dict[str, str]:
     """Read from git which file became which."""
-    listed = git("diff", "-M40%", "-l4000", "--name-status", revision, "--", "tests")
+    listed = git("diff", "-M40%", "-l8000", "--name-status", revision)
     rows = [line.split("\t") for line in listed.splitlines()]
     return {row[1]: row[2] for row in rows if row[0].startswith("R")}
 
@@ -67,6 +67,14 @@ def match(old: list[str], new: list[str], moved: dict[str, str]) -> Found:
         after = f"{moved.get(file, file)}::{rest}"
         if after in free:
             take(identity, after, "same" if after == identity else "moved")
+    renamed = {Path(before).name: Path(after).name for before, after in moved.items()}
+    for identity in old:
+        file, _, rest = identity.partition("::")
+        name, _, given = rest.removesuffix("]").partition("[")
+        given = moved.get(given) or renamed.get(given) or given
+        after = f"{moved.get(file, file)}::{name}[{given}]"
+        if identity not in found and after in free:
+            take(identity, after, "other words in its parameters")
     for identity in old:
         if identity not in found:
             homes = [each for each in places[identity.partition("::")[2]] if each in free]

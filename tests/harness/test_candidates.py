@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.candidates.fleet import Tenure, overlaps
+from tests.support.candidates.tenures import Tenure, overlaps
 
 
 def test_two_processes_that_lead_at_one_instant_overlap():

@@ -13,20 +13,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e.faults import TAKEOVER, TTL, WAIT, ServersAndLinks
 from tests.support.celery.beats import Beat, leader_of, write_app
 from tests.support.celery.inbox import Dispatch, Inbox, by_two, gaps
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Children
-from tests.support.processes.cleanup import CleansUp
 from tests.support.processes.waiting import PATIENCE
-from tests.support.servers import Server
 
 __all__ = ["TAKEOVER", "TTL", "WAIT", "BeatStage", "Result", "Scene", "perform"]
 
-TTL = 2.0
-WAIT = 0.4
-TAKEOVER = 1.01 * TTL + WAIT
-"""Seconds within which a silent leader is followed by another."""
 APART = 0.5
 """Seconds that two beats' messages of a 1 s entry have to be apart at least."""
 SCHEDULE = '{"tick": {"task": "shop.work", "schedule": 1.0, "kwargs": {"entry": "tick"}}}'
@@ -40,7 +35,7 @@ class Place:
     folder: Path
 
 
-class BeatStage(CleansUp):
+class BeatStage(ServersAndLinks):
     """Servers, links and beats.
 
     Args:
@@ -53,7 +48,7 @@ class BeatStage(CleansUp):
     def __init__(
         self, kind: str, folder: Path, *, schedule: str = SCHEDULE, count: int = 3
     ) -> None:
-        self._kind = kind
+        self.kind = kind
         self._folder = folder
         self._schedule = schedule
         self._count = count
@@ -97,18 +92,6 @@ class BeatStage(CleansUp):
         self.places[beat.name] = place
         self.beats.append(beat)
         return beat
-
-    def add_server(self, replica_of: tuple[str, int] | None = None) -> Server:
-        """Start another server."""
-        server = Server(self._kind, replica_of=replica_of)
-        self._cleanup.callback(server.close)
-        return server.start()
-
-    def add_link(self, server: Server) -> Proxy:
-        """Put a link in front of a server."""
-        link = Proxy(server.port)
-        self._cleanup.callback(link.close)
-        return link
 
     @property
     def links(self) -> list[Proxy]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import faults
 from tests.e2e.beat.stage import TTL, BeatStage, Result, Scene, perform
 from tests.support.servers import installed_kinds
 
@@ -24,12 +25,6 @@ pytestmark = pytest.mark.quiet
 
 LEASE = "{leader:shop}:beat:lease"
 RUNS = "{leader:shop}:runs"
-
-
-def steady(stage: BeatStage) -> float:
-    began = time.monotonic()
-    time.sleep(2 * TTL)
-    return began
 
 
 def sigkill(stage: BeatStage) -> float:
@@ -73,79 +68,19 @@ def black_hole(stage: BeatStage) -> float:
     return time.monotonic()
 
 
-def black_hole_for_all(stage: BeatStage) -> float:
-    for link in stage.links:
-        link.black_hole()
-    time.sleep(3 * TTL)
-    for link in stage.links:
-        link.heal()
-    return time.monotonic()
-
-
-def slow_for_all(stage: BeatStage) -> float:
-    for link in stage.links:
-        link.delay(0.3 * TTL)
-    time.sleep(3 * TTL)
-    for link in stage.links:
-        link.heal()
-    return time.monotonic()
-
-
-def flushall(stage: BeatStage) -> float:
-    stage.server.client().flushall()
-    return time.monotonic()
-
-
-def twelve_flushalls(stage: BeatStage) -> float:
-    seed = random.randrange(10**6)
-    print(f"seed={seed}")
-    moments, client = random.Random(seed), stage.server.client()
-    for _ in range(12):
-        time.sleep(moments.uniform(0, 0.5 * TTL))
-        client.flushall()
-    return time.monotonic()
-
-
-def keys_deleted(stage: BeatStage) -> float:
-    client = stage.server.client()
-    keys = client.keys("*")
-    assert {LEASE, RUNS} <= set(keys)
-    client.delete(*keys)
-    return time.monotonic()
-
-
-def restarted_empty(stage: BeatStage) -> float:
-    stage.server.restart_empty()
-    return time.monotonic()
-
-
-def long_outage(stage: BeatStage) -> float:
-    stage.server.kill()
-    time.sleep(4 * TTL)
-    stage.server.restart_empty()
-    return time.monotonic()
-
-
 def stale_replica(stage: BeatStage) -> float:
-    replication = stage.add_link(stage.server)
-    replica = stage.add_server(replica_of=replication.address)
-    replication.black_hole()
+    fail_over = faults.stale_replica(stage)
     time.sleep(1.5 * TTL)  # runs that the replica knows nothing of
-    stage.server.kill()
-    replica.promote()
-    for link in stage.links:
-        link.point_at(replica.port)
-    stage.server = replica
-    return time.monotonic()
+    return fail_over()
 
 
 SERIES = {
     "losses": [
-        Scene("steady", steady, keeps_leader=True),
-        Scene("FLUSHALL", flushall, keeps_leader=True),
-        Scene("12 FLUSHALLs", twelve_flushalls, keeps_leader=True),
-        Scene("keys deleted", keys_deleted, keeps_leader=True),
-        Scene("restarted empty", restarted_empty, keeps_leader=True),
+        Scene("steady", faults.steady, keeps_leader=True),
+        Scene("FLUSHALL", faults.flushall, keeps_leader=True),
+        Scene("12 FLUSHALLs", faults.twelve_flushalls, keeps_leader=True),
+        Scene("keys deleted", faults.keys_deleted({LEASE, RUNS}), keeps_leader=True),
+        Scene("restarted empty", faults.restarted_empty, keeps_leader=True),
     ],
     "processes": [
         Scene("SIGKILL", sigkill),
@@ -154,10 +89,10 @@ SERIES = {
         Scene("leader's link black-holed for 3 ttl", black_hole),
     ],
     "links": [
-        Scene("all links slowed", slow_for_all),
-        Scene("all links black-holed for 3 ttl", black_hole_for_all),
+        Scene("all links slowed", faults.slow_for_all),
+        Scene("all links black-holed for 3 ttl", faults.black_hole_for_all),
         Scene("stale replica promoted", stale_replica),
-        Scene("gone for 4 ttl and back empty", long_outage, forgets=True),
+        Scene("gone for 4 ttl and back empty", faults.long_outage, forgets=True),
     ],
 }
 SCENES = [scene for scenes in SERIES.values() for scene in scenes]

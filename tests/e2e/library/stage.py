@@ -7,18 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from tests.e2e.faults import TAKEOVER, TTL, WAIT, ServersAndLinks
 from tests.support.candidates.fleet import Candidate, Fleet
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Children
-from tests.support.processes.cleanup import CleansUp
-from tests.support.servers import Server
 
 __all__ = ["BLOCKING", "CandidateStage", "Played", "Scenario", "perform"]
 
-TTL = 2.0
-WAIT = 0.4
-TAKEOVER = 1.01 * TTL + WAIT
-"""Seconds within which a silent leader is followed by another."""
 BLOCKING = ("blocking",) * 3
 KEY = "table"
 
@@ -50,7 +45,7 @@ class Played:
 
 
 @dataclass
-class CandidateStage(CleansUp):
+class CandidateStage(ServersAndLinks):
     """Servers, links and candidates of one scenario."""
 
     kind: str
@@ -69,18 +64,6 @@ class CandidateStage(CleansUp):
             self.fleet = Fleet([self._candidate(place) for place in range(len(self.shells))])
             self._cleanup = cleanup.pop_all()
         return self
-
-    def add_server(self, replica_of: tuple[str, int] | None = None) -> Server:
-        """Start another server."""
-        server = Server(self.kind, replica_of=replica_of)
-        self._cleanup.callback(server.close)
-        return server.start()
-
-    def add_link(self, server: Server) -> Proxy:
-        """Put a link in front of a server."""
-        link = Proxy(server.port)
-        self._cleanup.callback(link.close)
-        return link
 
     def _candidate(self, place: int) -> Candidate:
         shell = self.shells[place]

@@ -17,7 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.library.stage import KEY, TTL, CandidateStage, Played, Scenario, perform
+from tests.e2e import faults
+from tests.e2e.faults import TTL, waiting_it_out
+from tests.e2e.library.stage import KEY, CandidateStage, Played, Scenario, perform
 from tests.support.servers import installed_kinds
 
 pytestmark = pytest.mark.quiet
@@ -25,12 +27,6 @@ pytestmark = pytest.mark.quiet
 AT_ONCE = 4
 MIXED = ("asyncio", "blocking", "asyncio")
 LEASE = f"{{leader:{KEY}}}:lease"
-
-
-def steady(stage: CandidateStage) -> float:
-    began = time.monotonic()
-    time.sleep(2 * TTL)
-    return began
 
 
 def sigkill(stage: CandidateStage) -> float:
@@ -89,15 +85,6 @@ def black_hole(stage: CandidateStage) -> float:
     return time.monotonic()
 
 
-def black_hole_for_all(stage: CandidateStage) -> float:
-    for link in stage.links:
-        link.black_hole()
-    time.sleep(3 * TTL)
-    for link in stage.links:
-        link.heal()
-    return time.monotonic()
-
-
 def slow_leader(stage: CandidateStage) -> float:
     link = stage.link_of(stage.fleet.leader())
     link.delay(0.3 * TTL)
@@ -106,80 +93,14 @@ def slow_leader(stage: CandidateStage) -> float:
     return time.monotonic()
 
 
-def slow_for_all(stage: CandidateStage) -> float:
-    for link in stage.links:
-        link.delay(0.3 * TTL)
-    time.sleep(3 * TTL)
-    for link in stage.links:
-        link.heal()
-    return time.monotonic()
-
-
-def flushall(stage: CandidateStage) -> float:
-    stage.server.client().flushall()
-    lost = time.monotonic()
-    time.sleep(1.5 * TTL)
-    return lost
-
-
-def twelve_flushalls(stage: CandidateStage) -> float:
-    seed = random.randrange(10**6)
-    print(f"seed={seed}")
-    moments, client = random.Random(seed), stage.server.client()
-    for _ in range(12):
-        time.sleep(moments.uniform(0, 0.5 * TTL))
-        client.flushall()
-    return time.monotonic()
-
-
-def keys_deleted(stage: CandidateStage) -> float:
-    client = stage.server.client()
-    keys = client.keys("*")
-    assert LEASE in keys
-    client.delete(*keys)
-    lost = time.monotonic()
-    time.sleep(1.5 * TTL)
-    return lost
-
-
-def restarted_empty(stage: CandidateStage) -> float:
-    stage.server.restart_empty()
-    back = time.monotonic()
-    time.sleep(1.5 * TTL)
-    return back
-
-
-def long_outage(stage: CandidateStage) -> float:
-    stage.server.kill()
-    time.sleep(4 * TTL)
-    stage.server.restart_empty()
-    return time.monotonic()
-
-
-def _stale_replica(stage: CandidateStage) -> Callable[[], float]:
-    """Add a replica that replicates no longer; return what promotes it after the master's death."""
-    replication = stage.add_link(stage.server)
-    replica = stage.add_server(replica_of=replication.address)
-    replication.black_hole()
-
-    def fail_over() -> float:
-        stage.server.kill()
-        replica.promote()
-        for link in stage.links:
-            link.point_at(replica.port)
-        return time.monotonic()
-
-    return fail_over
-
-
 def stale_replica(stage: CandidateStage) -> float:
-    fail_over = _stale_replica(stage)
+    fail_over = faults.stale_replica(stage)
     time.sleep(TTL)
     return fail_over()
 
 
 def replica_that_names_an_older_leader(stage: CandidateStage) -> float:
-    fail_over = _stale_replica(stage)
+    fail_over = faults.stale_replica(stage)
     former = stage.fleet.leader()
     stage.link_of(former).black_hole()
     stage.fleet.leader(other_than=former)
@@ -188,30 +109,32 @@ def replica_that_names_an_older_leader(stage: CandidateStage) -> float:
     return fail_over()
 
 
+EMPTY_RESTART = waiting_it_out(faults.restarted_empty)
+
 SCENARIOS = [
     Scenario("SIGKILL", sigkill),
     Scenario("SIGTERM", sigterm),
-    Scenario("steady", steady, keeps_leader=True),
+    Scenario("steady", faults.steady, keeps_leader=True),
     Scenario("SIGSTOP for 3 ttl", sigstop),
     Scenario("SIGSTOP of a standby", sigstop_standby, keeps_leader=True),
     Scenario("leader's link black-holed for 3 ttl", black_hole),
-    Scenario("all links black-holed for 3 ttl", black_hole_for_all),
+    Scenario("all links black-holed for 3 ttl", faults.black_hole_for_all),
     Scenario("leader's link slowed", slow_leader),
-    Scenario("all links slowed", slow_for_all),
-    Scenario("FLUSHALL", flushall, keeps_leader=True),
-    Scenario("12 FLUSHALLs", twelve_flushalls, keeps_leader=True),
-    Scenario("keys deleted", keys_deleted, keeps_leader=True),
-    Scenario("restarted empty", restarted_empty, keeps_leader=True),
-    Scenario("gone for 4 ttl and back empty", long_outage),
+    Scenario("all links slowed", faults.slow_for_all),
+    Scenario("FLUSHALL", waiting_it_out(faults.flushall), keeps_leader=True),
+    Scenario("12 FLUSHALLs", faults.twelve_flushalls, keeps_leader=True),
+    Scenario("keys deleted", waiting_it_out(faults.keys_deleted({LEASE})), keeps_leader=True),
+    Scenario("restarted empty", EMPTY_RESTART, keeps_leader=True),
+    Scenario("gone for 4 ttl and back empty", faults.long_outage),
     Scenario("stale replica promoted", stale_replica),
     Scenario("promoted replica names an older leader", replica_that_names_an_older_leader),
     Scenario("SIGKILL, asyncio among them", sigkill, shells=MIXED),
     Scenario("SIGTERM, asyncio among them", sigterm, shells=MIXED),
     Scenario("SIGSTOP, asyncio among them", sigstop, shells=MIXED),
     Scenario("black hole, asyncio among them", black_hole, shells=MIXED),
-    Scenario("12 FLUSHALLs, asyncio among them", twelve_flushalls, True, MIXED),
-    Scenario("empty restart, asyncio among them", restarted_empty, True, MIXED),
-    Scenario("outage, asyncio among them", long_outage, shells=MIXED),
+    Scenario("12 FLUSHALLs, asyncio among them", faults.twelve_flushalls, True, MIXED),
+    Scenario("empty restart, asyncio among them", EMPTY_RESTART, True, MIXED),
+    Scenario("outage, asyncio among them", faults.long_outage, shells=MIXED),
 ]
 
 

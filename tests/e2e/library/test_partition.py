@@ -18,7 +18,8 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.support.candidates.fleet import Candidate, Fleet, overlaps
+from tests.support.candidates.fleet import Candidate, Fleet
+from tests.support.candidates.tenures import overlaps
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Children
 from tests.support.processes.cleanup import CleansUp

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from celery_safe_leader._store.keys import ElectionKeys
+from tests.e2e.faults import TAKEOVER, TTL, WAIT
 from tests.support.candidates.fleet import Candidate, Fleet
 from tests.support.processes import Children
 from tests.support.processes.cleanup import CleansUp
@@ -18,10 +19,6 @@ from tests.support.servers.sentinels import SentinelGroup
 
 __all__ = ["LEASE", "TAKEOVER", "TTL", "WAIT", "Outcome", "Scene", "TopologyStage", "perform"]
 
-TTL = 2.0
-WAIT = 0.4
-TAKEOVER = 1.01 * TTL + WAIT
-"""Seconds within which a silent leader is followed by another."""
 KEY = "table"
 LEASE = ElectionKeys(KEY).lease
 SHELLS = ("blocking", "asyncio", "blocking")

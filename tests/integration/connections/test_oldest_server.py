@@ -38,7 +38,7 @@ def test_beats_hand_over_and_a_worker_executes_what_both_send(
         before = ran()  # by workers of this process
         wait_until(lambda: (first.leads or second.leads) and ran() >= before + 3, 30, "three runs")
         leading, other = (first, second) if first.leads else (second, first)
-        leading.stop()
+        leading.close()
         other.wait_leading()
         before = ran()
         wait_until(lambda: ran() >= before + 3, 30, "three more runs")

@@ -16,7 +16,8 @@ from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.sync import RedisStore
 from celery_safe_leader.errors import StoreUnavailableError
 from celery_safe_leader.leader import SafeLeader
-from tests.support.candidates.fleet import Candidate, Fleet, overlaps
+from tests.support.candidates.fleet import Candidate, Fleet
+from tests.support.candidates.tenures import overlaps
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Children
 from tests.support.processes.waiting import wait_until

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.candidates.fleet import Tenure, overlaps
+from tests.support.candidates.tenures import Tenure, overlaps
 from tests.support.processes import Child, Children
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tests.support.processes import Child, Children
+from tests.support.candidates.participant import Participant
+from tests.support.candidates.tenures import Tenure, overlaps
+from tests.support.processes import Children
 from tests.support.processes.waiting import PATIENCE, wait_until
 
-__all__ = ["Candidate", "Fleet", "Tenure", "overlaps"]
+__all__ = ["Candidate", "Fleet"]
 
 
-@dataclass(frozen=True)
-class Tenure:
-    """One process led at every instant from ``start`` to ``end``."""
-
-    who: str
-    token: int
-    start: float
-    """CLOCK_MONOTONIC, which all processes of the machine share."""
-    end: float
-    over: bool = True
-
-
-def overlaps(tenures: Sequence[Tenure]) -> list[tuple[Tenure, Tenure]]:
-    """List the pairs of tenures of different processes that have an instant in common."""
-    return [
-        (one, other)
-        for one, other in itertools.combinations(tenures, 2)
-        if one.who != other.who and max(one.start, other.start) <= min(one.end, other.end)
-    ]
-
-
-class Candidate:
+class Candidate(Participant):
     """A process that takes part, see ``candidate_program``."""
 
     def __init__(
@@ -52,14 +31,10 @@ class Candidate:
         name: str = "candidate",
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name = name
         program = "tests.support.candidates.program"
         argv = [shell, url, key, str(ttl), str(wait)]
         env = {"PYTHONWARNINGS": "error::ResourceWarning", "CANDIDATE_MORE": json.dumps(more or {})}
-        self.child: Child = children.module(program, *argv, env=env, name=name)
-        self.paused = False
-        self.ended = False
-        """Whether the test itself ended it."""
+        super().__init__(name, children.module(program, *argv, env=env, name=name))
         self._read = 0
         self._tenures: dict[tuple[int, float], Tenure] = {}
         self._events: list[dict[str, Any]] = []
@@ -106,37 +81,13 @@ class Candidate:
         self._catch_up()
         return list(self._noise)
 
-    @property
-    def leads(self) -> bool:
-        """Whether it led when it last spoke; of one that cannot speak, no."""
-        tenures = self.tenures
-        if self.paused or self.ended or not tenures:
-            return False
-        return not tenures[-1].over
-
     def wait_ready(self) -> None:
         """Wait until it takes part."""
         self.child.wait_for_line('"ready"', 30)
 
-    def pause(self) -> None:
-        """SIGSTOP."""
-        self.paused = True
-        self.child.pause()
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self.child.resume()
-        self.paused = False
-
-    def kill(self) -> float:
-        """SIGKILL; return the moment before."""
-        self.ended, now = True, time.monotonic()
-        self.child.kill()
-        return now
-
     def terminate(self) -> float:
         """SIGTERM, and wait for its end; return the moment before."""
-        self.ended, now = True, time.monotonic()
+        now = self.note_end()
         self.child.signal(signal.SIGTERM)
         assert self.child.wait(10) == 0, self.child.output
         return now

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.candidates.fleet import Tenure
+from tests.support.candidates.participant import Participant
+from tests.support.candidates.tenures import Tenure
 from tests.support.processes import Children, wait_until
 from tests.support.processes.waiting import PATIENCE
 
@@ -52,7 +53,7 @@ def write_app(folder: Path, broker: str, schedule: str, *, more: str = "", **set
     (folder / "app.py").write_text(source + more)
 
 
-class Beat:
+class Beat(Participant):
     """A ``celery beat`` process, watched by its log and its messages."""
 
     def __init__(
@@ -65,14 +66,10 @@ class Beat:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
-        self.name = name
         program = ["celery", "-A", "app", "beat", "-S", scheduler, "-l", "INFO", *arguments]
         environment = {"PYTHONPATH": str(folder), **(env or {})}
-        self.child = children.module(*program, env=environment, cwd=cwd or folder, name=name)
-        self.paused = False
-        self.ended = False
-        """Whether the test itself ended it."""
-        self.ended_at = 0.0
+        child = children.module(*program, env=environment, cwd=cwd or folder, name=name)
+        super().__init__(name, child)
 
     @property
     def pid(self) -> int:
@@ -94,14 +91,6 @@ class Beat:
             found[-1] = Tenure(last.who, last.token, last.start, end, over=self.ended)
         return found
 
-    @property
-    def leads(self) -> bool:
-        """Whether it led when it last spoke; of one that cannot speak, no."""
-        if self.paused or self.ended:
-            return False
-        tenures = self.tenures
-        return bool(tenures) and not tenures[-1].over
-
     def lines(self, text: str) -> list[str]:
         """Return its lines that hold a text."""
         return [line for line in self.child.lines if text in line]
@@ -114,27 +103,11 @@ class Beat:
         """Wait until it has looked, so that a resignation wakes it."""
         self.child.wait_for_line("Standing by for", 30)
 
-    def pause(self) -> None:
-        """SIGSTOP."""
-        self.paused = True
-        self.child.pause()
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self.child.resume()
-        self.paused = False
-
-    def kill(self) -> float:
-        """SIGKILL; return the moment before."""
-        self.ended, self.ended_at = True, time.monotonic()
-        self.child.kill()
-        return self.ended_at
-
     def terminate(self) -> float:
         """SIGTERM, and wait for its end; return the moment before."""
-        self.ended, self.ended_at = True, time.monotonic()
+        now = self.note_end()
         assert self.child.stop() == 0, self.child.output
-        return self.ended_at
+        return now
 
 
 def leader_of(

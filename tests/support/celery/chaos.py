@@ -12,10 +12,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from tests.support.celery.beats import Beat, leader_of, write_app
 from tests.support.processes import Child, Children, wait_until
+from tests.support.processes.cleanup import Closes
 
 __all__ = ["MICROSECONDS", "Execution", "Fleet", "Grid", "doubles", "problems"]
 
@@ -127,7 +127,7 @@ def _problems_of(entry: str, runs: list[Execution], grid: Grid, until: int) -> l
     return found
 
 
-class Fleet:
+class Fleet(Closes):
     """Beats and workers of one app.
 
     Args:
@@ -279,17 +279,6 @@ class Fleet:
     def close(self) -> None:
         """End all."""
         self._children.close()
-
-    def __enter__(self) -> Fleet:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 _BROKER = """

@@ -9,13 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Consumer
 
+from tests.support.processes.cleanup import Closes
 from tests.support.processes.waiting import PATIENCE, wait_until
 
 __all__ = ["Dispatch", "Inbox", "by_two", "gaps"]
@@ -66,7 +66,7 @@ def gaps(sent: Sequence[Dispatch], step: float) -> list[tuple[Dispatch, Dispatch
     return [(a, b) for a, b in pairs if b.covers[0] - a.covers[1] != step_us]
 
 
-class Inbox:
+class Inbox(Closes):
     """Takes every message out of a queue as soon as it is there, and keeps it.
 
     Args:
@@ -155,14 +155,3 @@ class Inbox:
         """Stop, and delete the queue."""
         self._closing = True
         self._thread.join(10)
-
-    def __enter__(self) -> Inbox:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

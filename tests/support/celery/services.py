@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from celery import Celery
 from celery.beat import Service
 
 from celery_safe_leader.beat import LeaderScheduler
+from tests.support.processes.cleanup import Closes
 from tests.support.processes.waiting import wait_until
 
 __all__ = ["BeatService", "shop"]
@@ -35,7 +35,7 @@ def shop(broker: str, key: str, schedule: Mapping[str, Any], **settings: Any) ->
     return app
 
 
-class BeatService:
+class BeatService(Closes):
     """A running beat. As a context manager it ends itself."""
 
     def __init__(self, app: Celery) -> None:
@@ -54,19 +54,8 @@ class BeatService:
         """Wait until it leads."""
         wait_until(lambda: self.leads, timeout, "leadership")
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End it as beat's signal handler does: close the scheduler, then leave the loop."""
         self.service.stop()
         self._thread.join(10)
         assert not self._thread.is_alive()
-
-    def __enter__(self) -> BeatService:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()

@@ -9,18 +9,18 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import TypeVar
 
 from tests.support.network.links import Link, Settings
 from tests.support.network.ports import free_port
+from tests.support.processes.cleanup import Closes
 
 __all__ = ["Proxy"]
 
 T = TypeVar("T")
 
 
-class Proxy:
+class Proxy(Closes):
     """Listens on a port of its own, which stays the same, and passes all on to a server.
 
     If the server is down, clients see their connection accepted and closed.
@@ -201,14 +201,3 @@ class Proxy:
         # Aborted transports close their sockets in the loop's next rounds.
         for _ in range(5):
             await asyncio.sleep(0)
-
-    def __enter__(self) -> Proxy:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

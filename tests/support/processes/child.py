@@ -24,9 +24,9 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
+from tests.support.processes.cleanup import Closes
 from tests.support.processes.waiting import PATIENCE, wait_until
 
 __all__ = ["ROOT", "Child", "Line", "clean_environment"]
@@ -63,7 +63,7 @@ class Line(NamedTuple):
     """Without the line's end."""
 
 
-class Child:
+class Child(Closes):
     """A running program whose output (stdout and stderr in one) is kept.
 
     Args:
@@ -242,17 +242,6 @@ class Child:
         if self._process.stdout is not None and not self._reader.is_alive():
             self._process.stdout.close()
         _living.discard(self)
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @atexit.register

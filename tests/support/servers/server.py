@@ -8,7 +8,6 @@ import tempfile
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
@@ -18,13 +17,14 @@ from redis.retry import Retry
 
 from tests.support.network.ports import free_port
 from tests.support.processes.child import Child
+from tests.support.processes.cleanup import Closes
 from tests.support.processes.waiting import wait_until
 from tests.support.servers.kinds import OLDEST, find_binary
 
 __all__ = ["ExternalServer", "Server"]
 
 
-class ExternalServer:
+class ExternalServer(Closes):
     """A server that somebody else runs. Tests may write keys of their own, and nothing more."""
 
     kind = "external"
@@ -273,11 +273,3 @@ class Server(ExternalServer):
 
     def __enter__(self) -> Server:
         return self.start()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
