@@ -219,21 +219,22 @@ class Fleet(Closes):
         lines = self._file.read_text().split("\n")
         return [Execution.of_line(line) for line in lines[:-1]]
 
+    def served(self, until: int) -> bool:
+        """Return whether the last moments of all entries up to ``until`` were served."""
+        last = dict.fromkeys(self.grids, 0)
+        for run in self.executions():
+            last[run.entry] = max(last[run.entry], run.last)
+        return all(
+            last[name] + grid.step > until or grid.start > until
+            for name, grid in self.grids.items()
+        )
+
     def wait_served(self, until: int, timeout: float = 30.0) -> None:
         """Wait until the last moments of all entries up to ``until`` were served."""
+        wait_until(lambda: self.served(until), timeout, self.standing, interval=0.1)
 
-        def reach() -> bool:
-            last = dict.fromkeys(self.grids, 0)
-            for run in self.executions():
-                last[run.entry] = max(last[run.entry], run.last)
-            return all(
-                last[name] + grid.step > until or grid.start > until
-                for name, grid in self.grids.items()
-            )
-
-        wait_until(reach, timeout, self._standing, interval=0.1)
-
-    def _standing(self) -> str:
+    def standing(self) -> str:
+        """Return the last lines of all processes."""
         ends = [child.output[-3000:] for child in self.workers]
         ends += [beat.child.output[-3000:] for beat in self.beats]
         return "every entry served; " + "\n\n".join(ends)
