@@ -98,12 +98,8 @@ class Rounds:
         while self._tenure.still_leads() and self._round() and time.monotonic() < until:
             pass
         if self._claims.must_check:
-            self.check()
+            self._claims.check()
         return self._pause()
-
-    def check(self) -> None:
-        """Write the commits that are left, and check that the ledger is as this leader left it."""
-        self._claims.check()
 
     def finish(self) -> None:
         """Leave as little as possible for the next leader to settle."""

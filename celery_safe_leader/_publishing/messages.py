@@ -9,16 +9,9 @@ broker, in ``publisher``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
-
-__all__ = [
-    "Built",
-    "CeleryCall",
-    "Message",
-]
+__all__ = ["Built", "CeleryCall", "Message"]
 
 _LONGEST_TTL = (2**32 - 1) / 1000
 """Seconds that RabbitMQ accepts; it closes the channel upon more."""
@@ -100,7 +93,4 @@ class CeleryCall(NamedTuple):
     """Why it is not built here."""
 
 
-if TYPE_CHECKING:
-    Built: TypeAlias = Message | CeleryCall
-else:
-    Built = (Message, CeleryCall)
+Built: TypeAlias = Message | CeleryCall

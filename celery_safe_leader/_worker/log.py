@@ -1,4 +1,4 @@
-"""What a worker tells about its election: log lines and signals.
+"""What a worker reports about its election: log lines and signals.
 
 Celery events are sent by the worker's loop: see ``election_step.py``.
 """

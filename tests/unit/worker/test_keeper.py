@@ -106,7 +106,6 @@ def test_the_pause_doubles_up_to_a_limit(
     make: Callable[..., KeeperHarness], caplog: pytest.LogCaptureFixture
 ) -> None:
     stage = make()
-    stage.keeper._pause = 0.01
     stage.keeper.start()
     stage.keeper.watch()
     for number in range(1, 6):
