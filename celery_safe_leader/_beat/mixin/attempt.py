@@ -12,13 +12,13 @@ from typing import Any
 
 from celery_safe_leader._beat.entries.rule_for import rule_for
 from celery_safe_leader._publishing.headers import ELECTION, OCCURRENCE, PUBLICATION, TOKEN
-from celery_safe_leader._schedules.moments import SECOND_US, from_datetime, now_us
+from celery_safe_leader._schedules.moments import DAY_US, from_datetime, now_us
 from celery_safe_leader._schedules.occurrence_id import occurrence_id
 from celery_safe_leader._schedules.rule import ScheduleError
 
 __all__ = ["prepare_attempt", "run_id"]
 
-_LONGEST_GAP_US = 400 * 86_400 * SECOND_US
+_LONGEST_GAP_US = 400 * DAY_US
 """More than a year. For a longer gap since the last run the moments are not enumerated."""
 
 
