@@ -128,7 +128,9 @@ class History:
         """Let acceptance records expire, except of runs that are not done yet."""
         raw: Any = self.client.hgetall(self.names.pending)
         raw.pop(SENTINEL, None)
-        pending = {decode_claim(decode_entry(name), value).occurrence for name, value in raw.items()}
+        pending = {
+            decode_claim(decode_entry(name), value).occurrence for name, value in raw.items()
+        }
         pending |= {message.claim.occurrence for message in self.world.queue}
         if self._is_protected:
             return

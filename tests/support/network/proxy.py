@@ -9,7 +9,6 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import TypeVar
 
 from tests.support.network.links import Link, Settings
@@ -205,10 +204,5 @@ class Proxy:
     def __enter__(self) -> Proxy:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
