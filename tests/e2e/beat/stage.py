@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e.faults import TAKEOVER, TTL, WAIT
 from tests.support.celery.beats import Beat, leader_of, write_app
 from tests.support.celery.inbox import Dispatch, Inbox, by_two, gaps
 from tests.support.network.proxy import Proxy
@@ -23,10 +24,6 @@ from tests.support.servers import Server
 
 __all__ = ["TAKEOVER", "TTL", "WAIT", "BeatStage", "Result", "Scene", "perform"]
 
-TTL = 2.0
-WAIT = 0.4
-TAKEOVER = 1.01 * TTL + WAIT
-"""Seconds within which a silent leader is followed by another."""
 APART = 0.5
 """Seconds that two beats' messages of a 1 s entry have to be apart at least."""
 SCHEDULE = '{"tick": {"task": "shop.work", "schedule": 1.0, "kwargs": {"entry": "tick"}}}'

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.beat.stage import TTL, BeatStage, Result, Scene, perform
+from tests.e2e.faults import black_hole_for_all, slow_for_all, twelve_flushalls
 from tests.support.servers import installed_kinds
 
 pytestmark = pytest.mark.quiet
@@ -73,36 +74,8 @@ def black_hole(stage: BeatStage) -> float:
     return time.monotonic()
 
 
-def black_hole_for_all(stage: BeatStage) -> float:
-    for link in stage.links:
-        link.black_hole()
-    time.sleep(3 * TTL)
-    for link in stage.links:
-        link.heal()
-    return time.monotonic()
-
-
-def slow_for_all(stage: BeatStage) -> float:
-    for link in stage.links:
-        link.delay(0.3 * TTL)
-    time.sleep(3 * TTL)
-    for link in stage.links:
-        link.heal()
-    return time.monotonic()
-
-
 def flushall(stage: BeatStage) -> float:
     stage.server.client().flushall()
-    return time.monotonic()
-
-
-def twelve_flushalls(stage: BeatStage) -> float:
-    seed = random.randrange(10**6)
-    print(f"seed={seed}")
-    moments, client = random.Random(seed), stage.server.client()
-    for _ in range(12):
-        time.sleep(moments.uniform(0, 0.5 * TTL))
-        client.flushall()
     return time.monotonic()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from tests.e2e.faults import TAKEOVER, TTL, WAIT
 from tests.support.candidates.fleet import Candidate, Fleet
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Children
@@ -15,10 +16,6 @@ from tests.support.servers import Server
 
 __all__ = ["BLOCKING", "CandidateStage", "Played", "Scenario", "perform"]
 
-TTL = 2.0
-WAIT = 0.4
-TAKEOVER = 1.01 * TTL + WAIT
-"""Seconds within which a silent leader is followed by another."""
 BLOCKING = ("blocking",) * 3
 KEY = "table"
 

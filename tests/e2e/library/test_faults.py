@@ -17,7 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.library.stage import KEY, TTL, CandidateStage, Played, Scenario, perform
+from tests.e2e.faults import TTL, black_hole_for_all, slow_for_all, twelve_flushalls
+from tests.e2e.library.stage import KEY, CandidateStage, Played, Scenario, perform
 from tests.support.servers import installed_kinds
 
 pytestmark = pytest.mark.quiet
@@ -89,15 +90,6 @@ def black_hole(stage: CandidateStage) -> float:
     return time.monotonic()
 
 
-def black_hole_for_all(stage: CandidateStage) -> float:
-    for link in stage.links:
-        link.black_hole()
-    time.sleep(3 * TTL)
-    for link in stage.links:
-        link.heal()
-    return time.monotonic()
-
-
 def slow_leader(stage: CandidateStage) -> float:
     link = stage.link_of(stage.fleet.leader())
     link.delay(0.3 * TTL)
@@ -106,30 +98,11 @@ def slow_leader(stage: CandidateStage) -> float:
     return time.monotonic()
 
 
-def slow_for_all(stage: CandidateStage) -> float:
-    for link in stage.links:
-        link.delay(0.3 * TTL)
-    time.sleep(3 * TTL)
-    for link in stage.links:
-        link.heal()
-    return time.monotonic()
-
-
 def flushall(stage: CandidateStage) -> float:
     stage.server.client().flushall()
     lost = time.monotonic()
     time.sleep(1.5 * TTL)
     return lost
-
-
-def twelve_flushalls(stage: CandidateStage) -> float:
-    seed = random.randrange(10**6)
-    print(f"seed={seed}")
-    moments, client = random.Random(seed), stage.server.client()
-    for _ in range(12):
-        time.sleep(moments.uniform(0, 0.5 * TTL))
-        client.flushall()
-    return time.monotonic()
 
 
 def keys_deleted(stage: CandidateStage) -> float:
