@@ -154,7 +154,7 @@ class Keeper:
             try:
                 self._check()
             except Exception:
-                logger.exception("Watching the embedded beat failed; going on")
+                logger.exception("Watching the embedded beat failed; continuing")
 
     def _check(self) -> None:
         if not self._running():

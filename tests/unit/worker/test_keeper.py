@@ -245,7 +245,7 @@ def test_a_beat_that_cannot_be_started_is_tried_again(
     monkeypatch.setattr(stage.keeper, "_make", failing)
     stage.processes[0].exitcode = 1
     stage.wait_started(3)
-    assert "Watching the embedded beat failed; going on" in caplog.text
+    assert "Watching the embedded beat failed; continuing" in caplog.text
     assert "could not start" in caplog.text
 
 
