@@ -1,7 +1,4 @@
-"""How the settings of an app become a candidate or a Redis client: said in one place.
-
-Making one does no IO.
-"""
+"""Makes candidates and Redis clients from the settings of an app. Does no IO."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Console:
         self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def paint(self, text: str, colour: str) -> str:
-        """Colour a text, if the screen can show it."""
+        """Colour a string, if the screen can show it."""
         return f"\033[{_COLOURS[colour]}m{text}\033[0m" if self._colours else text
 
     def title(self, text: str) -> None:

@@ -97,7 +97,7 @@ class Child:
         self._process.wait()
 
     def wait_for_line(self, text: str, timeout: float) -> None:
-        """Wait until its output contains a text."""
+        """Wait until its output contains a string."""
 
         def found() -> bool:
             if not self.running:

@@ -122,7 +122,7 @@ class Shop:
         for beat in self.beats():
             if beat.pid == pid:
                 return beat
-        raise DemoError(f"the record names process {pid} as leader, which is no running beat")
+        raise DemoError(f"the record names process {pid} as leader, which is not a running beat")
 
     def report_runs(self) -> None:
         """Print what was executed since the last report, by the beat that dispatched it."""

@@ -21,7 +21,6 @@ SAME_FOR_ANOTHER_ROOM = {
     "log": "what the room logs",
     "messages": "what the room sends: requests to the store, and messages to the broker",
     "ports": "what the room asks of others, as protocols",
-    "tenure": "what the room knows of the tenure under which it works",
 }
 """File names that may stand twice, and why."""
 

@@ -19,7 +19,6 @@ class BeatElectionLog(ElectionLog):
     """Logs the events of one beat's candidate. For one thread."""
 
     def __init__(self, election: str, server: str, ttl: float, candidate_id: str) -> None:
-        """Create the log; the arguments are what its lines name, ``server`` without secrets."""
         super().__init__(logger, election, server, candidate_id)
         self._ttl = ttl
 

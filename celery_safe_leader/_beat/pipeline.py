@@ -21,14 +21,10 @@ __all__ = ["make_dispatcher"]
 def make_dispatcher(
     app: Celery, settings: LeaderSettings, client: redis.Redis, role: str, roster: Roster
 ) -> Dispatcher:
-    """Return an idle dispatcher. Does no IO.
+    """Return an idle dispatcher for an app and its entries. Does no IO.
 
-    Args:
-        app: Whose tasks are sent.
-        settings: Of that app.
-        client: For the ledger; one that the election does not use.
-        role: Which of the key's elections the beat takes part in.
-        roster: The entries.
+    The client is the ledger's alone: a slow ledger must not delay a renewal. ``role`` says which
+    of the key's elections the beat takes part in.
     """
     ledger = Ledger(
         client,

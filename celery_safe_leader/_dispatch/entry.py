@@ -14,7 +14,7 @@ from celery_safe_leader._schedules.missed import (
     Policy,
     due_runs,
 )
-from celery_safe_leader._schedules.moments import from_datetime, to_datetime
+from celery_safe_leader._schedules.moments import SECOND_US, from_datetime, to_datetime
 from celery_safe_leader._schedules.occurrence_id import occurrence_id, successor_id
 from celery_safe_leader._schedules.rule import Rule, ScheduleError
 
@@ -53,7 +53,7 @@ class Entry:
         self.policy = Policy(own.get("missed_runs", default_policy))
         self.limit: int = own.get("limit", DEFAULT_LIMIT)
         lateness = own.get("max_lateness")
-        self.max_lateness_us = None if lateness is None else int(lateness * 1_000_000)
+        self.max_lateness_us = None if lateness is None else int(lateness * SECOND_US)
         self.last_run: LastRun | None = None
         """What the ledger says; ``None``: nothing yet."""
         self.claim: Claim | None = None

@@ -19,7 +19,7 @@ from celery_safe_leader._ledger.results import (
     Snapshot,
 )
 from celery_safe_leader._loggers import beat_logger as logger
-from celery_safe_leader._schedules.moments import now_us
+from celery_safe_leader._schedules.moments import SECOND_US, now_us
 
 __all__ = ["GRACE", "Memory", "SharedKeyCheck"]
 
@@ -159,7 +159,7 @@ class Memory:
             entry = self._schedule.entries.get(name)
             if entry is None or entry.last_run is None:
                 continue
-            ahead = (entry.last_run.moment - snapshot.now) / 1_000_000
+            ahead = (entry.last_run.moment - snapshot.now) / SECOND_US
             logger.error(
                 "Entry %r was last run %.0f s in the future by Redis's clock: a beat with a wrong "
                 "clock wrote that. It continues from now",

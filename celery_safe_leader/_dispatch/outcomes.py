@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from celery_safe_leader.errors import SafeLeaderError
-
-if TYPE_CHECKING:
-    from typing import TypeAlias
 
 __all__ = [
     "BuildError",
@@ -23,7 +20,7 @@ __all__ = [
 ]
 
 _LONGEST_DETAIL = 500
-"""Letters of what was raised that are shown."""
+"""Characters of an error's message that are shown."""
 
 
 class BuildError(SafeLeaderError):
@@ -96,10 +93,7 @@ class NotSent(NamedTuple):
     """It was withheld, because the leadership had ended or its moment did not come."""
 
 
-if TYPE_CHECKING:
-    Outcome: TypeAlias = Sent | Uncertain | Failed | Refused | NotSent
-else:
-    Outcome = (Sent, Uncertain, Failed, Refused, NotSent)
+Outcome: TypeAlias = Sent | Uncertain | Failed | Refused | NotSent
 
 
 def of_the_rest(last: Outcome) -> Outcome:

@@ -25,7 +25,7 @@ from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._ledger.errors import GenerationChangedError
 from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import SettlementOutcome
-from celery_safe_leader._schedules.moments import now_us
+from celery_safe_leader._schedules.moments import SECOND_US, now_us
 
 __all__ = ["Rounds"]
 
@@ -98,12 +98,8 @@ class Rounds:
         while self._tenure.still_leads() and self._round() and time.monotonic() < until:
             pass
         if self._claims.must_check:
-            self.check()
+            self._claims.check()
         return self._pause()
-
-    def check(self) -> None:
-        """Write the commits that are left, and check that the ledger is as this leader left it."""
-        self._claims.check()
 
     def finish(self) -> None:
         """Leave as little as possible for the next leader to settle."""
@@ -119,10 +115,10 @@ class Rounds:
         now, pause = now_us(), _NOTHING_DUE
         next_us = self._claims.timetable.next_us()
         if next_us is not None:
-            pause = (next_us - now) / 1_000_000
+            pause = (next_us - now) / SECOND_US
         waiting_us = self._claims.waiting.next_us()
         if waiting_us is not None:
-            pause = min(pause, (waiting_us - now) / 1_000_000 - self._lead_in())
+            pause = min(pause, (waiting_us - now) / SECOND_US - self._lead_in())
         again = self._unsettled.next_in()
         return max(0.0, pause if again is None else min(pause, again))
 
@@ -172,7 +168,7 @@ class Rounds:
     def _publish_waiting(self) -> bool:
         """Publish the runs whose moment has come, or is so near that it is waited for."""
         first, now = self._claims.waiting.next_us(), now_us()
-        if first is None or first > now + self._lead_in() * 1_000_000:
+        if first is None or first > now + self._lead_in() * SECOND_US:
             return False
         if first > now and self._claims.timetable.has_before(first):
             return True  # there is time to claim the rest of them
@@ -198,7 +194,7 @@ class Rounds:
             # A clock that was set back makes it far away.
             if not self._tenure.still_leads() or time.monotonic() > until:
                 return False
-            time.sleep(min(left / 1_000_000, _LOOK_EVERY))
+            time.sleep(min(left / SECOND_US, _LOOK_EVERY))
         return True
 
     def _may_write(self, moment: int) -> bool:

@@ -53,7 +53,7 @@ class Run:
     """What the builder built; ``None`` unless the state is ``BUILT``."""
 
     def built(self, message: Any) -> None:
-        """Take the message over."""
+        """Keep the message that was built."""
         self.state, self.message = RunState.BUILT, message
 
     def give_up(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery_safe_leader._dispatch.agenda import Agenda
 from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._loggers import beat_logger as logger
-from celery_safe_leader._schedules.moments import now_us
+from celery_safe_leader._schedules.moments import MINUTE_US, SECOND_US, now_us
 from celery_safe_leader._schedules.rule import ScheduleError
 
 __all__ = ["EARLIEST", "Timetable"]
@@ -14,12 +14,12 @@ EARLIEST = 0.3
 """Seconds before its due moment at which a run is claimed, at most. A burst of a thousand runs is
 claimed and built in less. What is claimed has to be settled if the leader dies, so no more."""
 
-_EARLIEST_US = round(EARLIEST * 1_000_000)
+_EARLIEST_US = round(EARLIEST * SECOND_US)
 _BEGIN_US = _EARLIEST_US - 50_000
 """Claiming begins this long before the moment, and then includes everything up to the earliest: so
 what is spread over time is claimed together, in twenty writes a second and not one for each run."""
 
-_RETRY_SCHEDULE = 60_000_000
+_RETRY_SCHEDULE = MINUTE_US
 """Microseconds after which a schedule that raised is asked again."""
 
 

@@ -41,7 +41,7 @@ from celery_safe_leader._publishing.templates import (
     Times,
     common_part,
 )
-from celery_safe_leader._schedules.moments import from_datetime
+from celery_safe_leader._schedules.moments import SECOND_US, from_datetime
 
 try:
     from celery.utils.quorum_queues import detect_quorum_queues
@@ -243,7 +243,7 @@ class Builder:
         expires = options.get("expires")
         expires_us = from_datetime(expires) if expires else None
         if expires_us is not None:
-            options["expiration"] = max(0.0, expires_us / 1e6 - self._now())
+            options["expiration"] = max(0.0, expires_us / SECOND_US - self._now())
         draft = compose(self._app, task, entry.task, arguments, options, task_id)
         encoded = encode(draft.content, draft.serializer, draft.compression)
         if encoded.compression:

@@ -9,16 +9,11 @@ broker, in ``publisher``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
+from celery_safe_leader._schedules.moments import SECOND_US
 
-__all__ = [
-    "Built",
-    "CeleryCall",
-    "Message",
-]
+__all__ = ["Built", "CeleryCall", "Message"]
 
 _LONGEST_TTL = (2**32 - 1) / 1000
 """Seconds that RabbitMQ accepts; it closes the channel upon more."""
@@ -69,7 +64,7 @@ class Message(NamedTuple):
         """
         if self.expires_us is None:
             return None
-        left = max(0.0, self.expires_us / 1e6 - now)
+        left = max(0.0, self.expires_us / SECOND_US - now)
         # For longer ones there is the header, at which workers look.
         return left if left < _LONGEST_TTL else None
 
@@ -100,7 +95,4 @@ class CeleryCall(NamedTuple):
     """Why it is not built here."""
 
 
-if TYPE_CHECKING:
-    Built: TypeAlias = Message | CeleryCall
-else:
-    Built = (Message, CeleryCall)
+Built: TypeAlias = Message | CeleryCall

@@ -68,13 +68,7 @@ class Publisher:
         batch_size: How many messages go out in one request.
     """
 
-    def __init__(
-        self,
-        app: Any,
-        *,
-        timeout: float = 5.0,
-        batch_size: int = 500,
-    ) -> None:
+    def __init__(self, app: Any, *, timeout: float = 5.0, batch_size: int = 500) -> None:
         self._app = app
         self._timeout = timeout
         self._batch_size = batch_size

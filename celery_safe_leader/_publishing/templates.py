@@ -101,9 +101,6 @@ class Templates:
         self._of_entries: dict[str, EntryTemplate] = {}
         self._shared: dict[bytes, SharedTemplate] = {}
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._of_entries
-
     def of_entry(self, name: str, task: Any, fingerprint: bytes | None) -> EntryTemplate | None:
         """Return the template of an entry, if it was made for this task and fingerprint."""
         template = self._of_entries.get(name)

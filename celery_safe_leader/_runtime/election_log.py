@@ -1,7 +1,4 @@
-"""When a candidate of a beat or of a worker has something to log.
-
-What the lines say: ``_beat/log.py`` and ``_worker/log.py``.
-"""
+"""Decides when a candidate logs; ``_beat/log.py`` and ``_worker/log.py`` have the lines."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ class ElectionLog(ABC):
     """Passes the events of one candidate to the methods that log them. For one thread.
 
     An outage of Redis is logged once a minute, and its end with the next election or change of
-    leader. A resigned leader is not news, and neither is the candidate itself.
+    leader. That a leader resigned, or that this candidate holds the record itself, is not logged.
     """
 
     def __init__(
@@ -30,7 +27,7 @@ class ElectionLog(ABC):
         """Create the log of one candidate.
 
         Args:
-            logger: Of the beat or the worker.
+            logger: Of beats or of workers.
             election: Name of the election.
             server: The Redis server, without secrets.
             candidate_id: Id of the candidate.

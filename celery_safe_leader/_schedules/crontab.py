@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from celery_safe_leader._schedules.moments import LAST_US, SECOND_US
+from celery_safe_leader._schedules.moments import DAY_US, LAST_US, MINUTE_US
 from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
 from celery_safe_leader._schedules.wall_calendar import calendar_of
-from celery_safe_leader._schedules.zones import DAY_US, Piece, Zone, zone_name
+from celery_safe_leader._schedules.zones import Piece, Zone, zone_name
 
 __all__ = ["Crontab"]
 
-_MINUTE_US = 60 * SECOND_US
 # What one offset finds holds for another with two days to spare: no two differ by more.
 _SPARE_US = 2 * DAY_US
 
@@ -79,7 +78,7 @@ class Crontab(Rule):
             offsets = self._of(piece)
             if len(offsets) == 1:
                 total += self._calendar.count(
-                    -(-(start + offsets[0]) // _MINUTE_US), (high + offsets[0]) // _MINUTE_US
+                    -(-(start + offsets[0]) // MINUTE_US), (high + offsets[0]) // MINUTE_US
                 )
             else:  # the same moment may have two wall times
                 total += len(set(self._moments(start, high, offsets)))
@@ -94,26 +93,26 @@ class Crontab(Rule):
     def _first_from(self, start: int, piece: Piece) -> int | None:
         first = None
         for offset in self._of(piece):
-            wall = self._calendar.first_from(-(-(start + offset) // _MINUTE_US))
+            wall = self._calendar.first_from(-(-(start + offset) // MINUTE_US))
             if wall is not None:
-                moment = wall * _MINUTE_US - offset
+                moment = wall * MINUTE_US - offset
                 first = moment if first is None else min(first, moment)
         return first
 
     def _last_until(self, end: int, piece: Piece) -> int | None:
         last = None
         for offset in self._of(piece):
-            wall = self._calendar.last_until((end + offset) // _MINUTE_US)
+            wall = self._calendar.last_until((end + offset) // MINUTE_US)
             if wall is not None:
-                moment = wall * _MINUTE_US - offset
+                moment = wall * MINUTE_US - offset
                 last = moment if last is None else max(last, moment)
         return last
 
     def _moments(self, low: int, high: int, offsets: tuple[int, ...]) -> Iterator[int]:
         for offset in offsets:
-            wall = self._calendar.first_from(-(-(low + offset) // _MINUTE_US))
-            while wall is not None and wall * _MINUTE_US - offset <= high:
-                yield wall * _MINUTE_US - offset
+            wall = self._calendar.first_from(-(-(low + offset) // MINUTE_US))
+            while wall is not None and wall * MINUTE_US - offset <= high:
+                yield wall * MINUTE_US - offset
                 wall = self._calendar.first_from(wall + 1)
 
 

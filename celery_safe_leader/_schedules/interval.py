@@ -9,17 +9,23 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from celery_safe_leader._schedules.moments import LAST_US, SECOND_US, to_datetime
+from celery_safe_leader._schedules.moments import (
+    DAY_US,
+    LAST_US,
+    MINUTE_US,
+    SECOND_US,
+    from_timedelta,
+    to_datetime,
+)
 from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
-from celery_safe_leader._schedules.zones import DAY_US, Zone, zone_name
+from celery_safe_leader._schedules.zones import Zone, zone_name
 
 __all__ = ["SHORTEST_US", "Interval", "RelativeInterval", "step_of"]
 
 SHORTEST_US = 1_000
 """Shortest interval that is accepted, 1 ms: less than one dispatch takes."""
 
-_MINUTE_US = 60 * SECOND_US
-_HOUR_US = 60 * _MINUTE_US
+_HOUR_US = 60 * MINUTE_US
 
 
 def step_of(schedule: Any) -> int:
@@ -33,7 +39,7 @@ def step_of(schedule: Any) -> int:
         detail = f"has the interval {run_every!r}; it must be a number of seconds"
         # The schedule's own repr fails without a timedelta.
         raise ScheduleError(type(schedule).__name__, detail)
-    step_us = run_every // timedelta(microseconds=1)
+    step_us = from_timedelta(run_every)
     if step_us < SHORTEST_US:
         seconds = run_every.total_seconds()
         detail = f"has an interval of {seconds} s; it must be at least 0.001 s"
@@ -87,7 +93,7 @@ class RelativeInterval(Rule):
         super().__init__(schedule, digest("relative", step_us, zone_name(zone.tz)))
         self._step_us = step_us
         self._zone = zone
-        units = (DAY_US, _HOUR_US, _MINUTE_US, SECOND_US)
+        units = (DAY_US, _HOUR_US, MINUTE_US, SECOND_US)
         self._unit_us = next((unit for unit in units if unit <= step_us), 1)
 
     def after(self, moment_us: int) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from celery_safe_leader._schedules.moments import SECOND_US
+from celery_safe_leader._schedules.moments import MINUTE_US
 from celery_safe_leader._schedules.opaque import OpaqueRule
 from celery_safe_leader._schedules.rule import Rule, ScheduleError
 
@@ -19,7 +19,7 @@ __all__ = ["DEFAULT_LIMIT", "DEFAULT_TOLERANCE_US", "DueRun", "DueRuns", "Policy
 DEFAULT_LIMIT = 1_000
 """Most runs that ``Policy.ALL`` publishes at once."""
 
-DEFAULT_TOLERANCE_US = 60 * SECOND_US
+DEFAULT_TOLERANCE_US = MINUTE_US
 """How late a run may be and is still on time for ``Policy.SKIP``: longer than any takeover with
 the default ttl. With a longer ttl it should be longer too."""
 

@@ -5,10 +5,22 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta, timezone
 
-__all__ = ["LAST_US", "SECOND_US", "from_datetime", "now_us", "to_datetime"]
+__all__ = [
+    "DAY_US",
+    "LAST_US",
+    "MINUTE_US",
+    "SECOND_US",
+    "from_datetime",
+    "from_timedelta",
+    "now_us",
+    "to_datetime",
+]
 
 SECOND_US = 1_000_000
 """Microseconds in a second."""
+MINUTE_US = 60 * SECOND_US
+DAY_US = 24 * 60 * MINUTE_US
+"""Microseconds in a day of 24 hours."""
 
 LAST_US = 253_339_228_800 * SECOND_US
 """No moment lies after this one, 9998-01-01: ``datetime`` ends soon after."""
@@ -31,4 +43,9 @@ def from_datetime(when: datetime) -> int:
     """Return a ``datetime`` as a moment, without rounding. Without a zone it is taken as UTC."""
     if when.tzinfo is None:
         when = when.replace(tzinfo=timezone.utc)
-    return (when - _EPOCH) // _MICROSECOND
+    return from_timedelta(when - _EPOCH)
+
+
+def from_timedelta(length: timedelta) -> int:
+    """Return a length of time in whole microseconds."""
+    return length // _MICROSECOND

@@ -10,7 +10,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from celery_safe_leader._schedules.moments import LAST_US, SECOND_US, from_datetime, to_datetime
+from celery_safe_leader._schedules.moments import (
+    DAY_US,
+    LAST_US,
+    MINUTE_US,
+    SECOND_US,
+    from_datetime,
+    to_datetime,
+)
 from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
 
 __all__ = ["SEARCH_DAYS", "Solar"]
@@ -18,7 +25,7 @@ __all__ = ["SEARCH_DAYS", "Solar"]
 SEARCH_DAYS = 400
 """How far ahead an event is looked for; inside the polar circles some pause for months."""
 
-_STEP_OVER_US = 60 * SECOND_US
+_STEP_OVER_US = MINUTE_US
 
 
 class Solar(Rule):
@@ -46,7 +53,7 @@ class Solar(Rule):
         An event less than 60 s after a ``moment_us`` of whole seconds is taken to be the same.
         """
         start_us = moment_us if moment_us % SECOND_US else moment_us + _STEP_OVER_US
-        if start_us + SEARCH_DAYS * 86_400 * SECOND_US > LAST_US:
+        if start_us + SEARCH_DAYS * DAY_US > LAST_US:
             return None
         event_us = from_datetime(self._next_event(to_datetime(start_us)))
         moment = -(-event_us // SECOND_US) * SECOND_US

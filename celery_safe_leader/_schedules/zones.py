@@ -17,12 +17,9 @@ from functools import cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from celery_safe_leader._schedules.moments import SECOND_US, to_datetime
+from celery_safe_leader._schedules.moments import DAY_US, SECOND_US, from_timedelta, to_datetime
 
-__all__ = ["DAY_US", "Piece", "Zone", "zone_name", "zone_of"]
-
-DAY_US = 86_400 * SECOND_US
-"""Microseconds in a day of 24 hours."""
+__all__ = ["Piece", "Zone", "zone_name", "zone_of"]
 
 # A chunk is what is worked out at once: 404 readings of the offset, half a millisecond.
 _CHUNK_US = 400 * DAY_US
@@ -58,7 +55,7 @@ class Zone:
     def offset_us(self, moment_us: int) -> int:
         """Return what is added to UTC at a moment, in microseconds."""
         offset = to_datetime(moment_us).astimezone(self.tz).utcoffset()
-        return (offset or timedelta()) // timedelta(microseconds=1)
+        return from_timedelta(offset or timedelta())
 
     def moment_of(self, wall: datetime, later_than_us: int) -> int:
         """Return the first moment of a local wall time that is later than ``later_than_us``.
@@ -67,7 +64,7 @@ class Zone:
         that the wall time does not lie wholly before ``later_than_us``.
         """
         moments = [
-            _wall_us(wall) - (local.utcoffset() or timedelta()) // timedelta(microseconds=1)
+            _wall_us(wall) - from_timedelta(local.utcoffset() or timedelta())
             for local in (wall.replace(tzinfo=self.tz, fold=fold) for fold in (0, 1))
         ]
         return moments[0] if moments[0] > later_than_us else moments[1]
@@ -136,4 +133,4 @@ def _shared(tz: tzinfo) -> Zone:
 
 
 def _wall_us(wall: datetime) -> int:
-    return (wall - datetime(1970, 1, 1)) // timedelta(microseconds=1)  # noqa: DTZ001
+    return from_timedelta(wall - datetime(1970, 1, 1))  # noqa: DTZ001

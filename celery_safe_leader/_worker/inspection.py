@@ -24,12 +24,12 @@ _NOT_INSTALLED = (
 
 def leader(state: Any, **_: Any) -> dict[str, Any]:
     """Return what this worker knows of its election, without IO."""
-    election = getattr(state.consumer, "safe_leader", None)
-    if election is None:
+    step = getattr(state.consumer, "safe_leader", None)
+    if step is None:
         return {"error": _NOT_INSTALLED}
-    if election.leader is None:
+    if step.leader is None:
         return nonmember_answer(ElectionKeys(leader_names(state.app)[0], WORKER).election)
-    return candidate_answer(election.leader)
+    return candidate_answer(step.leader)
 
 
 inspect_command(help=HELP)(leader)

@@ -1,4 +1,4 @@
-"""What a worker tells about its election: log lines and signals.
+"""What a worker reports about its election: log lines and signals.
 
 Celery events are sent by the worker's loop: see ``election_step.py``.
 """
@@ -25,14 +25,7 @@ class WorkerElectionLog(ElectionLog):
     """Logs the events of one worker's candidate, and sends the signals. For one thread."""
 
     def __init__(self, worker: str, election: str, server: str, candidate_id: str) -> None:
-        """Create the log.
-
-        Args:
-            worker: Node name, the sender of the signals.
-            election: Name of the election.
-            server: The Redis server, without secrets.
-            candidate_id: Of this worker.
-        """
+        """Make the log of one candidate; ``worker`` is the node name, which sends the signals."""
         super().__init__(logger, election, server, candidate_id)
         self._worker = worker
 

@@ -32,8 +32,7 @@ class Member:
         Args:
             settings: Of the app.
             is_ending: Tells whether this process ends at once; called often, because Celery waits
-            for
-                the pool inside its signal handler before it tells anybody.
+                for the pool inside its signal handler before it tells anybody.
         """
         self._is_ending = is_ending
         self.keys = ElectionKeys(settings.key, WORKER, settings.prefix)

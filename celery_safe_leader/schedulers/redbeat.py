@@ -20,6 +20,5 @@ class LeaderRedBeatScheduler(LeaderSchedulerMixin, RedBeatScheduler):
     """
 
     def __init__(self, app: Celery, *args: Any, **kwargs: Any) -> None:
-        """Take the arguments of ``RedBeatScheduler``."""
         super().__init__(app, *args, **kwargs)
         self.lock_key = None

@@ -55,7 +55,7 @@ def test_no_run_is_lost_when_the_leading_worker_is_killed(
 
 
 @pytest.mark.parametrize("app", ["shop", "celery"])
-def test_a_worker_can_be_told_to_stand_aside_before_django_is_loaded(app: str) -> None:
+def test_a_worker_can_be_told_to_take_no_part_before_django_is_loaded(app: str) -> None:
     # The command line is read first. Of an app without this package it means nothing.
     done = run("-W", "error", "-m", "celery", "-A", app, "worker", "--help")
     assert done.returncode == 0, done.stderr

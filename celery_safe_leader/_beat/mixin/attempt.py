@@ -7,19 +7,18 @@ and workers run the first of them.
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any
 
 from celery_safe_leader._beat.entries.rule_for import rule_for
 from celery_safe_leader._publishing.headers import ELECTION, OCCURRENCE, PUBLICATION, TOKEN
-from celery_safe_leader._schedules.moments import SECOND_US, from_datetime
+from celery_safe_leader._schedules.moments import DAY_US, from_datetime, now_us
 from celery_safe_leader._schedules.occurrence_id import occurrence_id
 from celery_safe_leader._schedules.rule import ScheduleError
 
 __all__ = ["prepare_attempt", "run_id"]
 
-_LONGEST_GAP_US = 400 * 86_400 * SECOND_US
+_LONGEST_GAP_US = 400 * DAY_US
 """More than a year. For a longer gap since the last run the moments are not enumerated."""
 
 
@@ -62,10 +61,10 @@ def run_id(entry: Any, schedule: Any, key: str) -> str | None:
         if not rule.exact:
             return None
         last_us = from_datetime(entry.last_run_at)
-        now_us = time.time_ns() // 1000
-        if now_us - last_us > _LONGEST_GAP_US:
+        now = now_us()
+        if now - last_us > _LONGEST_GAP_US:
             return None
-        moment_us = rule.latest(last_us, now_us)
+        moment_us = rule.latest(last_us, now)
     except ScheduleError:
         return None
     if moment_us is None:

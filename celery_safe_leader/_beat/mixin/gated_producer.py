@@ -11,7 +11,7 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 
-__all__ = ["BrokerFailedError", "WithheldError", "connection_failures", "gated"]
+__all__ = ["BrokerFailedError", "WithheldError", "gated"]
 
 
 class WithheldError(BaseException):
@@ -32,7 +32,7 @@ def gated(producer_class: type, require: Callable[[], None]) -> type:
 
     class GatedProducer(producer_class):
         def publish(self, *args: Any, **kwargs: Any) -> Any:
-            failures = connection_failures(self.connection)
+            failures = _connection_failures(self.connection)
             try:
                 return super().publish(*args, **kwargs)
             except failures as exc:
@@ -45,7 +45,7 @@ def gated(producer_class: type, require: Callable[[], None]) -> type:
     return GatedProducer
 
 
-def connection_failures(connection: Any) -> tuple[type[BaseException], ...]:
+def _connection_failures(connection: Any) -> tuple[type[BaseException], ...]:
     """Return what is raised when the connection fails, as opposed to a message that is refused."""
     named = () if connection is None else connection.connection_errors
     return (*named, OperationalError, OSError)

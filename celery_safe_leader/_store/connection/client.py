@@ -17,7 +17,6 @@ from redis.sentinel import SentinelConnectionPool
 
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._store.connection.pool_settings import (
-    CLIENT_NAME,
     Limits,
     Names,
     Source,
@@ -29,7 +28,6 @@ from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = [
-    "CLIENT_NAME",
     "Source",
     "describe",
     "make_async_client",

@@ -52,7 +52,7 @@ def pop_sentinel_group(url: RedisUrl, options: dict[str, Any], name: str) -> Sen
     least = options.pop("min_other_sentinels", 0)
     if isinstance(least, bool) or not isinstance(least, int) or least < 0:
         raise ConfigurationError(
-            f"min_other_sentinels of {name}", repr(least), "a whole number from 0"
+            f"min_other_sentinels of {name}", repr(least), "a whole number, 0 or more"
         )
     kwargs = options.pop("sentinel_kwargs", None)
     if kwargs is not None and not isinstance(kwargs, Mapping):

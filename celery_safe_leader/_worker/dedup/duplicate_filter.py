@@ -26,12 +26,6 @@ class DuplicateFilter:
     header = PUBLICATION
 
     def __init__(self, consumer: Any, inquirer: Inquirer) -> None:
-        """Create a filter.
-
-        Args:
-            consumer: The worker's ``Consumer``.
-            inquirer: Asks whether a publication is the first.
-        """
         self._consumer = consumer
         self._inquirer = inquirer
         self.passed = 0

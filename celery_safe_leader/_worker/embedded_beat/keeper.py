@@ -19,6 +19,7 @@ from celery.beat import EmbeddedService
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 from celery.worker import state
 
+from celery_safe_leader._core.backoff import backoff
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._runtime.embedded_role import EmbeddedRole, embedded_role_of
 from celery_safe_leader._runtime.pulse import PulseReader
@@ -32,7 +33,7 @@ BEAT = "beat"
 _POLL = 0.1
 """Seconds between two checks of the process."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-"""Seconds until a beat that ended is started again; doubled each time."""
+"""Seconds until a beat that ended is started again."""
 _SHORTEST_SILENCE = 5.0
 _LONGEST_START = 60.0
 """Seconds without a pulse after which a beat counts as dead: once it has run, and at its start."""
@@ -64,7 +65,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
-        self._pause = _SHORTEST_PAUSE
+        self._restarts = 0
         self._started_at = 0.0
         self._beats = 0
         self._silence = 0.0
@@ -153,7 +154,7 @@ class Keeper:
             try:
                 self._check()
             except Exception:
-                logger.exception("Watching the embedded beat failed; going on")
+                logger.exception("Watching the embedded beat failed; continuing")
 
     def _check(self) -> None:
         if not self._running():
@@ -184,8 +185,9 @@ class Keeper:
 
     def _restart(self, how: str) -> None:
         if time.monotonic() - self._started_at >= _LONGEST_PAUSE:
-            self._pause = _SHORTEST_PAUSE
-        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+            self._restarts = 0
+        self._restarts += 1
+        pause = backoff(self._restarts, first=_SHORTEST_PAUSE, longest=_LONGEST_PAUSE)
         if _shuts_down():
             # The beat got the same signal. Until the worker has resigned, a beat has to dispatch.
             self._kill()

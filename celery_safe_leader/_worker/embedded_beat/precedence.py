@@ -83,7 +83,7 @@ class Precedence:
                 self._forget_client()
             except Exception:
                 logger.exception(
-                    "Cannot tell whether other workers have an embedded beat; going on"
+                    "Cannot tell whether other workers have an embedded beat; continuing"
                 )
             if self._keeper is not None:
                 self._closing.wait(pause if self._sign_written else _POLL)

@@ -33,25 +33,25 @@ def guard_arrivals(app: Any) -> None:
 def strategy(task: Any, app: Any, consumer: Any, **kwargs: Any) -> Any:
     """Return the handler of a leader-only task's messages."""
     inner = instantiate(getattr(task, _INNER), task, app, consumer, **kwargs)
-    election = getattr(consumer, "safe_leader", None)
+    step = getattr(consumer, "safe_leader", None)
     mark = mark_of(task)
-    if election is None or mark is None:
+    if step is None or mark is None:
         return inner
 
     def handle(message: Any, body: Any, ack: Any, *args: Any, **more: Any) -> Any:
-        if not election.leads:
-            if not election.queue.brought(message):
-                _forward(election, consumer, task.name, message, ack)
+        if not step.leads:
+            if not step.queue.brought(message):
+                _forward(step, consumer, task.name, message, ack)
                 return None
             if mark.otherwise == "forward":
-                election.return_message(message)
+                step.return_message(message)
                 return None
         return inner(message, body, ack, *args, **more)
 
     return handle
 
 
-def _forward(election: Any, consumer: Any, task: str, message: Any, ack: Any) -> None:
+def _forward(step: Any, consumer: Any, task: str, message: Any, ack: Any) -> None:
     """Put a message into the leader queue and acknowledge it after that.
 
     If the broker goes away in between, the message is delivered again; it may run twice, but is
@@ -63,7 +63,7 @@ def _forward(election: Any, consumer: Any, task: str, message: Any, ack: Any) ->
 
     def publish() -> None:
         try:
-            election.queue.publish(message, {FORWARDS: count})
+            step.queue.publish(message, {FORWARDS: count})
         except errors as exc:
             # The loop notices the lost connection by itself.
             logger.warning("Could not forward %s (%s); the broker keeps it: %s", task, call, exc)
@@ -72,9 +72,9 @@ def _forward(election: Any, consumer: Any, task: str, message: Any, ack: Any) ->
             "Forwarded %s (%s) to leader queue %s (forward #%d): this worker is not the leader",
             task,
             call,
-            election.queue.name,
+            step.queue.name,
             count,
         )
         ack(logger, errors)
 
-    election.soon(publish)
+    step.soon(publish)

@@ -73,7 +73,7 @@ class LeadershipReader:
         return found[1].remaining(_CLOCK.now())
 
     def why_lost(self, token: int) -> str:
-        """Return why the leadership under a token is over, as a text."""
+        """Return why the leadership under a token is over, as the end of a sentence."""
         found, last = self.read(), self._last
         if found is not None:
             return f"elected again under token {found[1].fencing_token}"

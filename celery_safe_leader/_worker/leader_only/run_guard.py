@@ -10,6 +10,7 @@ from typing import Any
 from celery._state import get_current_task
 from celery.exceptions import Ignore
 
+from celery_safe_leader._core.backoff import backoff
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.interrupt import run_interruptibly
 from celery_safe_leader._worker.leader_only.leadership import (
@@ -26,7 +27,8 @@ __all__ = ["FORWARDS", "forwards_of", "guarded"]
 
 FORWARDS = "leader_forwards"
 """Header: how often a message was forwarded to the leader queue."""
-_LONGEST_PAUSE = 60
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+"""Seconds until a message that was forwarded before is forwarded again."""
 _ALARMING = 10
 """From so many forwards on, something must be wrong."""
 _MOST_FORWARDS = 1_000_000
@@ -94,7 +96,9 @@ def _forward(task: Any, reader: LeadershipReader) -> None:
     headers[FORWARDS] = count
     # The first time at once: there may be a leader. After that it is more likely that there is
     # none, or that a worker consumes the queue that should not.
-    pause = min(2 ** (count - 2), _LONGEST_PAUSE) if count > 1 else None
+    pause = None
+    if count > 1:
+        pause = backoff(count - 1, first=_SHORTEST_PAUSE, longest=_LONGEST_PAUSE)
     signature = task.signature_from_request(
         request, queue=declaration(task.app, reader.queue), headers=headers, countdown=pause
     )

@@ -114,7 +114,7 @@ def test_another_worker_takes_over(stage: ElectingWorkers, how: signal.Signals) 
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_that_stands_aside_never_leads(stage: ElectingWorkers) -> None:
+def test_a_worker_that_takes_no_part_never_leads(stage: ElectingWorkers) -> None:
     aside = stage.start("--no-leader")
     aside.wait_ready()
     aside.child.wait_for_line("takes no part in the election: it never leads")

@@ -240,7 +240,7 @@ def test_a_schedule_of_an_unknown_class_is_asked_when_it_wants_to_be(
     assert len(Counted.asked) < 6
 
 
-def test_after_an_outage_of_the_broker_what_was_held_goes_out_in_order(
+def test_after_an_outage_of_the_broker_what_waited_goes_out_in_order(
     start_server: Callable[..., Server], stage: DrivenLeaders
 ) -> None:
     broker = start_server()

@@ -12,7 +12,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from celery_safe_leader._store.connection.client import CLIENT_NAME, make_async_client, make_client
+from celery_safe_leader._store.connection.client import make_async_client, make_client
+from celery_safe_leader._store.connection.pool_settings import CLIENT_NAME
 from tests.support.network.proxy import Proxy
 from tests.support.servers import Server
 

@@ -125,14 +125,16 @@ class History:
             self._note(f"{self.current.publish_fault} of a publication will be lost")
 
     def window_passes(self) -> None:
-        """Let acceptance records expire, except of what is owed: that somebody leads within it."""
+        """Let acceptance records expire, except of runs that are not done yet."""
         raw: Any = self.client.hgetall(self.names.pending)
         raw.pop(SENTINEL, None)
-        owed = {decode_claim(decode_entry(name), value).occurrence for name, value in raw.items()}
-        owed |= {message.claim.occurrence for message in self.world.queue}
+        pending = {
+            decode_claim(decode_entry(name), value).occurrence for name, value in raw.items()
+        }
+        pending |= {message.claim.occurrence for message in self.world.queue}
         if self._is_protected:
             return
-        for occurrence in self.world.executed.keys() - owed:
+        for occurrence in self.world.executed.keys() - pending:
             record = self.names.accepted(occurrence)
             if 0 < self.client.pttl(record) < LONG_LIFE_MS // 2:
                 self.client.delete(record)

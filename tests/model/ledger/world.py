@@ -219,12 +219,12 @@ class Leader:
         self.pending: dict[str, Claim] = {}
         self.uncertain: dict[str, Claim] = {}
         """Pending claims of which somebody, perhaps this leader, may have published a message."""
-        self.held: dict[str, Claim] = {}
+        self.waiting: dict[str, Claim] = {}
         """Pending claims whose moment has not come."""
         self.fresh: set[str] = set()
         """Entries whose pending claim this leader made, and has not tried to publish."""
         self.takes_back = False
-        """Takes back at its next write what is held and fresh."""
+        """Takes back at its next write what waits and is fresh."""
         self.leaves = False
         """Resigns as soon as nothing is to be written any more."""
         self.commits: dict[str, Commit] = {}
@@ -326,7 +326,7 @@ class Leader:
                 if settlement.outcome is SettlementOutcome.ACCEPTED:
                     self._done(claim)
                 elif self._is_early(claim):
-                    self.held[claim.entry] = self.uncertain.pop(claim.entry)
+                    self.waiting[claim.entry] = self.uncertain.pop(claim.entry)
                 else:
                     yield from self._publish(claim)
 
@@ -335,7 +335,7 @@ class Leader:
         if self.takes_back or self.leaves:
             self._take_back()
         claims = [] if self.leaves else self._due()
-        nothing_due = not claims and not self.commits and (self.leaves or not self.held)
+        nothing_due = not claims and not self.commits and (self.leaves or not self.waiting)
         is_last = nothing_due and (self.may_resign or self.leaves)
         commits = dict(itertools.islice(self.commits.items(), self.world.batch))
         nexts = [Next(claim, self.runs[claim.entry]) for claim in claims]
@@ -347,13 +347,13 @@ class Leader:
             raise GenerationChangedError(self.world.key, f"{refused} {written.commits}")
         for entry in commits:
             del self.commits[entry]
-        self.held.update((claim.entry, claim) for claim in claims)
+        self.waiting.update((claim.entry, claim) for claim in claims)
         self.fresh.update(claim.entry for claim in claims)
-        if not self.leaves and self.held and not claims and not commits:
+        if not self.leaves and self.waiting and not claims and not commits:
             yield from self._wait()
-        for claim in sorted(self.held.values(), key=lambda claim: claim.moment):
+        for claim in sorted(self.waiting.values(), key=lambda claim: claim.moment):
             if not self.leaves and not self._is_early(claim):
-                del self.held[claim.entry]
+                del self.waiting[claim.entry]
                 yield from self._publish(claim)
         return not is_last
 
@@ -362,15 +362,15 @@ class Leader:
 
     def _wait(self) -> Program:
         """Let time pass until the first moment comes."""
-        first = min(claim.moment for claim in self.held.values())
+        first = min(claim.moment for claim in self.waiting.values())
         while first > self.world.moment(self.world.now):
             yield "wait"
             self.world.now += first > self.world.moment(self.world.now)
 
     def _take_back(self) -> None:
         self.takes_back = False
-        for entry in [entry for entry in self.held if entry in self.fresh]:
-            self.commits[entry] = Commit(self.held.pop(entry), self.runs[entry])
+        for entry in [entry for entry in self.waiting if entry in self.fresh]:
+            self.commits[entry] = Commit(self.waiting.pop(entry), self.runs[entry])
             self.fresh.discard(entry)
             del self.pending[entry]
 
@@ -413,7 +413,7 @@ class Leader:
                     self.pending.pop(item.entry, None)
                     if item.claim is not None:
                         self.pending[item.entry] = item.claim
-                self.commits, self.held, self.fresh = {}, {}, set()
+                self.commits, self.waiting, self.fresh = {}, {}, set()
                 # Nobody knows how far a claim came whose write was refused: ask before publishing.
                 self.uncertain = dict(self.pending)
                 self.restoring = self.must_restore = False

@@ -1,4 +1,4 @@
-"""When entries have to be looked at, and what of them waits for its moment."""
+"""When entries have to be looked at."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from celery.schedules import schedule
 from celery_safe_leader._beat.entries.entry import read_entry
 from celery_safe_leader._dispatch import timetable as timetable_module
 from celery_safe_leader._dispatch.entry import Entry
-from celery_safe_leader._dispatch.run import Run
 from celery_safe_leader._dispatch.timetable import EARLIEST, Timetable
-from celery_safe_leader._dispatch.waiting import Waiting
-from celery_safe_leader._ledger.codec import Claim, LastRun
+from celery_safe_leader._ledger.codec import LastRun
 from celery_safe_leader._schedules.missed import Policy
 
 SECOND = 1_000_000
@@ -109,28 +107,3 @@ def test_a_schedule_that_fails_is_named_and_tried_again(caplog: pytest.LogCaptur
     assert "The schedule of entry 'e' fails: ZeroDivisionError" in caplog.text
     assert [name for _, name in timetable.pop_due(NOW, 10)] == ["other"]
     assert timetable.next_us() == NOW + 60 * SECOND - EARLY + 50_000
-
-
-def run_of(name: str, moment: int) -> Run:
-    return Run(due_in(0, name), Claim(name, f"id-{name}", moment, moment, "f", 7))
-
-
-def test_held_runs_come_in_the_order_of_their_moments() -> None:
-    waiting = Waiting()
-    waiting.add([run_of("c", 30), run_of("a", 10), run_of("b", 20)])
-    assert (len(waiting), waiting.next_us()) == (3, 10)
-    assert [one.entry.name for one in waiting.pop_due(25, 10)] == ["a", "b"]
-    assert [one.entry.name for one in waiting.pop_due(25, 10)] == []
-    assert (len(waiting), waiting.next_us()) == (1, 30)
-
-
-def test_held_runs_are_withdrawn_by_name_or_all() -> None:
-    waiting = Waiting()
-    waiting.add(run_of(name, moment) for moment, name in enumerate("abcd"))
-    assert [one.entry.name for one in waiting.withdraw(["b", "unknown"])] == ["b"]
-    assert [one.entry.name for one in waiting.pop_due(100, 1)] == ["a"]
-    assert {one.entry.name for one in waiting.withdraw(None)} == {"c", "d"}
-    assert (len(waiting), waiting.next_us()) == (0, None)
-    waiting.add([run_of("a", 5)])
-    waiting.clear()
-    assert waiting.pop_due(100, 10) == []

@@ -133,7 +133,7 @@ def test_an_outage_is_one_error_and_its_end_one_line(
     assert "no broker" in caplog.messages[0]
 
 
-def test_nothing_owed_has_no_next_attempt(clock: Clock):
+def test_nothing_unsettled_has_no_next_attempt(clock: Clock):
     unsettled = Unsettled()
     unsettled.add(A)
     unsettled.clear()

@@ -59,7 +59,7 @@ def test_the_second_entry_of_a_kind_gets_the_message_that_it_would_get_alone(
     assert _build(builder, second, "id-2") == _build(
         Builder(app, now=lambda: DUE / 1e6), second, "id-2"
     )
-    assert "second" in builder._templates
+    assert "second" in builder._templates._of_entries
 
 
 def test_an_entry_whose_arguments_do_not_fit_is_an_error_also_as_the_second_of_its_kind() -> None:

@@ -244,7 +244,7 @@ def test_forgotten_entry_leaves_nothing_behind(app: Any, builder: Builder) -> No
     build(builder, entry_of(app))
     builder.forget("nightly")
     builder.forget("nightly")
-    assert "nightly" not in builder._templates
+    assert "nightly" not in builder._templates._of_entries
 
 
 def test_what_is_left_of_an_expiry_is_never_negative(app: Any) -> None:

@@ -59,4 +59,4 @@ def test_message_is_that_of_stock_beat_plus_the_headers_of_the_leader(app: Any, 
     assert len(set(nonces)) == 2
     assert {name: ours["headers"].pop(name) for name in OURS} == OURS
     assert_same(ours, stock)
-    assert (entry.name in builder._templates) is (case.repeated and not case.call)
+    assert (entry.name in builder._templates._of_entries) is (case.repeated and not case.call)

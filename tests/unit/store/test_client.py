@@ -16,12 +16,8 @@ from redis.credentials import CredentialProvider
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from celery_safe_leader._store.connection.client import (
-    CLIENT_NAME,
-    describe,
-    make_async_client,
-    make_client,
-)
+from celery_safe_leader._store.connection.client import describe, make_async_client, make_client
+from celery_safe_leader._store.connection.pool_settings import CLIENT_NAME
 from celery_safe_leader.errors import ConfigurationError
 
 Maker = Callable[..., Any]

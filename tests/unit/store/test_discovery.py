@@ -194,7 +194,7 @@ def test_options_of_redbeat_for_a_cluster() -> None:
         ({"master_name": 7}, "master_name of o is 7; it must be the name by which the Sentinels "
                              "know the master"),
         ({"master_name": "m", "min_other_sentinels": -1},
-         "min_other_sentinels of o is -1; it must be a whole number from 0"),
+         "min_other_sentinels of o is -1; it must be a whole number, 0 or more"),
         ({"master_name": "m", "sentinel_kwargs": "secret"},
          "sentinel_kwargs of o is of type str; it must be a dict"),
     ],

@@ -82,7 +82,7 @@ def test_other_beats_are_left_alone(
     assert type(beat_step(made)).__module__ == "celery.beat"
 
 
-def test_a_worker_that_stands_aside_has_no_beat(
+def test_a_worker_that_takes_no_part_has_no_beat(
     worker: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
