@@ -150,7 +150,7 @@ def build_leader(
     server: Source,
     keys: ElectionKeys,
     options: Options,
-    connection: Mapping[str, Any],
+    client_options: Mapping[str, Any],
     *,
     setting: str = "redis",
     options_setting: str = "options",
@@ -160,7 +160,7 @@ def build_leader(
         *make_store_clients(
             make_client,
             server,
-            connection,
+            client_options,
             options,
             keys,
             setting=setting,

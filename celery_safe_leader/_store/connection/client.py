@@ -99,7 +99,7 @@ def make_async_client(
 def make_store_clients(
     make: Callable[..., Client],
     source: Source,
-    connection: Mapping[str, Any],
+    client_options: Mapping[str, Any],
     options: Options,
     keys: ElectionKeys,
     **names: str,
@@ -109,7 +109,7 @@ def make_store_clients(
     Args:
         make: ``make_client`` or ``make_async_client``.
         source: As theirs.
-        connection: Their ``options``.
+        client_options: Their ``options``.
         options: Of the candidate; the time limits follow from them.
         keys: Of the election.
         **names: ``setting`` and ``options_setting``, as theirs.
@@ -118,7 +118,7 @@ def make_store_clients(
     client, waiting_client = (
         make(
             source,
-            connection,
+            client_options,
             connect_timeout=limit,
             read_timeout=read_timeout,
             key=keys.lease,
