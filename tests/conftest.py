@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from kombu.utils.url import maybe_sanitize_url
 
 from tests.flaky import rule
@@ -21,6 +22,12 @@ from tests.support.processes import Children, clean_environment
 from tests.support.servers import ExternalServer, Server
 from tests.support.servers.kinds import KINDS, OLDEST, all_kinds, installed_kinds
 from tests.support.servers.rabbitmq import RABBITMQ_URL, rabbitmq_urls
+
+# No test judges how long something takes, nor does Hypothesis.
+settings.register_profile(
+    "without deadlines", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("without deadlines")
 
 # Before anything imports Celery, which reads some of them at import.
 for _name in set(os.environ) - set(clean_environment()):

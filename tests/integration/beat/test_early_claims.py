@@ -203,14 +203,21 @@ def test_what_looks_at_the_clock_is_built_at_the_moment(stage: DrivenLeaders, qu
 
 
 def test_a_run_that_waited_too_long_is_given_back_to_its_policy(
-    stage: DrivenLeaders, queue: Queue, caplog: pytest.LogCaptureFixture
+    stage: DrivenLeaders,
+    queue: Queue,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO", "celery_safe_leader.beat")
     own = {"leader": {"max_lateness": 0.3}}
-    leader = stage.leader(stage.app(e=stage.entry("e", SOON, options=own)))
+    app = stage.app(e=stage.entry("e", SOON, options=own))
+    now = time.time_ns() // 1000
+    for module in ("rounds", "claims", "memory", "timetable"):
+        monkeypatch.setattr(f"celery_safe_leader._dispatch.{module}.now_us", lambda: now)
+    leader = stage.leader(app)
     leader.run()
     assert stage.pending() == {"e"}
-    time.sleep(SOON + 0.5)  # as a process does that was stopped
+    now += round((SOON + 0.5) * 1_000_000)  # as for a process that was stopped
     leader.run()
     assert queue.sent() == []
     assert stage.pending() == set()
