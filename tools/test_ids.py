@@ -7,8 +7,8 @@
 ``ids`` prints *old id, new id, how* for each old test, and fails if one is neither found nor given
 a reason. A test is looked for in the file that git says its file became, then in any file; by its
 name with its parameters, then by its name alone, parameters in their order. Lines of the file of
-reasons are *old id or its beginning, new id or its beginning, reason*: ``test_ids_since_5d6b9fc.tsv``
-beside this file has those of the move into rooms.
+reasons are *old id or its beginning, new id or its beginning, reason*; those of the move into rooms
+are in ``test_ids_since_5d6b9fc.tsv`` beside this file.
 
 ``assertions`` counts asserts, ``pytest.raises``/``warns``/``fail`` and calls of helpers whose name
 begins with ``assert`` or ``check``, by ``ast``, and fails if there are fewer than before.
