@@ -93,8 +93,10 @@ def test_a_worker_that_must_not_consume_the_queue_does_so_for_a_moment_only(
     wait_listening(app.app, aside)
     # There before they consume the queue: that moment may be over before another message comes.
     result = app.counted.delay(1)
-    control.add_consumer(fleet.queue)
-    control.broadcast("sneak", arguments={"queue": fleet.queue})
+    # Named: workers of other tests hear what is told to all on the same broker.
+    names = [f"{worker.name}@test" for worker in aside]
+    control.add_consumer(fleet.queue, destination=names)
+    control.broadcast("sneak", arguments={"queue": fleet.queue}, destination=names)
     for worker in aside:
         worker.child.wait_for_line(f"Refused to consume {fleet.queue}")
     wait_until(lambda: sum("Returned a message" in w.child.output for w in aside), 30)
