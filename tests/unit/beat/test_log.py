@@ -20,18 +20,12 @@ from celery_safe_leader._core.events import (
 )
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader.errors import StoreUnavailableError
+from tests.support.clock import Clock
 from tests.support.processes.waiting import wait_until
 
 SERVER = "redis://redis.internal:6379/0"
 DEADLINE = Instant(1.0, 1.0, 1.0)
 FAILURE = StoreUnavailableError("{leader:shop}:beat:lease", "no answer")
-
-
-class Clock:
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

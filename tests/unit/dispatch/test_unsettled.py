@@ -6,15 +6,9 @@ import pytest
 
 from celery_safe_leader._dispatch.unsettled import Unsettled
 from celery_safe_leader._ledger.codec import Claim
+from tests.support.clock import Clock
 
 ERROR = OSError("no broker")
-
-
-class Clock:
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
