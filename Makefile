@@ -7,23 +7,24 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' ')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-long test-docker test-flaky test-matrix lint format docs bench mutants \
+.PHONY: help demo test test-unit test-long test-docker test-flaky test-matrix test-tools test-suites soak endurance fleet lint format docs bench \
+	mutants \
 	coverage house clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover
-	$(BIN)/python -m demo
+	$(BIN)/python -m demo --pictures .demo
 
-# Most tests wait for processes, so three share the cores. Those that play several scenes of many
+# Most tests wait for processes, so four share the cores. Those that play several scenes of many
 # processes at once, and compare the moments of all of them, come after, one file at a time.
 ORDINARY = not long and not docker
 test: $(STAMP) ## The tests, except the long ones and those that need Docker
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "$(ORDINARY) and not quiet"
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "$(ORDINARY) and not quiet"
 	$(BIN)/python -m pytest -q -m "$(ORDINARY) and quiet"
 endif
 
@@ -32,6 +33,9 @@ test-unit: $(STAMP) ## The unit tests and what may import what: seconds
 
 test-long: $(STAMP) ## The tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+setup-long: ## What the long tests need besides Python: Prometheus and its promtool
+	apt-get install --yes --no-install-recommends prometheus
 
 test-docker: $(STAMP) ## The tests that need a Docker engine
 	$(BIN)/python -m pytest -m docker $(ARGS)
@@ -42,6 +46,25 @@ test-flaky: $(STAMP) ## Each test that depends on time, COUNT=20 times, with all
 
 test-matrix: $(STAMP) ## A choice of the tests on other releases of Celery, redis-py and Python
 	$(BIN)/python -m tests.matrix $(ARGS)
+
+test-tools: $(STAMP) ## Sentry, OpenTelemetry, Datadog and others, beside stock beat, in an environment of their own
+	$(BIN)/python -m tests.tools $(ARGS)
+
+test-suites: $(STAMP) ## Test suites of Celery and of other schedulers over our classes, beside a table of what comes of each test
+	$(BIN)/python -m tests.suites $(ARGS)
+
+SECONDS =
+SEED =
+WAY =
+soak: $(STAMP) ## Ten minutes of faults, counted at the broker: SEED= SECONDS=600 WAY=transactional
+	$(BIN)/python -m tests.soak $(addprefix --seed ,$(SEED)) $(addprefix --seconds ,$(SECONDS)) \
+		$(addprefix --way ,$(WAY)) $(ARGS)
+
+endurance: $(STAMP) ## An hour of 100 runs a second, with entries that come and go: what grows
+	$(BIN)/python -m tests.soak.endurance $(addprefix --seconds ,$(SECONDS))
+
+fleet: $(STAMP) ## An hour of 4 workers and 3 beats under faults of all kinds: SEED= SECONDS=3600
+	$(BIN)/python -m tests.soak.fleet $(addprefix --seed ,$(SEED)) $(addprefix --seconds ,$(SECONDS)) $(ARGS)
 
 lint: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -71,7 +94,7 @@ house: $(STAMP) ## Rooms, names and lines of the package, and the files that one
 	$(BIN)/python tools/files_entered.py
 
 clean: ## Remove what was built; .venv stays
-	rm -rf build dist site .demo .flaky .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf build dist site .demo .flaky .soak .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

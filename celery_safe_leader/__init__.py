@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery_safe_leader._core.events import Demoted, DemotionReason, Elected
+from celery_safe_leader._core.events import Demoted, DemotionReason, Elected, HolderSeen
 from celery_safe_leader.aio import AsyncSafeLeader, create_async_safe_redis_leader
 from celery_safe_leader.errors import (
     ConfigurationError,
@@ -35,6 +35,7 @@ __all__ = [
     "Demoted",
     "DemotionReason",
     "Elected",
+    "HolderSeen",
     "LeaderScheduler",
     "Leadership",
     "LeadershipLostError",

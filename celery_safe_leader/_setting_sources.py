@@ -6,7 +6,7 @@ Defaults and rules on values are in conf.py.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from celery.app.defaults import Option
@@ -22,7 +22,16 @@ from celery_safe_leader._store.connection.urls import (
     split_urls,
 )
 
-__all__ = ["KNOWN", "Server", "find_server", "refuse_unknown", "spelling", "visibility_timeout"]
+__all__ = [
+    "KNOWN",
+    "Server",
+    "check_time_zone",
+    "find_server",
+    "is_in_memory",
+    "refuse_unknown",
+    "spelling",
+    "visibility_timeout",
+]
 
 KNOWN: dict[str, Option] = {
     "url": Option(type="string"),
@@ -33,10 +42,13 @@ KNOWN: dict[str, Option] = {
     "wait_replicas": Option(type="int"),
     "allow_long_ttl": Option(type="bool"),
     "missed_runs": Option(type="string"),
+    "expires_from": Option(type="string"),
     "dedup_window": Option(type="float"),
     "queue": Option(type="string"),
     "candidate": Option(type="bool"),
     "drain_timeout": Option(type="float"),
+    "http": Option(type="string"),
+    "ignored_settings": Option(type="tuple"),
 }
 """Name after ``leader_`` -> how ``celery … -- leader.name=value`` reads a value."""
 
@@ -61,6 +73,8 @@ class Server(NamedTuple):
     setting: str
     prefix: str = ""
     """Of all keys, as Celery puts it before its own keys on that server."""
+    others: tuple[str, ...] = ()
+    """The broker's other servers that are Redis, without secrets: nobody asks them."""
 
 
 def spelling(conf: Any, name: str) -> str:
@@ -81,12 +95,15 @@ def spelling(conf: Any, name: str) -> str:
 def refuse_unknown(conf: Any) -> None:
     """Refuse ``leader_…`` settings that do not exist, or whose spelling Celery does not read.
 
+    Those named in ``leader_ignored_settings`` belong to somebody else.
+
     Raises:
         ImproperlyConfigured: Names the setting and the nearest one that exists.
     """
+    foreign = _ignored(conf)
     valid = {form for name in KNOWN for form in _forms(conf, f"leader_{name}")}
     for key in conf.keys():
-        if not isinstance(key, str) or key in valid:
+        if not isinstance(key, str) or key in valid or key in foreign:
             continue
         for prefix in _forms(conf, "leader_"):
             if key.startswith(prefix):
@@ -95,9 +112,47 @@ def refuse_unknown(conf: Any) -> None:
         name = key.lower().removeprefix("celery_")
         if key.isupper() and name in valid:
             # Upper case may belong to other packages: only the exact names count there.
+            ignored = spelling(conf, "leader_ignored_settings")
             raise ImproperlyConfigured(
-                f"{key} is not read by this app; write {spelling(conf, name)}"
+                f"{key} is not read by this app; write {spelling(conf, name)}, or if it is not "
+                f"meant for celery-safe-leader, add it to {ignored}"
             )
+
+
+def _ignored(conf: Any) -> frozenset[str]:
+    """Return the settings that are not ours though they are called like it.
+
+    Raises:
+        ImproperlyConfigured: The list is not one of strings.
+    """
+    value = conf.get("leader_ignored_settings")
+    if value is None:
+        return frozenset()
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        value = (value,) if isinstance(value, str) else (None,)
+    names = list(value)
+    if not all(isinstance(name, str) for name in names):
+        raise ImproperlyConfigured(
+            f"{spelling(conf, 'leader_ignored_settings')} is "
+            f"{conf.get('leader_ignored_settings')!r}; it must be a list of names of settings"
+        )
+    return frozenset(names)
+
+
+def check_time_zone(app: Any) -> None:
+    """Check that the app's ``timezone`` exists, which every crontab needs.
+
+    Raises:
+        ImproperlyConfigured: Names the setting.
+    """
+    try:
+        _ = app.timezone
+    except Exception as exc:
+        raise ImproperlyConfigured(
+            f"{spelling(app.conf, 'timezone')} is {app.conf.timezone!r}, which cannot be used as a "
+            f"time zone ({type(exc).__name__}); it must be the name of one, such as "
+            "'Europe/Berlin'. If the name is right, install the package tzdata"
+        ) from exc
 
 
 def _nearest(prefix: str, rest: str) -> str:
@@ -145,7 +200,14 @@ def find_server(conf: Any) -> Server:
         options.update(_sentinel(conf, "result_backend", found))
         if provider := conf.get("redis_backend_credential_provider"):
             options["credential_provider"] = provider
-    return Server(found, options, setting, prefix)
+    others = [url for url in broker if url != found and is_redis_url(url)] if own is None else []
+    return Server(found, options, setting, prefix, tuple(map(safe_url, others)))
+
+
+def is_in_memory(conf: Any) -> bool:
+    """Return whether the broker lies in the memory of the process: no other one shares it."""
+    schemes = {scheme_of(url) for url in _flat(conf.broker_read_url or conf.broker_url)}
+    return schemes == {"memory"}
 
 
 def _broker_setting(conf: Any) -> str:

@@ -26,9 +26,11 @@ __all__ = ["AsyncSafeLeader", "create_async_safe_redis_leader"]
 class AsyncSafeLeader(LeaderViews):
     """One candidate of one election, on one event loop.
 
-    Properties are safe from any thread; everything else belongs to the loop. In a forked child the
-    object is an idle candidate with an id of its own. As an async context manager it takes part
-    on entry and is shut down on exit. Listeners may be coroutine functions.
+    Properties are safe from any thread; everything else belongs to the loop. If the loop ends, or
+    cancels the tasks of this candidate, it takes no part any more: ``elect()`` may follow, on
+    another loop too. In a forked child the object is an idle candidate with an id of its own. As
+    an async context manager it takes part on entry and is shut down on exit. Listeners may be
+    coroutine functions.
     """
 
     def __init__(self, runner: AsyncRunner) -> None:
@@ -46,15 +48,15 @@ class AsyncSafeLeader(LeaderViews):
 
     async def stop(self, *, timeout: float | None = None) -> None:
         """Stop taking part, and hand leadership over if it is held, as ``SafeLeader.stop()``."""
-        await self._stop(DemotionReason.RESIGNED, timeout)
+        await self._runner.stop(DemotionReason.RESIGNED, self._handover_timeout(timeout))
 
     async def shutdown(self, *, timeout: float | None = None) -> None:
-        """Do what ``stop()`` does, then close the connections for good. May be called twice."""
-        await self._stop(DemotionReason.SHUTDOWN, timeout)
-        await self._runner.close()
+        """Do what ``stop()`` does, then close the connections for good.
 
-    async def _stop(self, reason: DemotionReason, timeout: float | None) -> None:
-        await self._runner.stop(reason, self._handover_timeout(timeout))
+        May be called again: each call returns when the first one is done. If its caller is
+        cancelled, it goes on.
+        """
+        await self._runner.shutdown(self._handover_timeout(timeout))
 
     async def wait_until_leader(self, timeout: float | None = None) -> int:
         """Wait until this candidate leads, as ``SafeLeader.wait_until_leader()``.
@@ -66,6 +68,7 @@ class AsyncSafeLeader(LeaderViews):
             TimeoutError: Not elected within ``timeout``; still a candidate.
             LifecycleError: It does not take part in the election, or no longer.
         """
+        self._runner.leave_ended_loop()
         token = self._token_if_leader()
         if token is not None:
             # wait_for() with a timeout of 0 would not return even an answer that is there.
@@ -117,4 +120,6 @@ def create_async_safe_redis_leader(
         wait_replicas=checked.wait_replicas,
         confirm_timeout=checked.confirm_timeout,
     )
-    return AsyncSafeLeader(AsyncRunner(checked, keys.election, store))
+    runner = AsyncRunner(checked, keys.election, store)
+    store.announce(runner.candidate.presence, checked.ttl)
+    return AsyncSafeLeader(runner)

@@ -22,9 +22,12 @@ from celery.app.defaults import NAMESPACES
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader._core.options import Options
+from celery_safe_leader._runtime.service.http_address import HttpAddress, parse_address
+from celery_safe_leader._schedules.policy_options import EXPIRES_FROM
 from celery_safe_leader._setting_sources import (
     KNOWN,
     find_server,
+    is_in_memory,
     refuse_unknown,
     spelling,
     visibility_timeout,
@@ -37,8 +40,10 @@ __all__ = [
     "DEFAULT_TTL",
     "LeaderSettings",
     "as_improperly_configured",
+    "check_transport",
     "leader_names",
     "read",
+    "read_for_worker",
     "register_settings",
 ]
 
@@ -90,6 +95,17 @@ class LeaderSettings:
     """The same for ``options``."""
     prefix: str = ""
     """Of all keys on the server: Celery's ``global_keyprefix``."""
+    expires_from: str = "publication"
+    """What a number of seconds in an entry's ``expires`` counts from: "publication" or "due"."""
+
+    http: HttpAddress | None = None
+    """Where this process answers health checks; ``None``: nowhere."""
+
+    is_alone: bool = False
+    """Whether there can be no other worker, and so no election."""
+    other_servers: tuple[str, ...] = ()
+    """Servers beside ``server`` in the list of brokers, without secrets: the election asks none of
+    them, also when Celery moves there."""
 
     @property
     def candidate_options(self) -> Options:
@@ -157,6 +173,7 @@ def read(app: Celery) -> LeaderSettings:
             wait_replicas=options.wait_replicas,
             allow_long_ttl=long_ttl,
             missed_runs=_missed_runs(conf),
+            expires_from=_expires_from(conf),
             dedup_window=_dedup_window(conf),
             queue=_queue(conf, key),
             candidate=_flag(conf, "leader_candidate", default=True),
@@ -164,6 +181,60 @@ def read(app: Celery) -> LeaderSettings:
             url_setting=server.setting,
             options_setting=spelling(conf, "leader_options"),
             prefix=server.prefix,
+            http=_http(conf),
+            other_servers=server.others,
+        )
+
+
+def check_transport(app: Celery) -> None:
+    """Check that the broker's transport can be loaded. Connects to nothing.
+
+    A module that is missing is a mistake of the installation: to try again would not mend it.
+
+    Raises:
+        ImproperlyConfigured: Names the kind of broker, and what is missing.
+    """
+    try:
+        app.connection_for_write().get_transport_cls()
+    except ImportError as exc:
+        raise ImproperlyConfigured(
+            f"the transport of {spelling(_loaded(app), 'broker_url')} cannot be loaded: {exc}. "
+            "Install what is missing, and start again"
+        ) from exc
+
+
+def read_for_worker(app: Celery) -> LeaderSettings:
+    """Read and check the settings of an app for a worker.
+
+    One whose broker lies in the memory of its process (``memory://``), as in tests, has no other
+    worker to compete with, and needs no Redis unless ``leader_url`` is set.
+
+    Raises:
+        ImproperlyConfigured: As ``read()``.
+    """
+    conf = _loaded(app)
+    if conf.get("leader_url") is not None or not is_in_memory(conf):
+        return read(app)
+    refuse_unknown(conf)
+    with as_improperly_configured(app):
+        key = _key(app)
+        return LeaderSettings(
+            url="",
+            options={},
+            server="memory",
+            key=key,
+            ttl=DEFAULT_TTL,
+            wait=DEFAULT_TTL / 5,
+            wait_replicas=0,
+            allow_long_ttl=False,
+            missed_runs="coalesce",
+            expires_from=_expires_from(conf),
+            dedup_window=DEFAULT_DEDUP_WINDOW,
+            queue=_queue(conf, key),
+            candidate=_flag(conf, "leader_candidate", default=True),
+            drain_timeout=_drain_timeout(conf),
+            http=_http(conf),
+            is_alone=True,
         )
 
 
@@ -245,6 +316,13 @@ def _missed_runs(conf: Any) -> MissedRuns:
     return cast(MissedRuns, value)
 
 
+def _expires_from(conf: Any) -> str:
+    value = conf.get("leader_expires_from", "publication")
+    if value not in EXPIRES_FROM:
+        raise ConfigurationError("expires_from", repr(value), "'publication' or 'due'")
+    return str(value)
+
+
 def _dedup_window(conf: Any) -> float:
     least = 2 * visibility_timeout(conf)
     value = conf.get("leader_dedup_window")
@@ -267,6 +345,11 @@ def _dedup_window(conf: Any) -> float:
     return float(value)
 
 
+def _http(conf: Any) -> HttpAddress | None:
+    value = conf.get("leader_http")
+    return None if value is None else parse_address(value)
+
+
 def _drain_timeout(conf: Any) -> float:
     value = conf.get("leader_drain_timeout", DEFAULT_DRAIN_TIMEOUT)
     if isinstance(value, timedelta):
@@ -285,4 +368,10 @@ def _queue(conf: Any, key: str) -> str:
             name = f"leader.{hashlib.sha256(key.encode()).hexdigest()}"
     if not isinstance(name, str) or not 0 < len(name.encode()) <= MAX_QUEUE_NAME:
         raise ConfigurationError("queue", repr(name), f"a string of 1 to {MAX_QUEUE_NAME} bytes")
+    if name == conf.task_default_queue:
+        raise ConfigurationError(
+            "queue",
+            f"{name!r}, as is {spelling(conf, 'task_default_queue')}",
+            "a queue of its own: only the worker that leads consumes it",
+        )
     return name

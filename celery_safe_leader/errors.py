@@ -11,13 +11,15 @@ that is sent to another process (by pickle, or by Celery's result backend, which
     │   ├── StoreUnavailableError   no answer: the outcome is unknown
     │   └── StoreRefusedError       it answered with an error
     └── NotLeaderError         leadership was required, and this process does not lead
-        └── LeadershipLostError     it did when the work began
+        ├── LeadershipLostError     it did when the work began
+        └── EntryWithheldError      a beat was told to send an entry, and does not lead
 """
 
 from __future__ import annotations
 
 __all__ = [
     "ConfigurationError",
+    "EntryWithheldError",
     "LeadershipLostError",
     "LifecycleError",
     "NotLeaderError",
@@ -81,7 +83,19 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreRefusedError(StoreError):
-    """Redis answered with an error: it is a replica, a right is missing, a key has another type."""
+    """Redis answered with an error: it is a replica, a right is missing, a key has another type.
+
+    Args:
+        key: The election, or the Redis key, that the request was for.
+        detail: What happened, without secrets.
+        is_missing_right: Whether the same would be refused for as long as the server's rights and
+            slots are what they are.
+    """
+
+    def __init__(self, key: str, detail: str, is_missing_right: bool = False) -> None:
+        super().__init__(key, detail)
+        self.args = (key, detail, is_missing_right)
+        self.is_missing_right = is_missing_right
 
 
 class NotLeaderError(SafeLeaderError):
@@ -120,3 +134,25 @@ class LeadershipLostError(NotLeaderError):
     def __str__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
         return f"leadership of {self.key!r} under token {self.fencing_token} has ended{why}"
+
+
+class EntryWithheldError(NotLeaderError):
+    """Somebody told a beat that does not lead to send an entry; nothing was sent.
+
+    Args:
+        key: The election.
+        entry: Name of the entry; empty if it is not known.
+    """
+
+    def __init__(self, key: str, entry: str = "") -> None:
+        super().__init__(key)
+        self.args = (key, entry)
+        self.entry = entry
+
+    def __str__(self) -> str:
+        what = f"entry {self.entry!r}" if self.entry else "the message"
+        return (
+            f"{what} was not sent: this beat does not lead {self.key!r} now, and only the beat "
+            "that leads sends entries. To run the task all the same, call it with apply_async() or "
+            "app.send_task()"
+        )

@@ -19,6 +19,10 @@ from celery_safe_leader._store.sync import RedisStore
 __all__ = ["SafeLeader", "create_safe_redis_leader"]
 
 
+STOOD_DOWN = "stood_down:"
+"""How the reason in the history begins when a candidate stands down."""
+
+
 class SafeLeader(LeaderViews):
     """One candidate of one election.
 
@@ -44,21 +48,63 @@ class SafeLeader(LeaderViews):
 
         Leadership ends before anything is sent. ``elect()`` may follow. Does nothing if this
         candidate does not take part. Blocks for one round trip, at most for ``timeout``; may be
-        called from a signal handler.
+        called from a signal handler, and from one that interrupts that handler.
 
         Args:
             timeout: Seconds to wait until Redis has the resignation; a third of the ttl by
                 default. If it does not get there, others take over when the lease runs out.
         """
-        self._stop(DemotionReason.RESIGNED, timeout)
+        self._runner.stop(DemotionReason.RESIGNED, self._handover_timeout(timeout))
 
     def shutdown(self, *, timeout: float | None = None) -> None:
-        """Do what ``stop()`` does, then close the connections for good. May be called twice."""
-        self._stop(DemotionReason.SHUTDOWN, timeout)
-        self._runner.close()
+        """Do what ``stop()`` does, then close the connections for good.
 
-    def _stop(self, reason: DemotionReason, timeout: float | None) -> None:
-        self._runner.stop(reason, self._handover_timeout(timeout))
+        May be called again, by other threads and signal handlers too: each call returns when the
+        first one is done.
+        """
+        self._runner.shutdown(self._handover_timeout(timeout))
+
+    def stand_down(self, why: str) -> None:
+        """Hand leadership over to somebody who can work; afterwards ``elect()`` is behind others.
+
+        From now on this candidate campaigns two ``wait`` later than the rules allow, until
+        ``campaign_in_time()``: every other one goes first, and one that is alone leads again.
+        Blocks as ``stop()`` does.
+
+        Args:
+            why: For the history: a word.
+        """
+        self.hand_over(f"{STOOD_DOWN}{why}")
+
+    def hand_over(self, reason: str, successor: str = "") -> None:
+        """Do what ``stand_down()`` does, for another reason.
+
+        Args:
+            reason: For the history, in one line.
+            successor: Candidate id of the one that the others let go first, for one of their
+                ``wait``; empty for nobody.
+        """
+        self._candidate.campaign_later(self.courtesy)
+        timeout = self._handover_timeout(None)
+        self._runner.stop(DemotionReason.RESIGNED, timeout, reason, successor)
+
+    @property
+    def courtesy(self) -> float:
+        """Seconds for which a candidate that handed over lets the others go first."""
+        return 2 * self._candidate.options.wait
+
+    def campaign_in_time(self) -> None:
+        """Campaign again as soon as the rules allow."""
+        self._candidate.campaign_later(0.0)
+
+    def describe(self, about: Callable[[], Mapping[str, Any]]) -> None:
+        """Let ``leader status`` show more of this candidate.
+
+        Args:
+            about: Returns strings and numbers, and lists and mappings of them, without secrets.
+                Called about once per ttl, on another thread; does no IO.
+        """
+        self._candidate.about = about
 
     def wait_until_leader(self, timeout: float | None = None) -> int:
         """Wait until this candidate leads.
@@ -93,6 +139,10 @@ class SafeLeader(LeaderViews):
         It is called at each change of this candidate. Thread-safe; signal handlers run meanwhile.
         """
         return self._runner.changed.wait(ready, timeout)
+
+    def wake(self) -> None:
+        """Let ``wait()`` call its condition again. From any thread."""
+        self._runner.changed.notify_all()
 
     def observe(self, observer: Callable[[Event], None]) -> None:
         """Call ``observer`` with every event, including those that have no listeners.
@@ -170,4 +220,6 @@ def build_leader(
         wait_replicas=options.wait_replicas,
         confirm_timeout=options.confirm_timeout,
     )
-    return SafeLeader(ThreadRunner(options, keys.election, store))
+    runner = ThreadRunner(options, keys.election, store)
+    store.announce(runner.candidate.presence, options.ttl)
+    return SafeLeader(runner)

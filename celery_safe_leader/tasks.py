@@ -10,10 +10,10 @@ from celery import Celery, Task, _state
 from celery.local import PromiseProxy, Proxy
 
 from celery_safe_leader import conf
-from celery_safe_leader._worker.leader_only.leadership import CURRENT, Leadership
+from celery_safe_leader._worker.leader_only.leadership import CURRENT, LEADERSHIP, Leadership
 from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark, Otherwise, mark_of
 from celery_safe_leader._worker.leader_only.queue import declaration
-from celery_safe_leader._worker.leader_only.run_guard import guarded
+from celery_safe_leader._worker.leader_only.run_guard import guard_maps, guarded
 from celery_safe_leader.bootsteps import install
 from celery_safe_leader.errors import ConfigurationError, LifecycleError
 
@@ -68,6 +68,9 @@ def current_leadership() -> Leadership:
             ``apply()`` or in eager mode, or comes from a thread that the task started.
     """
     leadership = CURRENT.get()
+    task = _state.get_current_task()
+    if leadership is None and task is not None:
+        leadership = getattr(task.request, LEADERSHIP, None)
     if leadership is None:
         raise LifecycleError(
             "no leader-only task of a worker runs here: direct calls, apply() and eager mode "
@@ -83,7 +86,8 @@ def leader_route(
 
     ``@leader_only`` puts it first among the app's routes.
     """
-    if task is None or mark_of(task) is None:
+    # Celery asks for the routes of .map() by the name of the task that is called for each item.
+    if task is None or (mark_of(task) is None and mark_of(task.app.tasks.get(name)) is None):
         return None
     return {"queue": declaration(task.app, conf.leader_names(task.app)[1])}
 
@@ -166,3 +170,5 @@ def _prepare(app: Celery) -> None:
     if leader_route not in routes:
         install(app)
         app.conf.task_routes = [leader_route, *routes]
+    if app.finalized:
+        guard_maps(app)

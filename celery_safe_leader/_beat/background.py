@@ -45,7 +45,6 @@ class BackgroundThread:
         self._calls: SimpleQueue[BackgroundCall[object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._changed = Broadcast()
-        self._busy = False
 
     def run(self, function: Callable[[], T]) -> T:
         """Run ``function`` there and return what it returns, or raise what it raises.
@@ -62,10 +61,10 @@ class BackgroundThread:
     def start(self, function: Callable[[], T]) -> BackgroundCall[T]:
         """Start ``function`` there and return its call at once; the call keeps what it raises."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
         call = BackgroundCall(function)
-        self._busy = True
         self._calls.put(call)  # type: ignore[arg-type]
         return call
 
@@ -74,8 +73,14 @@ class BackgroundThread:
         return self._changed.wait(lambda: call.done, timeout)
 
     def wait_idle(self, timeout: float) -> bool:
-        """Wait until nothing runs there; from any thread, also in a signal handler."""
-        return self._changed.wait(lambda: not self._busy, timeout)
+        """Wait until what was started by now has ended; return whether it has.
+
+        From any thread, and while a signal handler holds up the thread that starts calls: a call
+        that it has not put into the queue yet is not waited for.
+        """
+        if self._thread is None:
+            return True
+        return self.wait(self.start(_nothing), timeout)
 
     def close(self) -> None:
         """End the thread after its current call."""
@@ -88,5 +93,8 @@ class BackgroundThread:
             if call is None:
                 return
             call.run()
-            self._busy = False
             self._changed.notify_all()
+
+
+def _nothing() -> None:
+    """Do nothing: a call that has ended when all before it have."""

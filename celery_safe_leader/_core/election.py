@@ -11,7 +11,7 @@ How to drive it: whenever something happened, or ``pause()`` seconds have passed
 If it returns a request, execute it and hand the outcome to ``receive()`` or ``failed()``; then
 poll again. Call ``tick()`` at the lease's deadline even if a request is still
 under way. Drain ``events()`` after each call. Not thread-safe: guard it with a lock, never held
-over IO. Only ``lease`` and ``is_leader()`` may be read from any thread without one.
+over IO. Only ``lease``, ``look`` and ``is_leader()`` may be read from any thread without one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import (
     Answer,
     Campaign,
+    LedgerLook,
     Observe,
     Record,
     Renew,
@@ -56,7 +57,10 @@ class Election:
         """
         self.options = options
         self.candidate_id = candidate_id
-        self.observation = Observation(options)
+        self.observation = Observation(options, candidate_id)
+        self.look: LedgerLook | None = None
+        """What the last renewal of this tenure saw of the ledger; ``None`` if it did not look.
+        Handed on as it came: nothing here depends on it."""
         self._requests = Requests(options, candidate_id, seed, self.observation)
         self._candidacy = Candidacy()
         self._events: list[Event] = []
@@ -66,7 +70,8 @@ class Election:
         self._failures = 0
         self._must_observe = True
         """Whether a standby has to look at the record before it may sleep."""
-        self._reason = DemotionReason.RESIGNED
+        self._resigns_for = DemotionReason.RESIGNED.value
+        self._resigns_to = ""
 
     # What the candidate is
 
@@ -110,10 +115,23 @@ class Election:
         self._must_observe = True
         self._schedule_poll(now)
 
-    def stop(self, now: Instant, reason: DemotionReason = DemotionReason.RESIGNED) -> None:
-        """Stop taking part. Leadership ends at once; the resignation in Redis may follow."""
+    def stop(
+        self,
+        now: Instant,
+        reason: DemotionReason = DemotionReason.RESIGNED,
+        detail: str = "",
+        successor: str = "",
+    ) -> None:
+        """Stop taking part. Leadership ends at once; the resignation in Redis may follow.
+
+        Args:
+            now: Now.
+            reason: For the event.
+            detail: For the history, in place of the reason.
+            successor: Candidate id of the one that the others are to let go first.
+        """
         self.tick(now)
-        self._reason = reason
+        self._resigns_for, self._resigns_to = detail or reason.value, successor
         lease = self.lease
         if self.state is State.LEADING and lease is not None:
             self._candidacy.resign_later(lease)
@@ -180,7 +198,8 @@ class Election:
             self._settle()
             return None
         self._candidacy.resign_attempts += 1
-        return self._requests.resign(now, lease.fencing_token, self._reason.value)
+        token = lease.fencing_token
+        return self._requests.resign(now, token, self._resigns_for, self._resigns_to)
 
     # Outcomes
 
@@ -266,6 +285,7 @@ class Election:
                 self._events.append(elected)
 
     def _renewed(self, request: Renew, answer: Answer, now: Instant) -> None:
+        self.look = answer.look
         if answer.status is not ReplyStatus.ACCEPTED:
             self._rejected(request, answer, now)
         elif not answer.confirmed:
@@ -304,6 +324,7 @@ class Election:
         self, lease: Lease, move: Move, reason: DemotionReason, holder: str = ""
     ) -> None:
         demoted = self._candidacy.end(lease, move, reason, holder)
+        self.look = None
         self._must_observe = True
         self._events.append(demoted)
 

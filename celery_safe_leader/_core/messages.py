@@ -11,7 +11,10 @@ __all__ = [
     "Answer",
     "Await",
     "Campaign",
+    "LedgerLook",
     "Observe",
+    "Part",
+    "Received",
     "Record",
     "Renew",
     "Reply",
@@ -94,6 +97,8 @@ class Resign(Request):
     token: int
     nonce: str
     reason: str
+    successor: str = ""
+    """Candidate id of the one that the others let go first; empty for nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,23 @@ class Record:
     """Resigned *on this server in its present epoch*; only then may it be taken at once."""
     given_up: bool = False
     """Resigned, on a server that cannot be told from this answer alone."""
+    successor: str = ""
+    """Candidate id of the one in whose favour it was resigned; empty for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLook:
+    """What a renewal of a beat read along with the record. The election decides nothing by it."""
+
+    sent_at: Instant
+    """A moment before the renewal was sent."""
+    runs: bytes
+    """Sentinel of the ledger's hash of runs: empty if there is none, at most 512 bytes, and
+    something else than a sentinel if it cannot be read."""
+    pending: bytes
+    """The same of its hash of claims."""
+    server_us: int
+    """Redis's clock at that moment, in microseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +151,8 @@ class Answer:
     record: Record
     confirmed: bool = True
     """Whether enough replicas confirmed; true if none were asked."""
+    look: LedgerLook | None = None
+    """``None`` if the request did not look at the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +164,20 @@ class Woken:
 
 
 Reply = Answer | Woken
+
+
+class Part(enum.Enum):
+    """Which list something was sent to the leader by; the value is the last part of its key."""
+
+    REQUESTS = "ask"
+    """What the leader is asked to do."""
+    CHANGES = "changes"
+    """Notes that a source of entries was edited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One value that was sent to the leader."""
+
+    part: Part
+    value: bytes

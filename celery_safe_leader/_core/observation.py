@@ -14,7 +14,7 @@ __all__ = ["Observation"]
 class Observation:
     """One candidate's observations of one election. Not thread-safe."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, candidate_id: str = "") -> None:
         self.longest_ttl = options.ttl
         """Seconds: the largest ttl ever seen in this election, our own included.
 
@@ -24,7 +24,12 @@ class Observation:
         """Highest fencing token ever seen; ours is numbered above it when Redis lost the record."""
         self.record: Record | None = None
         """The record as last seen."""
+        self.campaign_later = 0.0
+        """Seconds by which we campaign later than the rules allow, to let others go first."""
         self._replicas_asked = options.wait_replicas > 0
+        self._wait = options.wait
+        self._candidate_id = candidate_id
+        self._first_seen_at: Instant | None = None
         self._seen_at: Instant | None = None
         self._own_version = ""
         self._witnessed_epoch = ""
@@ -54,6 +59,7 @@ class Observation:
         self.highest_token = max(self.highest_token, record.token)
         if self.record is None or record.version != self.record.version:
             self._seen_at = None
+            self._first_seen_at = answered_at
         self.record = self._as_witnessed(record)
         if self._seen_at is None and not self.needs_witness:
             self._seen_at = answered_at
@@ -89,8 +95,23 @@ class Observation:
         """Return the seconds until we may campaign: 0 for now, ``None`` if no observation began."""
         if self.record is None:
             return None
-        if self.record.resigned or self.record.version == self._own_version:
-            return 0.0
+        is_own = self.record.version == self._own_version
+        if self.record.resigned and self.record.successor == self._candidate_id != "":
+            return 0.0  # also if we are to go last: somebody asked for us
+        if not self.campaign_later and (self.record.resigned or is_own):
+            return 0.0 if is_own else self._successor_goes_first(now)
         if self._seen_at is None:
             return None
-        return max(0.0, self.longest_ttl * (1 + MARGIN) - now.shortest_since(self._seen_at))
+        # Our own record is nobody else's to take before it has stood still for as long as theirs.
+        still = 0.0 if self.record.resigned else self.longest_ttl * (1 + MARGIN)
+        return max(0.0, still + self.campaign_later - now.shortest_since(self._seen_at))
+
+    def _successor_goes_first(self, now: Instant) -> float:
+        """Return the seconds for which somebody else may take a record that was resigned to it.
+
+        One ``wait`` after we saw it, and no more: the successor may be dead.
+        """
+        record, seen_at = self.record, self._first_seen_at
+        if record is None or seen_at is None or record.successor in ("", self._candidate_id):
+            return 0.0
+        return max(0.0, self._wait - now.shortest_since(seen_at))

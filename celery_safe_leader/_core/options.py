@@ -49,26 +49,22 @@ class Options:
             wait: Longest pause between two observations by a standby in seconds, or a timedelta.
                 ``None`` means a fifth of the ttl. May be longer than the ttl.
             wait_replicas: How many replicas must confirm, at least 0.
-            allow_long_ttl: Accept a ttl above 300 s.
+            allow_long_ttl: Accept a ttl or a wait above 300 s.
 
         Raises:
             ConfigurationError: A value is not allowed.
         """
         length = _seconds("ttl", ttl, MIN_TTL)
-        if length > MAX_UNQUESTIONED_TTL and not allow_long_ttl:
-            raise ConfigurationError(
-                "ttl",
-                f"{ttl!r} s",
-                f"at most {MAX_UNQUESTIONED_TTL:g} s, since a longer one was most likely meant as "
-                f"milliseconds (then write {length / 1000:g}); pass allow_long_ttl=True if you "
-                "mean seconds",
-            )
+        if not allow_long_ttl:
+            _refuse_milliseconds("ttl", length)
         if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int):
             raise ConfigurationError("wait_replicas", repr(wait_replicas), "a whole number")
         if wait_replicas < 0:
             raise ConfigurationError("wait_replicas", repr(wait_replicas), "at least 0")
         object.__setattr__(self, "ttl", length)
         pause = length / 5 if wait is None else _seconds("wait", wait, 0.001)
+        if wait is not None and not allow_long_ttl:
+            _refuse_milliseconds("wait", pause)
         object.__setattr__(self, "wait", pause)
         object.__setattr__(self, "wait_replicas", wait_replicas)
 
@@ -91,6 +87,17 @@ class Options:
     def confirm_timeout(self) -> float:
         """Seconds that a server waits for its replicas; well within ``request_timeout``."""
         return self.ttl / 4
+
+
+def _refuse_milliseconds(name: str, seconds: float) -> None:
+    if seconds > MAX_UNQUESTIONED_TTL:
+        raise ConfigurationError(
+            name,
+            f"{seconds:g} s",
+            f"at most {MAX_UNQUESTIONED_TTL:g} s, since a longer one was most likely meant as "
+            f"milliseconds (then write {seconds / 1000:g}); pass allow_long_ttl=True if you mean "
+            "seconds",
+        )
 
 
 def _seconds(name: str, value: float | timedelta, least: float) -> float:

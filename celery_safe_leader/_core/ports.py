@@ -1,12 +1,13 @@
-"""What the shells need from a store."""
+"""What the shells need from a store, and from what a leader is spoken to by."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from celery_safe_leader._core.messages import Await, Reply, Request
+from celery_safe_leader._core.messages import Await, Received, Reply, Request
 
-__all__ = ["AsyncStore", "Store"]
+__all__ = ["AsyncStore", "ChannelSource", "Store"]
 
 
 class Store(Protocol):
@@ -33,3 +34,16 @@ class AsyncStore(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
+
+
+class ChannelSource(Protocol):
+    """Where what is sent to a leader is taken from."""
+
+    def take(self, timeout: float, is_wanted: Callable[[], bool]) -> Received | None:
+        """Wait for a value and remove it. Raises ``StoreError`` without a usable answer."""
+
+    def interrupt(self) -> None:
+        """Break off a read. From any thread."""
+
+    def now_us(self) -> int:
+        """Return Redis's clock, in microseconds since 1970. Raises ``StoreError``."""

@@ -58,9 +58,9 @@ class Requests:
         ttl, longest = self._options.ttl, self._observation.longest_ttl
         return Renew(now, self._candidate_id, token, self._nonce(), ttl, longest)
 
-    def resign(self, now: Instant, token: int, reason: str) -> Resign:
+    def resign(self, now: Instant, token: int, reason: str, successor: str) -> Resign:
         """Return a resignation."""
-        return Resign(now, self._candidate_id, token, self._nonce(), reason)
+        return Resign(now, self._candidate_id, token, self._nonce(), reason, successor)
 
     def wait(self, now: Instant, takeover_in: float | None) -> Await:
         """Return a pause until the next observation, or until we may campaign."""

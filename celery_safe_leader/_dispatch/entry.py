@@ -7,15 +7,18 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from celery_safe_leader._ledger.codec import Claim, LastRun
+from celery_safe_leader._schedules.asked import Asked
 from celery_safe_leader._schedules.missed import (
     DEFAULT_LIMIT,
     DEFAULT_TOLERANCE_US,
+    DueRun,
     DueRuns,
     Policy,
     due_runs,
 )
-from celery_safe_leader._schedules.moments import SECOND_US, from_datetime, to_datetime
-from celery_safe_leader._schedules.occurrence_id import occurrence_id, successor_id
+from celery_safe_leader._schedules.moments import SECOND_US, from_datetime, now_us, to_datetime
+from celery_safe_leader._schedules.occurrence_id import occurrence_id, repeated_id, successor_id
+from celery_safe_leader._schedules.opaque import OpaqueRule
 from celery_safe_leader._schedules.rule import Rule, ScheduleError
 
 __all__ = ["Entry", "Source"]
@@ -41,7 +44,8 @@ class Entry:
     """
 
     __slots__ = (
-        "claim", "last_run", "limit", "max_lateness_us", "name", "policy", "rule", "source",
+        "_asked", "claim", "last_run", "limit", "max_lateness_us", "name", "owed_us", "policy",
+        "rule", "source",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +62,9 @@ class Entry:
         """What the ledger says; ``None``: nothing yet."""
         self.claim: Claim | None = None
         """The run that is claimed and not committed yet, if any."""
+        self.owed_us: int | None = None
+        """When a new leader found that the schedule of the one before owes a run, if it does."""
+        self._asked = None if rule.exact else Asked()
 
     def initial_last_run(self, now_us: int, given_last_run: Any) -> LastRun:
         """Return where an entry starts that the ledger does not know.
@@ -67,8 +74,13 @@ class Entry:
             given_last_run: ``last_run_at`` as the user gave it in the entry, or ``None``.
         """
         moment = now_us if given_last_run is None else min(now_us, from_datetime(given_last_run))
-        count = int(self.source.total_run_count or 0)
-        return LastRun(moment, count, moment, self.rule.fingerprint)
+        return LastRun(moment, self._shown_count(), moment, self.rule.fingerprint)
+
+    def _shown_count(self) -> int:
+        try:
+            return int(self.source.total_run_count or 0)
+        except Exception:  # of a class of the user's
+            return 0
 
     def rebased_last_run(self, last_run: LastRun, now_us: int) -> LastRun:
         """Return where an entry continues whose schedule is no longer the one in the ledger.
@@ -83,19 +95,50 @@ class Entry:
         last_run = self.last_run
         if last_run is None:
             return None
-        base_us = max(last_run.moment, last_run.seen)
-        # A schedule of an unknown class has to be asked, with the clock: at once.
-        return self.rule.after(base_us) if self.rule.exact else base_us
+        if self._owes:
+            return self.owed_us
+        base_us = last_run.base
+        if self._asked is None:
+            return self.rule.after(base_us)
+        return self._asked.next_us(base_us, now_us())
 
-    def due_runs(self, now_us: int) -> DueRuns:
-        """Return which runs of the entry are due now."""
+    def next_by_rule(self) -> int | None:
+        """Return when the rule has the entry due next; ``None`` if that cannot be computed."""
+        if self.last_run is None or not self.rule.exact:
+            return None
+        try:
+            return self.rule.after(self.last_run.base)
+        except Exception:
+            return None  # the timetable says so
+
+    @property
+    def _owes(self) -> bool:
+        return self.owed_us is not None and not self.follows_schedule
+
+    @property
+    def follows_schedule(self) -> bool:
+        """Whether its last run, as far as it is known, was written under its present schedule."""
+        return self.last_run is not None and self.last_run.fingerprint == self.rule.fingerprint
+
+    def due_runs(self, at_us: int) -> DueRuns:
+        """Return which runs of the entry are due now; asks a schedule of an unknown class.
+
+        Raises:
+            ScheduleError: The schedule cannot be followed.
+        """
         last_run = self.last_run
         if last_run is None:
             raise ScheduleError(self.rule.name, "is not in the ledger yet")
+        if self._owes:
+            only = DueRun(last_run.base + 1, max(at_us, last_run.base + 1))
+            return DueRuns((only,), 0, 0, None, last_run.base)
+        if self._asked is not None and isinstance(self.rule, OpaqueRule):
+            base_us = max(last_run.moment, last_run.seen)
+            return self._asked.due_runs(self.rule, base_us, at_us, self.lateness_us)
         return due_runs(
             self.rule,
             last_run.moment,
-            now_us,
+            at_us,
             self.policy,
             seen_us=last_run.seen,
             limit=self.limit,
@@ -111,7 +154,11 @@ class Entry:
     def claim_for(self, key: str, due: DueRuns, token: int) -> Claim:
         """Return the claim of the oldest run that is due."""
         first, moment = due.runs[0]
-        if self.rule.exact:
+        until = 0 if self.last_run is None else self.last_run.repeats_until
+        if self.rule.exact and moment <= until:
+            # Another id than before: workers may have accepted that one.
+            occurrence = repeated_id(key, self.name, moment, until)
+        elif self.rule.exact and not self._owes:
             occurrence = occurrence_id(key, self.name, moment)
         else:
             occurrence = successor_id(key, self.name, due.base_us)
@@ -121,11 +168,20 @@ class Entry:
         """Return what the ledger has to record once ``claim`` is published."""
         last_run = self.last_run
         count = 0 if last_run is None else last_run.count
-        seen = claim.moment if last_run is None else last_run.seen
+        seen = claim.moment if last_run is None or self._owes else last_run.seen
         return LastRun(claim.moment, count + 1, seen, self.rule.fingerprint)
+
+    def keep_answer(self, before: Entry) -> None:
+        """Go on from what the schedule said when it was asked for the entry that this replaces."""
+        if isinstance(self.rule, OpaqueRule) and self.rule.is_same_as(before.rule):
+            self._asked = before._asked
 
     def set_last_run(self, last_run: LastRun) -> None:
         """Record where the entry stands in the ledger, and show it on its source."""
         self.last_run = last_run
-        self.source.total_run_count = last_run.count
-        self.source.last_run_at = to_datetime(last_run.moment)
+        try:
+            self.source.total_run_count = last_run.count
+            self.source.last_run_at = to_datetime(last_run.moment)
+        except Exception:
+            # A class of the user's: what it shows decides nothing.
+            return

@@ -1,61 +1,157 @@
-"""One run: an occurrence of an entry that is claimed, until it is committed.
+"""One run on its way to the broker, and the table of the states that it goes through.
 
-What becomes due goes through these places, each of which is kept by one object:
+A run is one occurrence of an entry. Each of its states is kept by one object:
 
 ======================  ==========================================================================
-place                   kept by
+state                   kept by
 ======================  ==========================================================================
-not due yet             ``Timetable``
-claim without a reply   ``Claims``: nobody knows whether it was written, so it is written again
-waits for its moment    ``Waiting``: a :class:`Run` that is claimed in the ledger
-unsettled               ``Unsettled``: the claim of a run that may have been published, or whose
-                        publication failed
-to be committed         ``Claims``, until the next write to the ledger
+scheduled, built        ``Waiting``, until its moment; nothing of it is in Redis
+claimed, inherited      ``Waiting``: claimed by an earlier leader, and its moment is still to come
+unanswered              ``Records``: the request goes out again, with the same values
+owed, unsettled         ``Unsettled``
+sent                    ``Records``, until the next write to the ledger
 ======================  ==========================================================================
 
-A run that is withdrawn before its moment goes back to the timetable; so does its entry once the
-run is published or given up.
+An entry without a run is on the ``Timetable``. It returns there when its run has ended.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from celery_safe_leader._dispatch.entry import Entry
-from celery_safe_leader._ledger.codec import Claim
+from celery_safe_leader._dispatch.health.user_calls import CallQuestion
+from celery_safe_leader._ledger.codec import Claim, LastRun
+from celery_safe_leader._ledger.publications import Push
 
-__all__ = ["Run", "RunState"]
+__all__ = ["TRANSITIONS", "Run", "RunState"]
 
 
 class RunState(Enum):
-    """How far a claimed run has come."""
+    """How far a run has come."""
 
-    CLAIMED = "claimed"
-    """It is in the ledger, and its message is not built yet."""
+    # Each run is looked up by its state several times; the hash of an Enum is Python code.
+    __hash__ = object.__hash__
+
+    SCHEDULED = "scheduled"
+    """It is due, or soon will be; its message has to be built at the moment itself."""
     BUILT = "built"
-    """Its message is ready for the broker."""
+    """Its message is ready, in memory."""
+    UNANSWERED = "unanswered"
+    """A request to publish or claim it had no reply: it may have been executed."""
+    CLAIMED = "claimed"
+    """Write-ahead: it is in the ledger as one that is about to be published."""
+    SENT = "sent"
+    """Write-ahead: the broker has its message, and the ledger is told with the next write."""
+    OWED = "owed"
+    """Write-ahead: it is claimed, and the broker failed or was not asked."""
+    UNSETTLED = "unsettled"
+    """Somebody claimed it, and nobody knows whether its message was published."""
+    HELD_BACK = "held back"
+    """The ledger refuses it for now: it is paused, or the entry's last run has not ended."""
+    SKIPPED = "skipped"
+    """Recorded without a message, since the entry's last run has not ended."""
     GIVEN_UP = "given up"
-    """Its message cannot be built, now or later. It is committed without one."""
+    """Its message cannot be built, now or later. It is recorded without one."""
+    DROPPED = "dropped"
+    """Nothing of it is in Redis: its entry is looked at again. So ends what is built when its
+    entry changes or goes, when the tenure ends, and where the ledger holds another last run."""
+    DONE = "done"
+    """It is recorded as the entry's last run."""
 
 
-@dataclass(slots=True)
+_S = RunState
+
+TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
+    _S.SCHEDULED: frozenset(
+        # The last two by the look that comes before Celery's own code is called.
+        {_S.BUILT, _S.GIVEN_UP, _S.DROPPED, _S.HELD_BACK, _S.UNSETTLED}
+    ),
+    _S.BUILT: frozenset(
+        # All but "claimed" by the one script of the transactional way.
+        {
+            *(_S.DONE, _S.SKIPPED, _S.UNANSWERED, _S.UNSETTLED, _S.HELD_BACK, _S.DROPPED),
+            *(_S.CLAIMED, _S.GIVEN_UP),
+        }
+    ),
+    _S.UNANSWERED: frozenset(
+        {_S.DONE, _S.SKIPPED, _S.UNSETTLED, _S.HELD_BACK, _S.DROPPED, _S.CLAIMED, _S.BUILT}
+    ),
+    _S.CLAIMED: frozenset({_S.SENT, _S.OWED, _S.GIVEN_UP}),
+    _S.OWED: frozenset({_S.UNSETTLED}),
+    _S.UNSETTLED: frozenset({_S.CLAIMED, _S.DONE}),
+    _S.SENT: frozenset({_S.DONE}),
+    _S.HELD_BACK: frozenset({_S.DROPPED}),
+    _S.GIVEN_UP: frozenset({_S.DONE, _S.UNANSWERED, _S.UNSETTLED, _S.HELD_BACK, _S.DROPPED}),
+    _S.SKIPPED: frozenset({_S.DONE}),
+    _S.DROPPED: frozenset(),
+    _S.DONE: frozenset(),
+}
+"""State -> the states that may follow it."""
+
+
+@dataclass(slots=True, eq=False)
 class Run:
-    """One occurrence of an entry on its way to the broker."""
+    """One occurrence of an entry on its way to the broker. For one thread."""
 
     entry: Entry
     claim: Claim
-    is_fresh: bool = True
-    """Claimed by this leader in this tenure, so that nobody can have published it yet."""
-    state: RunState = RunState.CLAIMED
+    """Which occurrence it is, as the ledger knows it; it need not be claimed."""
+    after: LastRun | None
+    """The entry's last run that it was computed from."""
+    record: LastRun
+    """What the ledger has to record once the run is done."""
+    state: RunState = RunState.SCHEDULED
     message: Any = None
-    """What the builder built; ``None`` unless the state is ``BUILT``."""
+    """What the builder built."""
+    push: Push | None = None
+    """The message as the ledger's script pushes it."""
+    nonce: str = ""
+    """Of the publication that ``push`` belongs to."""
+    is_plain: bool = True
+    """Whether the ledger's script may push it, as far as is known."""
+    in_call: bool = False
+    """Whether user code that is to build or publish it has not returned. ``Rounds`` keeps it then,
+    whatever its state."""
+    is_called: bool = False
+    """Whether Celery's own code sends it, and says so."""
+    question: CallQuestion | None = None
+    """Asked by that code while it publishes: it waits to know what became of the message."""
+    again_us: int = 0
+    """Microseconds after which it is looked at again, if it is held back; 0: as usual."""
+    gave_up: bool = False
+    """Whether it is to be recorded without a message."""
+
+    @property
+    def name(self) -> str:
+        """Name of the entry."""
+        return self.entry.name
+
+    @classmethod
+    def of(cls, entry: Entry, claim: Claim, state: RunState = RunState.SCHEDULED) -> Run:
+        """Return the run of an occurrence that follows the entry's last run."""
+        return cls(entry, claim, entry.last_run, entry.last_run_after(claim), state)
+
+    def to(self, state: RunState) -> None:
+        """Go on to another state.
+
+        Raises:
+            AssertionError: The table has no such transition: the pipeline is at fault.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"run of {self.name!r}: {self.state.value} to {state.value}")
+        self.state = state
 
     def built(self, message: Any) -> None:
         """Keep the message that was built."""
-        self.state, self.message = RunState.BUILT, message
+        self.message = message
+        if self.state is RunState.SCHEDULED:
+            self.to(RunState.BUILT)
 
     def give_up(self) -> None:
-        """Mark the run as one that can never be published."""
-        self.state = RunState.GIVEN_UP
+        """Mark the run as one whose message can never be built."""
+        self.gave_up, self.push = True, None
+        self.to(RunState.GIVEN_UP)

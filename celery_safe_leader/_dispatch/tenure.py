@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from celery_safe_leader._core.messages import LedgerLook
+
 __all__ = ["Gate", "Tenure"]
 
 Gate = Callable[[], bool]
@@ -25,3 +27,12 @@ class Tenure:
     """Its fencing token."""
     still_leads: Gate
     """Whether the process still leads under this token."""
+    look: Callable[[], LedgerLook | None] = lambda: None
+    """Returns what the latest renewal saw of the ledger; ``None`` if renewals do not look at it."""
+    is_ending: Gate = lambda: False
+    """Whether no further batch may begin, since the tenure is about to end: the one under way may
+    be finished, so that the next leader need not settle it."""
+
+    def may_begin(self) -> bool:
+        """Return whether another batch may begin."""
+        return self.still_leads() and not self.is_ending()

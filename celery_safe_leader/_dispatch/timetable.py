@@ -7,17 +7,18 @@ from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.moments import MINUTE_US, SECOND_US, now_us
 from celery_safe_leader._schedules.rule import ScheduleError
+from celery_safe_leader._schedules.safe_text import is_containable, safe_repr, safe_str
 
 __all__ = ["EARLIEST", "Timetable"]
 
 EARLIEST = 0.3
-"""Seconds before its due moment at which a run is claimed, at most. A burst of a thousand runs is
-claimed and built in less. What is claimed has to be settled if the leader dies, so no more."""
+"""Seconds before its due moment from which on a message is built: a burst of a thousand takes less.
+An entry that changes in between has its message built anew."""
 
 _EARLIEST_US = round(EARLIEST * SECOND_US)
 _BEGIN_US = _EARLIEST_US - 50_000
-"""Claiming begins this long before the moment, and then includes everything up to the earliest: so
-what is spread over time is claimed together, in twenty writes a second and not one for each run."""
+"""Building begins this long before the moment, and then includes everything up to the earliest: so
+what is spread over time is built together, in twenty goes a second and not one for each run."""
 
 _RETRY_SCHEDULE = MINUTE_US
 """Microseconds after which a schedule that raised is asked again."""
@@ -35,7 +36,9 @@ class Timetable:
         """Put an entry at its next moment; if its schedule fails, at its next attempt."""
         try:
             self.put(entry, entry.next_us())
-        except Exception as exc:
+        except BaseException as exc:
+            if not is_containable(exc):
+                raise
             self.failed(entry, exc)
 
     def put(self, entry: Entry, moment_us: int | None) -> None:
@@ -43,13 +46,13 @@ class Timetable:
         agenda = self._known if entry.rule.exact else self._asked
         agenda.put(entry.name, moment_us)
 
-    def failed(self, entry: Entry, error: Exception) -> None:
+    def failed(self, entry: Entry, error: BaseException) -> None:
         """Log that the schedule of an entry failed, and put the entry at its next attempt."""
         logger.error(
             "The schedule of entry %r fails: %s. The entry does not run; its schedule is asked "
             "again in 60 s",
             entry.name,
-            error if isinstance(error, ScheduleError) else repr(error),
+            safe_str(error) if isinstance(error, ScheduleError) else safe_repr(error),
         )
         self.put(entry, now_us() + _RETRY_SCHEDULE)
 
@@ -68,6 +71,14 @@ class Timetable:
         if self._has_by(now + _BEGIN_US):
             due += self._known.pop_due(now + _EARLIEST_US, most - len(due))
         return [(max(now, moment), name) for moment, name in due]
+
+    def pop_all(self, until_us: int) -> list[str]:
+        """Remove and return all entries whose moment is known and has come by ``until_us``."""
+        return [name for _, name in self._known.pop_due(until_us, len(self._known))]
+
+    def first(self, most: int) -> list[tuple[int, str]]:
+        """Return up to ``most`` moments that are known, and whose they are. From any thread."""
+        return self._known.first(most)
 
     def has_before(self, moment_us: int) -> bool:
         """Return whether an entry is due before a moment that is near, or at it."""

@@ -17,7 +17,8 @@ __all__ = ["Unsettled"]
 
 _SHORTEST_BACK_OFF = 0.1
 _LONGEST_BACK_OFF = 5.0
-"""Both in seconds."""
+_TELL_EVERY = 60.0
+"""All in seconds."""
 _TOGETHER = 2
 """Failures after which a run is published alone, so that one bad message does not fail a batch."""
 
@@ -27,6 +28,9 @@ class _UnsettledRun:
     claim: Claim
     failures: int = 0
     not_before: float = 0.0
+    accepted: int = 0
+    """How many messages the broker had accepted when this one failed first."""
+    tell_at: float = 0.0
 
 
 class Unsettled:
@@ -41,8 +45,10 @@ class Unsettled:
     def __init__(self) -> None:
         self._runs: dict[str, _UnsettledRun] = {}
         self._failures = 0
+        self._accepted = 0
         self._not_before = 0.0
         self._others_first = False
+        self._postponed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -60,6 +66,7 @@ class Unsettled:
     def clear(self) -> None:
         """Remove all claims; what is known of the broker stays."""
         self._runs.clear()
+        self._postponed.clear()
         self._others_first = False
 
     def broker_pause(self) -> float:
@@ -86,36 +93,86 @@ class Unsettled:
         runs = [run for run in self._runs.values() if run.not_before <= now]
         together = [run for run in runs if run.failures < _TOGETHER]
         if together:
+            together = self._with_their_turn(together)
             together.sort(key=lambda run: run.claim.moment)
             return [run.claim for run in together[:most]]
         runs.sort(key=lambda run: (run.failures, run.claim.moment))
         return [run.claim for run in runs[:1]]
+
+    def _with_their_turn(self, runs: list[_UnsettledRun]) -> list[_UnsettledRun]:
+        others = [run for run in runs if run.claim.entry not in self._postponed]
+        if not others:
+            self._postponed.clear()
+        return others or runs
+
+    def postpone(self, names: Iterable[str]) -> None:
+        """Let all others have their turn before these: a pause holds them back.
+
+        So each claim is asked about while the pause lasts, before what workers noted is forgotten.
+        """
+        self._postponed.update(names)
+
+    def end_postponement(self) -> None:
+        """Go on with the oldest."""
+        self._postponed.clear()
 
     def published(self) -> None:
         """Note that the broker accepts messages."""
         if self._failures:
             logger.info("The broker accepts messages again")
         self._failures = 0
+        self._accepted += 1
 
-    def failed(
-        self, claims: Iterable[Claim], error: BaseException, *, reached: bool = True
-    ) -> None:
-        """Add runs whose publication failed, and pause before the broker is tried again.
+    def _blame(self, claim: Claim) -> _UnsettledRun:
+        self.add(claim)
+        run = self._runs[claim.entry]
+        if not run.failures:
+            run.accepted = self._accepted
+        run.failures += 1
+        self._others_first |= run.failures > _TOGETHER  # it was tried alone
+        run.not_before = time.monotonic() + _pause_after(run.failures)
+        return run
+
+    def refused(self, claim: Claim, where: str, error: BaseException) -> bool:
+        """Note that a message was refused that was tried alone, by what it goes to.
 
         Args:
-            claims: The runs.
+            claim: Its run.
+            where: What it goes to, in words.
+            error: What the broker said.
+
+        Returns:
+            Whether the broker has accepted others since this one failed first. If not, nothing was
+            noted: it may be the broker, see ``failed``.
+        """
+        run = self._runs.get(claim.entry)
+        if run is None or not run.failures or run.accepted == self._accepted:
+            return False
+        run = self._blame(claim)
+        now = time.monotonic()
+        if now >= run.tell_at:
+            run.tell_at = now + _TELL_EVERY
+            logger.error(
+                "Entry %r: %s does not take its message (%r), while the broker accepts others. "
+                "This run waits and is tried again; nothing else is held up",
+                claim.entry,
+                where,
+                error,
+            )
+        return True
+
+    def failed(self, claims: Iterable[Claim], error: BaseException, *, waiting: int = 0) -> None:
+        """Note an attempt that failed, and pause before the broker is tried again.
+
+        Args:
+            claims: The runs that may be to blame: they were tried, over a connection. All others
+                are only added, or those that waited longest would be published last.
             error: What the first of them met.
-            reached: Whether there was a connection. If not, it counts against none of the runs, or
-                those that waited longest would be published last.
+            waiting: How many runs wait besides, which are not claimed.
         """
         now = time.monotonic()
         for claim in claims:
-            self.add(claim)
-            if reached:
-                run = self._runs[claim.entry]
-                run.failures += 1
-                self._others_first |= run.failures > _TOGETHER  # it was tried alone
-                run.not_before = now + _pause_after(run.failures)
+            self._blame(claim)
         self._failures += 1
         self._not_before = now + _pause_after(self._failures)
         if self._failures == 1:
@@ -123,7 +180,7 @@ class Unsettled:
                 "The broker does not accept messages: %r. %d runs wait and are published once it "
                 "does; trying again",
                 error,
-                len(self._runs),
+                len(self._runs) + waiting,
             )
 
 

@@ -1,4 +1,4 @@
-"""Runs that are claimed and wait for their moment."""
+"""Runs that wait for their moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Waiting"]
 
 
 class Waiting:
-    """Claimed runs in the order of their moments, at most one for each entry. For one thread."""
+    """Runs in the order of their moments, at most one for each entry. For one thread."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}

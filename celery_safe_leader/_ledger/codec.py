@@ -9,30 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "FORMAT",
-    "SENTINEL",
     "Claim",
     "LastRun",
-    "Sentinel",
     "UnreadableValueError",
     "decode_claim",
     "decode_entry",
     "decode_run",
-    "decode_sentinel",
     "encode_claim",
     "encode_entry",
     "encode_run",
-    "encode_sentinel",
 ]
-
-FORMAT = 1
-"""Format of the ledger. It rises with each change that an older release would misread."""
-
-SENTINEL = b"\xffledger"
-"""Field with the format and the generation of a hash. No UTF-8 string has the byte 255."""
 
 _MOMENT_LIMIT = 2**53  # Lua counts in doubles
 _MOST_DIGITS = 20
+_SET_BACK = range(1_500_000_000, 100_000_000_000)
+"""Seconds since 1970, from 2017 on. Read as microseconds they are moments of the first days of
+1970, when no leader saw a schedule."""
+_SEVERAL = " x"
 
 
 class UnreadableValueError(ValueError):
@@ -51,9 +44,34 @@ class LastRun:
     count: int
     """Occurrences committed, over all schedules that the entry had."""
     seen: int
-    """When a leader first saw the present schedule."""
+    """When a leader first saw the present schedule. After it was set back, see ``set_back``, the
+    second until which it is repeated: a moment so long ago that nothing counts as missed by it."""
     fingerprint: str
     """Identifies the present schedule."""
+
+    @property
+    def base(self) -> int:
+        """The moment after which the entry is due next."""
+        return max(self.moment, self.seen)
+
+    @property
+    def is_start(self) -> bool:
+        """Whether the entry has not run since a leader enrolled it."""
+        return self.count == 0 or self.moment == self.seen
+
+    def set_back(self, moment: int, fingerprint: str) -> LastRun:
+        """Return where an entry goes on from an earlier moment, since this one lies in the future.
+
+        Which moments come again from there on stays known, to every later leader, until the
+        schedule changes. Earlier releases read that as "seen in 1970".
+        """
+        until = -(-max(self.moment, self.repeats_until) // 1_000_000)
+        return LastRun(moment, self.count, until, fingerprint)
+
+    @property
+    def repeats_until(self) -> int:
+        """Until when moments come again, since the entry was set back; 0 if it was not."""
+        return self.seen * 1_000_000 if self.seen in _SET_BACK else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +89,9 @@ class Claim:
     """Identifies the schedule that it was due by."""
     token: int
     """Fencing token of the leader that claimed it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sentinel:
-    """State of a hash of the ledger."""
-
-    generation: str
-    step: int
-    """Number of the last write of the generation."""
-    partial: bool
-    """A leader is writing its memory back, or died over it."""
-    owner: str
-    """Role of the election that may claim."""
+    messages: int = 1
+    """Of how many messages its run is. It is written behind the fingerprint, where releases that
+    know nothing of it read past it and write it back."""
 
 
 def encode_entry(entry: str) -> bytes:
@@ -129,7 +137,7 @@ def encode_claim(claim: Claim) -> bytes:
     """
     _check_moment(claim.moment)
     text = f"{claim.moment} {claim.first} {claim.token} {claim.occurrence} {claim.fingerprint}"
-    return text.encode()
+    return (f"{text}{_SEVERAL}{claim.messages}" if claim.messages > 1 else text).encode()
 
 
 def decode_claim(entry: str, raw: bytes) -> Claim:
@@ -140,37 +148,32 @@ def decode_claim(entry: str, raw: bytes) -> Claim:
     """
     try:
         moment, first, token, occurrence, fingerprint = raw.decode().split(" ", 4)
+        fingerprint, messages = _split_messages(fingerprint)
         numbers = _number(moment), _number(first)
-        claim = Claim(entry, occurrence, *numbers, fingerprint, _number(token))
+        claim = Claim(entry, occurrence, *numbers, fingerprint, _number(token), messages)
         _check_moment(claim.moment)
     except ValueError as exc:
         raise UnreadableValueError(f"{raw[:200]!r} is not a claim") from exc
     return claim
 
 
-def encode_sentinel(sentinel: Sentinel) -> bytes:
-    """Return a sentinel as a value."""
-    state = "partial" if sentinel.partial else "whole"
-    text = f"{FORMAT} {sentinel.generation} {sentinel.step} {state} {sentinel.owner}"
-    return text.encode()
-
-
-def decode_sentinel(raw: bytes) -> Sentinel | None:
-    """Return a sentinel that a script found well-formed; empty means that there was none."""
-    if not raw:
-        return None
-    _, generation, step, state, owner = raw.decode("utf-8", "replace").split(" ", 4)
-    return Sentinel(generation, int(step[:16]), state == "partial", owner)
+def _split_messages(text: str) -> tuple[str, int]:
+    """Return the fingerprint and the number of messages of a claim."""
+    fingerprint, mark, digits = text.rpartition(_SEVERAL)
+    if mark and digits.isascii() and digits.isdigit() and 1 < len(digits) + 1 <= _MOST_DIGITS:
+        return fingerprint, int(digits)
+    return text, 1
 
 
 def _number(text: str) -> int:
     """Return a whole number of a length that numbers here may have.
 
     Raises:
-        ValueError: It is not one.
+        ValueError: It is not one, or is not written as here: scripts compare values as text.
     """
     digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS:
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
+    if not is_number or (digits[0] == "0" and text != "0"):
         raise ValueError(f"{text[:40]!r} is not a number")
     return int(text)
 

@@ -11,9 +11,14 @@ __all__ = [
     "FenceReason",
     "FencedError",
     "GenerationChangedError",
+    "LedgerBusyError",
     "LedgerError",
     "LedgerFormatError",
     "LedgerOwnedError",
+    "LedgerPausedError",
+    "LedgerReplacedError",
+    "LedgerUnmovableError",
+    "LedgerUnpausableError",
 ]
 
 
@@ -83,6 +88,51 @@ class LedgerOwnedError(LedgerError):
         self.args = (key, detail, election, holder)
         self.election = election
         self.holder = holder
+
+
+class LedgerPausedError(LedgerError):
+    """The ledger is paused: nothing was published.
+
+    Args:
+        key: The key whose ledger it is.
+        number: Of the pause.
+        until_us: When it ends by Redis's clock, in microseconds since 1970; 0 if it has no end.
+        now_us: Redis's clock when it refused.
+    """
+
+    def __init__(self, key: str, number: int = 0, until_us: int = 0, now_us: int = 0) -> None:
+        super().__init__(key, "it is paused")
+        self.args = (key, number, until_us, now_us)
+        self.number = number
+        self.until_us = until_us
+        self.now_us = now_us
+
+    def __str__(self) -> str:
+        left = (
+            f"for {(self.until_us - self.now_us) / 1e6:.0f} s more"
+            if self.until_us
+            else "without end"
+        )
+        return f"{super().__str__()} {left} (pause #{self.number})"
+
+
+class LedgerUnpausableError(LedgerError):
+    """The ledger cannot be paused or resumed now: nothing was changed."""
+
+
+class LedgerUnmovableError(LedgerError):
+    """The ledger cannot be replaced now, nor an entry renamed: nothing was changed."""
+
+
+class LedgerBusyError(LedgerUnmovableError):
+    """A leader wrote to the ledger since it was read: read it again."""
+
+
+class LedgerReplacedError(LedgerError):
+    """People replaced the ledger, or renamed an entry in it: read it anew.
+
+    Nothing was changed by the refused request.
+    """
 
 
 class LedgerFormatError(LedgerError):

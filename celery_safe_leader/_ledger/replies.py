@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from celery_safe_leader._ledger.codec import (
-    FORMAT,
     Claim,
     LastRun,
     UnreadableValueError,
     decode_claim,
     decode_run,
-    decode_sentinel,
 )
 from celery_safe_leader._ledger.errors import (
     FencedError,
@@ -21,11 +19,21 @@ from celery_safe_leader._ledger.errors import (
     GenerationChangedError,
     LedgerFormatError,
     LedgerOwnedError,
+    LedgerPausedError,
+    LedgerReplacedError,
+)
+from celery_safe_leader._ledger.hash_sentinel import (
+    FORMAT,
+    REPLACED,
+    Pause,
+    decode_sentinel,
 )
 from celery_safe_leader._ledger.results import Adoption, Condition, Merged
 from celery_safe_leader._store.keys import ElectionKeys
 
-__all__ = ["adoption", "letters", "merged", "refuse"]
+__all__ = ["adoption", "letters", "merged", "refuse", "refuse_format"]
+
+_MOST_DIGITS = 16  # of a number that Lua can count to
 
 _Outcome = TypeVar("_Outcome", bound=Enum)
 
@@ -35,17 +43,18 @@ def letters(kind: type[_Outcome], raw: bytes) -> tuple[_Outcome, ...]:
     return tuple(kind(letter) for letter in raw.decode())
 
 
-def adoption(reply: Sequence[Any]) -> Adoption:
+def adoption(reply: Sequence[Any], pause: Pause | None) -> Adoption:
     """Return the result of an accepted adoption."""
     runs, pending = decode_sentinel(reply[1]), decode_sentinel(reply[2])
     entries, claims = reply[3], reply[4]
     if runs is None and pending is None and entries == claims == 0:
         condition = Condition.NEW
-    elif runs is None or pending is None or runs != pending:
+    elif runs is None or pending is None or reply[1] != reply[2]:
         condition = Condition.TORN
     else:
         condition = Condition.PARTIAL if runs.partial else Condition.WHOLE
-    return Adoption(condition, entries, claims)
+    epoch = reply[6].decode("utf-8", "replace")
+    return Adoption(condition, entries, claims, reply[5].decode(), pause, epoch)
 
 
 def merged(
@@ -71,19 +80,22 @@ def merged(
     return later
 
 
-def refuse(
-    reply: Sequence[Any], election: ElectionKeys, holder: str, token: int, role: str
-) -> None:
+def refuse(reply: Sequence[Any], election: ElectionKeys, holder: str, token: int) -> None:
     """Raise the error for a script's refusal; nothing if the call was accepted."""
     status = reply[0]
     if status == b"FENCED":
         raise _fenced(reply, election, holder, token)
     if status == b"GENERATION":
+        if _is_replaced(reply[1], reply[2]):
+            raise LedgerReplacedError(election.key, "it was replaced, or an entry was renamed")
         raise GenerationChangedError(election.key, _torn(reply[1], reply[2]))
+    if status == b"PAUSED":
+        number, until = int(reply[1][:_MOST_DIGITS]), int(reply[2][:_MOST_DIGITS])
+        raise LedgerPausedError(election.key, number, until, reply[3])
     if status == b"OWNED":
-        raise _owned(reply, election, role)
+        raise _owned(reply, election)
     if status == b"FORMAT":
-        raise _format(reply[1], election.key)
+        refuse_format(reply[1], election.key)
 
 
 def _fenced(reply: Sequence[bytes], election: ElectionKeys, holder: str, token: int) -> FencedError:
@@ -97,6 +109,11 @@ def _fenced(reply: Sequence[bytes], election: ElectionKeys, holder: str, token: 
     return FencedError(election.election, named, reason.name)
 
 
+def _is_replaced(runs: bytes, pending: bytes) -> bool:
+    sentinel = decode_sentinel(runs) if runs == pending else None
+    return sentinel is not None and sentinel.generation.startswith(REPLACED)
+
+
 def _torn(runs: bytes, pending: bytes) -> str:
     lost = [name for name, raw in (("runs", runs), ("pending", pending)) if not raw]
     if lost:
@@ -107,7 +124,7 @@ def _torn(runs: bytes, pending: bytes) -> str:
     )
 
 
-def _owned(reply: Sequence[Any], election: ElectionKeys, role: str) -> LedgerOwnedError:
+def _owned(reply: Sequence[Any], election: ElectionKeys) -> LedgerOwnedError:
     owner = ElectionKeys(election.key, reply[1].decode("utf-8", "replace")).election
     holder = (reply[2] or b"").decode(errors="replace")
     detail = (
@@ -118,7 +135,8 @@ def _owned(reply: Sequence[Any], election: ElectionKeys, role: str) -> LedgerOwn
     return LedgerOwnedError(election.key, detail, owner, holder)
 
 
-def _format(raw: bytes, key: str) -> LedgerFormatError:
+def refuse_format(raw: bytes, key: str) -> NoReturn:
+    """Raise the error for a sentinel that this release cannot read."""
     number = raw.split(b" ", 1)[0]
     if number.isdigit() and len(number) < 10 and int(number) > FORMAT:
         detail = (
@@ -127,4 +145,4 @@ def _format(raw: bytes, key: str) -> LedgerFormatError:
         )
     else:
         detail = f"its sentinel is {raw[:100]!r}, which no release of celery-safe-leader writes"
-    return LedgerFormatError(key, detail)
+    raise LedgerFormatError(key, detail)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from celery_safe_leader._ledger.codec import Claim, LastRun
+from celery_safe_leader._ledger.hash_sentinel import Pause
+from celery_safe_leader._ledger.publications import OverlapRule
 
 __all__ = [
     "Adoption",
@@ -13,9 +16,11 @@ __all__ = [
     "Commit",
     "CommitOutcome",
     "Condition",
+    "CopiedPiece",
     "Enrolment",
     "EnrolmentOutcome",
     "ForgetOutcome",
+    "LedgerState",
     "Merged",
     "Next",
     "Settlement",
@@ -43,25 +48,70 @@ class Adoption:
     """Entries with a run."""
     pending: int
     """Entries with a claim that is not committed."""
+    mark: str = ""
+    """Nonce of the ledger from now on: the one that was found, unless that does not count. It
+    changes whenever a moment is set back or an entry goes. Empty while memory is merged in."""
+    pause: Pause | None = None
+    """The pause that is in force."""
+    epoch: str = ""
+    """Of the server: its process and its latest promotion. Empty where it does not say."""
+
+    @property
+    def state(self) -> LedgerState:
+        """What a copy of the ledger is compared with."""
+        return LedgerState(self.epoch, self.mark, self.entries)
+
+
+class LedgerState(NamedTuple):
+    """What stays the same for as long as no entry of the ledger goes back or away."""
+
+    epoch: str
+    """As that of an adoption."""
+    mark: str
+    """The same."""
+    entries: int
+    """Entries with a run."""
+
+    @property
+    def can_be_copied(self) -> bool:
+        """Whether a copy of such a ledger could be told from one that is ahead of it."""
+        return bool(self.epoch and self.mark)
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedPiece:
+    """Some entries of the ledger, read at once with its state."""
+
+    state: LedgerState
+    now: int
+    """Redis's clock, in microseconds since 1970."""
+    cursor: int
+    """Where to go on; 0 at the end."""
+    runs: dict[str, LastRun]
+    unreadable: dict[str, bytes]
+    """Entries whose run cannot be read -> the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that the ledger knows."""
+    """Everything that the ledger knows, or of ``runs`` only the entries that were asked for."""
 
     runs: dict[str, LastRun]
     pending: dict[str, Claim]
     """Claims to settle: nobody knows whether they were published."""
     done: dict[str, Claim]
     """Claims that are not later than their entry's run. Commit them; publish none."""
-    unknown: dict[str, int]
-    """Entries that a leader did not know -> since when, in microseconds by Redis's clock."""
     ahead: frozenset[str]
-    """Entries whose run lies in the future by more than the slack. Bring them back."""
+    """Entries whose run or claim lies in the future by more than the slack. Bring them back."""
     unreadable: dict[str, bytes]
     """Entries whose run or claim cannot be read -> the value. They stay as they are in Redis."""
     now: int
     """Redis's clock, in microseconds since 1970."""
+
+    @property
+    def claimed(self) -> set[str]:
+        """Entries with a claim, settled or not."""
+        return self.pending.keys() | self.done.keys()
 
 
 class CommitOutcome(Enum):
@@ -86,6 +136,13 @@ class ClaimOutcome(Enum):
     """It is not later than the run that it was computed from. It was not sent."""
     AHEAD = "A"
     """It lies ahead of Redis's clock by more than the slack: one of the two clocks is wrong."""
+    PAUSED = "S"
+    """The ledger is paused."""
+    CHANGED = "V"
+    """The stored entry is not the one that it was computed from."""
+    OVERLAPS = "O"
+    """The last run is not over. If the policy is to skip, ``Next.skipped`` is recorded; perhaps by
+    an earlier copy of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +151,8 @@ class Commit:
 
     claim: Claim
     run: LastRun
+    unmark: bool = False
+    """The run was given up: nothing waits that the entry's next run could overlap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +162,15 @@ class Next:
     claim: Claim
     after: LastRun | None
     """``None``: the ledger does not know the entry."""
+    overlap: OverlapRule | None = None
+    version: str = ""
+    """Of a stored entry. If it has another one by now, nothing is claimed."""
+
+    @property
+    def skipped(self) -> LastRun:
+        """What is recorded if it is skipped: no run was published, so none is counted."""
+        count, seen = (self.after.count, self.after.seen) if self.after else (0, self.claim.first)
+        return LastRun(self.claim.moment, count, seen, self.claim.fingerprint)
 
     @property
     def is_later(self) -> bool:
@@ -128,6 +196,12 @@ class Enrolment:
     expected: LastRun | None
     """``None``: the ledger does not know the entry."""
     run: LastRun
+
+    @property
+    def sets_back(self) -> bool:
+        """Whether the entry goes back to an earlier moment, or may be due at an earlier one."""
+        before, after = self.expected, self.run
+        return before is not None and (after.moment < before.moment or after.base < before.base)
 
 
 class EnrolmentOutcome(Enum):

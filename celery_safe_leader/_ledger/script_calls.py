@@ -10,14 +10,20 @@ import redis
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.lua import Script, load
 
-__all__ = ["call", "ledger_script"]
+__all__ = ["call", "identifying_script", "ledger_script"]
 
 _PACKAGE = "celery_safe_leader._ledger"
+_ELECTION = "celery_safe_leader._store"
 
 
 def ledger_script(name: str, *preludes: str) -> Script:
     """Return a script of the ledger."""
     return load(_PACKAGE, name, *preludes)
+
+
+def identifying_script(name: str) -> Script:
+    """Return a script that says which server it ran on, as those of the election do."""
+    return load(_PACKAGE, name, "sentinel", before=load(_ELECTION, "epoch").text)
 
 
 def call(

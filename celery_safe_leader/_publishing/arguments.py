@@ -47,7 +47,8 @@ def fingerprint_of(*values: Any) -> bytes | None:
 def describe(app: Any, arguments: Arguments) -> tuple[str, str]:
     """Return both kinds of arguments as text, as Celery shows them in headers and events."""
     args, kwargs = arguments
-    longest = (app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize)
+    amqp = app.amqp  # a property that takes its time
+    longest = (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize)
     texts = _flat_text(args, args), _flat_text(kwargs, (*kwargs, *kwargs.values()))
     if all(text and len(text) < most for text, most in zip(texts, longest, strict=True)):
         return texts

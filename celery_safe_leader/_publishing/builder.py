@@ -3,8 +3,8 @@
 A task with options that are plain values is composed once for all entries that have these; the body
 of an entry with plain arguments is encoded once. A later run only gets its own id, times and
 headers. What may differ each time is composed each time: lazy arguments, values that are not
-plain, routers that are functions, and everything once somebody listens to
-``before_task_publish``.
+plain, routers that are functions. What somebody could notice to be composed here goes Celery's own
+way instead (``own_way``).
 
 Settings of the app and attributes of a task are taken to be what they were at the first run.
 """
@@ -18,10 +18,10 @@ from datetime import timezone, tzinfo
 from numbers import Real
 from typing import Any
 
-from celery import signals
 from celery.app.routes import MapRoute
 
-from celery_safe_leader._dispatch.outcomes import BuildError
+from celery_safe_leader._dispatch.outcomes import BuildError, Called
+from celery_safe_leader._dispatch.ports import Making
 from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._publishing.arguments import (
     Arguments,
@@ -30,10 +30,13 @@ from celery_safe_leader._publishing.arguments import (
     evaluate,
     fingerprint_of,
 )
-from celery_safe_leader._publishing.compose import COMPOSED_OPTIONS, Draft, celerys_own, compose
+from celery_safe_leader._publishing.compose import COMPOSED_OPTIONS, Draft, compose
 from celery_safe_leader._publishing.encoding import check_headers, encode
 from celery_safe_leader._publishing.headers import leader_headers
-from celery_safe_leader._publishing.messages import Built, CeleryCall, Message
+from celery_safe_leader._publishing.messages import Message
+from celery_safe_leader._publishing.own_way.called_message import CalledMessage
+from celery_safe_leader._publishing.own_way.celerys_calls import CelerysCalls
+from celery_safe_leader._publishing.own_way.detection import Detection, is_listened_to
 from celery_safe_leader._publishing.templates import (
     EntryTemplate,
     SharedTemplate,
@@ -42,6 +45,8 @@ from celery_safe_leader._publishing.templates import (
     common_part,
 )
 from celery_safe_leader._schedules.moments import SECOND_US, from_datetime
+from celery_safe_leader._schedules.safe_text import is_containable, safe_repr
+from celery_safe_leader.errors import LifecycleError
 
 try:
     from celery.utils.quorum_queues import detect_quorum_queues
@@ -63,13 +68,29 @@ class Builder:
     Args:
         app: The Celery app.
         key: Of the ledger; it is named in the headers of claimed runs.
+        expires_from: What a number of seconds in ``expires`` counts from, where the entry does not
+            say: "publication" or "due".
         now: Returns seconds since 1970, from which the rest of an expiry is counted.
+        detection: Of what somebody has changed in Celery.
+        calls: Lets Celery's own code send a run.
     """
 
-    def __init__(self, app: Any, *, key: str = "", now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        app: Any,
+        *,
+        key: str = "",
+        expires_from: str = "publication",
+        now: Callable[[], float] = time.time,
+        detection: Detection | None = None,
+        calls: CelerysCalls | None = None,
+    ) -> None:
         self._app = app
         self._key = key
+        self._expires_from = expires_from
         self._now = now
+        self._detection = detection or Detection(app)
+        self._calls = calls
         self._templates = Templates()
         self._basis: tuple[Any, ...] = ()
         # Properties of the app, each of which takes its time.
@@ -78,8 +99,10 @@ class Builder:
         self._zone: tzinfo = timezone.utc
         self._repeatable = False
         self._driver = ""
+        self._quorum = False
+        self._always_called = ""
 
-    def build_run(self, source: Any, claim: Claim, token: int) -> Built:
+    def build_run(self, source: Any, claim: Claim, token: int) -> Message:
         """Return the message of a claimed run, with the headers by which workers recognize it.
 
         Args:
@@ -92,61 +115,120 @@ class Builder:
         """
         covers = (claim.first, claim.moment)
         headers = leader_headers(self._key, claim.occurrence, token, covers)
-        return self.build(source, task_id=claim.occurrence, headers=headers, due_us=claim.moment)
+        return self.build(
+            source,
+            task_id=claim.occurrence,
+            headers=headers,
+            due_us=claim.moment,
+            name=claim.entry,
+        )
 
-    def build(self, entry: Any, *, task_id: str, headers: Mapping[str, Any], due_us: int) -> Built:
+    def build(
+        self,
+        entry: Any,
+        *,
+        task_id: str,
+        headers: Mapping[str, Any],
+        due_us: int,
+        name: str = "",
+    ) -> Message:
         """Return the message of one run. Does no IO, unless a lazy argument or a receiver does.
 
         Args:
             entry: The ``ScheduleEntry``. It is read and not changed.
             task_id: Id of the task.
             headers: Headers to add to those of the entry.
-            due_us: The due moment in microseconds; ``expires`` and ``countdown`` count from it.
+            due_us: The due moment in microseconds; ``expires`` and ``countdown`` count from it
+                if the message is published then.
+            name: What the entry is called; empty: as it says itself.
 
         Raises:
             BuildError: Whatever is wrong with the entry.
         """
-        name, task = str(entry.name), str(entry.task)
         try:
-            return self._build(entry, task_id, headers, due_us)
+            name = name or str(entry.name)
+            return self._build(entry, name, task_id, headers, due_us)
         except BuildError:
             raise
-        except Exception as exc:
-            raise BuildError.because(name, task, exc) from exc
+        except BaseException as exc:
+            if not is_containable(exc):
+                raise
+            raise BuildError.of(name or safe_repr(entry), entry, exc) from exc
 
-    def is_steady(self, entry: Any) -> bool:
-        """Return whether a message may be built a little before its moment.
+    def making(self, entry: Any) -> Making:
+        """Return how the message of an entry's next run is made.
 
-        It may if it would be the same at the moment itself. Lazy arguments and receivers of
-        ``before_task_publish`` may look at the clock.
+        It may be built a little before its moment if it would be the same at the moment itself:
+        lazy arguments may look at the clock. Celery's own code makes it if somebody could notice
+        that it did not.
         """
         try:
             self._check_basis()
+            if self.why_called(entry):
+                return Making.CALLED
+            if is_listened_to():
+                return Making.CALLED_WITHIN
+            fields = (entry.task, entry.args, entry.kwargs, entry.options)
+            is_steady = self._repeatable and fingerprint_of(*fields) is not None
         except Exception:
-            return False  # building says what is wrong
-        fields = (entry.task, entry.args, entry.kwargs, entry.options)
-        return self._repeatable and fingerprint_of(*fields) is not None
+            return Making.AT_THE_MOMENT  # building says what is wrong
+        return Making.EARLY if is_steady else Making.AT_THE_MOMENT
+
+    def why_called(self, entry: Any) -> str:
+        """Return why Celery's own code has to make the messages of an entry, but for receivers."""
+        task = self._tasks.get(entry.task)
+        reason = self._detection.why(task) or (self._always_called if task is not None else "")
+        return reason or (self._why_options(entry.options) if entry.options else "")
+
+    def call(
+        self,
+        source: Any,
+        claim: Claim,
+        token: int,
+        publish: Callable[[CalledMessage], None] | None,
+    ) -> Called:
+        """Let Celery's own code send one run, on the publisher's connection.
+
+        Args:
+            source: The ``ScheduleEntry``.
+            claim: The run.
+            token: Fencing token of the leader that publishes it.
+            publish: Called with each message; what it raises, that code gets. Without, messages are
+                only returned.
+        """
+        if self._calls is None:
+            raise LifecycleError("this builder has no scheduler whose code could be called")
+        times = self._times(self._tasks.get(source.task), source.options or {})
+        expires = times.later(claim.moment, self._zone).get("expires")
+        own = {"expires": expires} if times.expires_from_due and expires else {}
+        return self._calls.call(source, claim, token, publish, own)
+
+    def begin(self) -> None:
+        """Look anew at what others have changed, at the begin of a tenure."""
+        self._detection.look_again()
 
     def forget(self, name: str) -> None:
         """Drop what is remembered of an entry that is gone."""
         self._templates.forget(name)
 
-    def _build(self, entry: Any, task_id: str, headers: Mapping[str, Any], due_us: int) -> Built:
+    def _build(
+        self, entry: Any, name: str, task_id: str, headers: Mapping[str, Any], due_us: int
+    ) -> Message:
         self._check_basis()
         task, zone, run = self._tasks.get(entry.task), self._zone, (task_id, headers, due_us)
         fingerprint = shared = None
         if self._repeatable:
             fingerprint = fingerprint_of(entry.task, entry.args, entry.kwargs, entry.options)
-            template = self._templates.of_entry(entry.name, task, fingerprint)
+            template = self._templates.of_entry(name, task, fingerprint)
             if template is not None:
-                return template.message(entry, evaluate(entry.args, entry.kwargs), run, zone)
+                return template.message(name, evaluate(entry.args, entry.kwargs), run, zone)
             shared = self._templates.shared(entry, task)
         arguments = evaluate(entry.args, entry.kwargs)
         if shared is None:
-            return self._afresh(entry, arguments, run, fingerprint)
+            return self._afresh(entry, name, arguments, run, fingerprint)
         template = self._entry_template(shared, arguments, fingerprint)
-        self._templates.keep(entry.name, template)
-        return template.message(entry, arguments, run, zone)
+        self._templates.keep(name, template)
+        return template.message(name, arguments, run, zone)
 
     def _entry_template(
         self, shared: SharedTemplate, arguments: Arguments, fingerprint: bytes | None
@@ -165,14 +247,15 @@ class Builder:
     def _afresh(
         self,
         entry: Any,
+        name: str,
         arguments: Arguments,
         run: tuple[str, Mapping[str, Any], int],
         fingerprint: bytes | None,
-    ) -> Built:
+    ) -> Message:
         """Return a message that is composed as Celery would for a call."""
         task_id, headers, due_us = run
         task = self._tasks.get(entry.task)
-        times = _times(task, entry.options)
+        times = self._times(task, entry.options)
         options = {**entry.options, **times.later(due_us, self._zone)}
         options.pop("countdown", None)
         options["headers"] = {
@@ -180,10 +263,9 @@ class Builder:
             "celery_beat_task": True,
             **headers,
         }
-        reason = self._why_not_here(task, options)
-        if reason:
-            return _call(entry, task_id, task, arguments, options, reason)
-        message, draft = self._compose(entry, task_id, task, arguments, options)
+        message, draft = self._compose(entry, name, task_id, task, arguments, options)
+        if "eta" in message.headers:  # version 1 of the protocol has times in the body
+            message = message._replace(relative=times.relative(due_us, self._zone))
         if self._repeatable:
             shared = SharedTemplate(
                 task, common_part(message, headers), times, draft.serializer, draft.compression
@@ -191,48 +273,63 @@ class Builder:
             if self._templates.keep_shared(entry, shared):
                 texts = (message.headers["argsrepr"], message.headers["kwargsrepr"])
                 template = EntryTemplate(fingerprint, shared, message.body, *texts)
-                self._templates.keep(entry.name, template)
+                self._templates.keep(name, template)
         return message
+
+    def _times(self, task: Any, options: Mapping[str, Any]) -> Times:
+        expires = options.get("expires", getattr(task, "expires", None))
+        own = options.get("leader") or {}
+        return Times(
+            # As stock has it, a countdown of 0 is none.
+            countdown=options.get("countdown") or None,
+            expires=expires if isinstance(expires, Real) else None,
+            expires_from_due=own.get("expires_from", self._expires_from) == "due",
+        )
 
     def _check_basis(self) -> None:
         """Forget everything if something changed that all messages depend on."""
         app = self._app
         if self._amqp is None:
             self._amqp, self._tasks = app.amqp, app.tasks
-        listened = bool(signals.before_task_publish.receivers)
         # After a fork, ``origin`` in the headers would name the parent.
-        basis = (os.getpid(), self._amqp.router, listened)
+        basis = (os.getpid(), self._amqp.router)
         if basis == self._basis:
             return
         self._basis = basis
         self._zone = app.timezone
         self._templates.clear()
         self._driver = app.connection_for_write().get_transport_cls().driver_type
-        self._repeatable = (
-            not listened
-            # Version 1 of the protocol has the id in the body.
-            and app.conf.task_protocol == 2
-            and all(isinstance(route, MapRoute) for route in app.amqp.routes)
-        )
+        self._repeatable = all(isinstance(route, MapRoute) for route in app.amqp.routes)
+        self._quorum = detect_quorum_queues(app, self._driver)[0]
+        self._always_called = self._why_always()
 
-    def _why_not_here(self, task: Any, options: Mapping[str, Any]) -> str:
-        """Return why Celery has to send this itself; empty if it need not."""
+    def _why_always(self) -> str:
+        """Return why Celery has to send all messages itself, by settings; empty if it need not."""
+        conf = self._app.conf
+        if conf.task_always_eager:
+            return "task_always_eager"
+        if conf.task_protocol != 2:
+            return "task_protocol is not 2"
+        # Celery's own backends prepare for reading the result, which beat never does.
+        if not type(self._app.backend).on_task_call.__module__.startswith("celery."):
+            return "the result backend has to be told before a task is sent"
+        return ""
+
+    def _why_options(self, options: Mapping[str, Any]) -> str:
+        """Return why Celery has to send a message of these options itself."""
         unknown = options.keys() - COMPOSED_OPTIONS
         if unknown:
-            return f"options {', '.join(sorted(unknown))}"
+            return f"options {', '.join(sorted(map(str, unknown)))}"
         if any(isinstance(options.get(name), str) for name in ("eta", "expires")):
             return "times given as strings"
-        if task is not None and self._app.conf.task_always_eager:
-            return "task_always_eager"
-        if not celerys_own(self._app, task):
-            return "the class of the task or of the app has its own way of sending"
-        if options.get("eta") and detect_quorum_queues(self._app, self._driver)[0]:
+        if self._quorum and (options.get("eta") or options.get("countdown")):
             return "native delayed delivery"
         return ""
 
     def _compose(
         self,
         entry: Any,
+        name: str,
         task_id: str,
         task: Any,
         arguments: Arguments,
@@ -250,7 +347,7 @@ class Builder:
             draft.headers["compression"] = encoded.compression
         check_headers(draft.headers, self._driver)
         message = Message(
-            entry.name,
+            name,
             entry.task,
             task_id,
             draft.headers,
@@ -265,31 +362,3 @@ class Builder:
             draft.event,
         )
         return message, draft
-
-
-def _times(task: Any, options: Mapping[str, Any]) -> Times:
-    expires = options.get("expires", getattr(task, "expires", None))
-    return Times(
-        # As stock has it, a countdown of 0 is none.
-        countdown=options.get("countdown") or None,
-        expires=expires if isinstance(expires, Real) else None,
-    )
-
-
-def _call(
-    entry: Any,
-    task_id: str,
-    task: Any,
-    arguments: Arguments,
-    options: dict[str, Any],
-    reason: str,
-) -> CeleryCall:
-    kept = {
-        name: value
-        for name, value in options.items()
-        # A retry by kombu would send the nonce of the attempt again.
-        if name not in ("leader", "task_id", "headers", "retry", "retry_policy")
-    }
-    return CeleryCall(
-        entry.name, entry.task, task_id, options["headers"], task, *arguments, kept, reason
-    )

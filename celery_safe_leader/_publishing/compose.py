@@ -2,24 +2,19 @@
 
 ``compose`` follows ``Task.apply_async``, ``Celery.send_task`` and ``AMQP.send_task_message`` up
 to the point where they hand the message to a producer, so that the message of an entry is the
-one that stock beat would have sent. ``celerys_own`` tells when somebody has changed one of these;
-then nothing is composed here, and these are called instead.
+one that stock beat would have sent. Where somebody has changed one of these, or listens to Celery's
+signals, nothing is composed here, and they are called instead: see ``own_way``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import FunctionType
 from typing import Any, NamedTuple
 
-import celery.app.base
-import celery.app.task
-from celery import signals
-from celery.app.amqp import AMQP
 from kombu.common import Broadcast
 from kombu.utils import functional
 
-__all__ = ["COMPOSED_OPTIONS", "Draft", "celerys_own", "compose"]
+__all__ = ["COMPOSED_OPTIONS", "Draft", "compose"]
 
 # Without annotations in some releases of kombu.
 _maybe_list: Any = functional.maybe_list
@@ -50,34 +45,6 @@ class Draft(NamedTuple):
     delivery_mode: Any
 
 
-def _is_celerys(function: Any, module: Any) -> bool:
-    return type(function) is FunctionType and function.__code__.co_filename == module.__file__
-
-
-def celerys_own(app: Any, task: Any) -> bool:
-    """Return whether a call of the task would run nothing but Celery's own code.
-
-    A subclass may override a step, and tools that trace or monitor may have replaced one.
-
-    Args:
-        app: The Celery app.
-        task: The registered task, or ``None``.
-    """
-    if type(app.amqp) is not AMQP or not _is_celerys(type(app).send_task, celery.app.base):
-        return False
-    if task is None:
-        return True
-    kind = type(task)
-    return (
-        _is_celerys(kind.apply_async, celery.app.task)
-        and _is_celerys(kind.shadow_name, celery.app.task)
-        and _is_celerys(kind._get_exec_options, celery.app.task)
-        and not {"apply_async", "shadow_name"} & vars(task).keys()
-        # Pydantic models that Celery 5.7 takes apart before it sends them.
-        and getattr(task, "_dump_pydantic_arguments", None) is None
-    )
-
-
 def compose(
     app: Any,
     task: Any,
@@ -86,7 +53,7 @@ def compose(
     options: Mapping[str, Any],
     task_id: str,
 ) -> Draft:
-    """Return the message of a task; the receivers of ``before_task_publish`` are called.
+    """Return the message of a task.
 
     Args:
         app: The Celery app.
@@ -122,19 +89,18 @@ def compose(
         **call,
         **routed,
     )
-    return _address(app, name, message, **routed)
+    routed.pop("retry_policy", None)
+    return _address(app, message, **routed)
 
 
 def _address(
     app: Any,
-    name: str,
     message: Any,
     *,
     exchange: Any = None,
     routing_key: str | None = None,
     queue: Any = None,
     exchange_type: str | None = None,
-    retry_policy: Mapping[str, Any] | None = None,
     serializer: str | None = None,
     delivery_mode: Any = None,
     compression: str | None = None,
@@ -160,11 +126,6 @@ def _address(
         exchange = queue.exchange.name or app.amqp.default_exchange
         routing_key = routing_key or queue.routing_key or conf.task_default_routing_key
     declare = [queue] if queue and not isinstance(queue, Broadcast) else []
-    signals.before_task_publish.send(
-        sender=name, body=message.body, exchange=exchange, routing_key=routing_key,
-        declare=declare, headers=message.headers, properties=message.properties,
-        retry_policy={**conf.task_publish_retry_policy, **(retry_policy or {})},
-    )  # fmt: skip
     event = message.sent_event and {
         **message.sent_event,
         "queue": getattr(queue, "name", None),
@@ -176,7 +137,7 @@ def _address(
         message.properties,
         message.body,
         event,
-        # A receiver, or a route, may name an exchange that nobody declared: that is stock too.
+        # A route may name an exchange that nobody declared: that is stock too.
         getattr(exchange, "name", exchange),
         routing_key or "",
         declare,

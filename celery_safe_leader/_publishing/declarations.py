@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from celery_safe_leader._publishing.messages import Message
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 __all__ = ["Declarations"]
+
+
+class _Addressed(Protocol):
+    """What goes to an exchange and may need queues."""
+
+    @property
+    def declare(self) -> Sequence[Any]: ...
+    @property
+    def exchange(self) -> str: ...
 
 
 class Declarations:
@@ -26,7 +34,16 @@ class Declarations:
         """Look the bindings up again, for a new group of messages."""
         self._bound.clear()
 
-    def ensure(self, channel: Any, message: Message) -> None:
+    def are_known(self, message: _Addressed) -> bool:
+        """Return whether the queues of a message are declared, with no binding to look up."""
+        if message.exchange:
+            return False
+        for queue in message.declare:
+            if self._declared.get(queue.name) is not queue:
+                return False
+        return True
+
+    def ensure(self, channel: Any, message: _Addressed) -> None:
         """Declare the queues of a message, unless they are declared and still bound."""
         for queue in message.declare:
             if self._declared.get(queue.name) is not queue:

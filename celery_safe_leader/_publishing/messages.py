@@ -9,14 +9,35 @@ broker, in ``publisher``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, NamedTuple
 
-from celery_safe_leader._schedules.moments import SECOND_US
+from celery_safe_leader._schedules.moments import SECOND_US, from_datetime, to_datetime
 
-__all__ = ["Built", "CeleryCall", "Message"]
+__all__ = ["Message", "RelativeTimes", "counted_from", "expired_for"]
 
 _LONGEST_TTL = (2**32 - 1) / 1000
 """Seconds that RabbitMQ accepts; it closes the channel upon more."""
+
+
+class RelativeTimes(NamedTuple):
+    """Times of an entry that count from its publication, in seconds; ``None`` if not so given."""
+
+    countdown: Any
+    expires: Any
+    due_us: int
+    """The due moment: as it was built, the message counts from this one."""
+    zone: tzinfo
+    """In which they are written."""
+
+    def at(self, moment_us: int) -> dict[str, datetime]:
+        """Return them as moments, named ``eta`` and ``expires``."""
+        named = {"eta": self.countdown, "expires": self.expires}
+        return {
+            name: (to_datetime(moment_us) + timedelta(seconds=seconds)).astimezone(self.zone)
+            for name, seconds in named.items()
+            if seconds is not None
+        }
 
 
 class Message(NamedTuple):
@@ -55,6 +76,8 @@ class Message(NamedTuple):
     """When it expires, for the time to live that AMQP brokers look at."""
     event: Mapping[str, Any] | None
     """Fields of the event task-sent, if it is to be sent."""
+    relative: RelativeTimes | None = None
+    """Its times that count from its publication, if it has any."""
 
     def time_to_live(self, now: float) -> float | None:
         """Return the seconds for which a broker should keep it, if it expires.
@@ -69,30 +92,22 @@ class Message(NamedTuple):
         return left if left < _LONGEST_TTL else None
 
 
-class CeleryCall(NamedTuple):
-    """A task that Celery, or the task class itself, has to send: see ``reason``.
-
-    Its arguments are evaluated and checked; what else may be wrong with it shows when it is sent.
-    """
-
-    entry: str
-    """Name of the entry."""
-    task: str
-    """Name of the task."""
-    task_id: str
-    """Id of the task."""
-    headers: Mapping[str, Any]
-    """The user's headers and ours, without the nonce."""
-    target: Any
-    """The task; ``None`` if it is not registered here."""
-    args: Sequence[Any]
-    """Evaluated positional arguments."""
-    kwargs: Mapping[str, Any]
-    """Evaluated keyword arguments."""
-    options: Mapping[str, Any]
-    """Options of the entry for ``apply_async``, without headers, relative times made absolute."""
-    reason: str
-    """Why it is not built here."""
+def counted_from(built: Message, moment_us: int) -> Message:
+    """Return a message as it has to be if it is published at a moment, in microseconds."""
+    if built.relative is None or moment_us <= built.relative.due_us:
+        return built
+    moments = built.relative.at(moment_us)
+    texts = {name: moment.isoformat() for name, moment in moments.items()}
+    expires = moments.get("expires")
+    return built._replace(
+        headers={**built.headers, **texts},
+        event=built.event and {**built.event, **texts},
+        expires_us=built.expires_us if expires is None else from_datetime(expires),
+    )
 
 
-Built: TypeAlias = Message | CeleryCall
+def expired_for(expires_us: int | None, moment_us: int) -> float | None:
+    """Return for how many seconds what expires is expired at a moment; ``None`` if it is not."""
+    if expires_us is None or expires_us > moment_us:
+        return None
+    return (moment_us - expires_us) / SECOND_US

@@ -1,20 +1,18 @@
-"""What Celery does besides publishing a message: result backend, signals, events."""
+"""The event task-sent, for monitors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from celery import signals
-
 from celery_safe_leader._loggers import library_logger as logger
-from celery_safe_leader._publishing.headers import PUBLICATION
 from celery_safe_leader._publishing.messages import Message
 
 __all__ = ["Notifications"]
 
 
 class Notifications:
-    """Tells the result backend before a message is sent, and everybody else after it.
+    """Tells monitors of messages that have arrived.
 
     Args:
         app: The Celery app.
@@ -23,41 +21,21 @@ class Notifications:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._event_dispatcher: Any = None
-        self._backend_listens: bool | None = None
 
-    def announce(self, producer: Any, message: Message) -> None:
-        """Tell a result backend that is not Celery's own.
+    def send_event(self, connect: Callable[[], Any], message: Message) -> None:
+        """Send the event task-sent. An error is logged.
 
-        Celery's backends prepare for reading the result: Redis subscribes to a channel for each
-        task, RPC declares a queue for replies. Beat reads no results, and would only be held up.
+        Args:
+            connect: Returns the producer to send it with.
+            message: A message that has arrived, with an event.
         """
-        if self._backend_listens is None:
-            method = type(self._app.backend).on_task_call
-            self._backend_listens = not method.__module__.startswith("celery.")
-        if self._backend_listens and not message.headers.get("ignore_result"):
-            self._app.backend.on_task_call(producer, message.task_id)
-
-    def sent(self, producer: Any, message: Message, nonce: str) -> None:
-        """Send ``after_task_publish`` and, if the app wants it, the event task-sent."""
-        if signals.after_task_publish.receivers:
-            signals.after_task_publish.send(
-                sender=message.task,
-                body=message.content,
-                headers={**message.headers, PUBLICATION: nonce},
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-            )
-        if message.event:
-            self._send_event(producer, message)
-
-    def _send_event(self, producer: Any, message: Message) -> None:
         if self._event_dispatcher is None:
             self._event_dispatcher = self._app.events.Dispatcher(
                 enabled=False, buffer_while_offline=False
             )
         try:
             fields = dict(message.event or {})
-            self._event_dispatcher.publish("task-sent", fields, producer, retry=False)
+            self._event_dispatcher.publish("task-sent", fields, connect(), retry=False)
         except Exception as exc:
             # The task is on its way; only monitors miss it.
             logger.warning(
@@ -66,3 +44,18 @@ class Notifications:
                 message.task_id,
                 exc,
             )
+
+    def send_events(self, connect: Callable[[], Any], message: Any) -> None:
+        """Send the events that followed a message of Celery's own code. An error is logged.
+
+        Args:
+            connect: Returns the producer to send them with.
+            message: A ``CalledMessage`` that has arrived.
+        """
+        for event in message.events:
+            try:
+                connect().publish(event.body, **{**event.options, "retry": False})
+            except Exception as exc:
+                logger.warning(
+                    "Sending an event of %s (%s) failed: %s", message.task, message.task_id, exc
+                )

@@ -1,60 +1,41 @@
-"""Gets messages to the broker, and returns what became of each.
+"""Gets messages to the broker, or has them ready for the script that records their runs.
 
 Nothing here tries again: whoever publishes decides that, from what the ledger says.
 
-Where the broker can take many messages at once (Redis, kombu 5.7 and later), a group goes out in
-one request. Signals and events then behave like this: ``before_task_publish`` is sent when a
-message is built, ``after_task_publish`` and task-sent once the whole group has arrived, and not
-at all if that is uncertain.
+The event task-sent is sent once all that went out together has arrived, and not at all if that is
+uncertain. For messages that are collected, not sent, whoever has them sent says when they have
+arrived: see ``notify``. Celery's signals are not sent here: where somebody listens to them,
+Celery's own code sends them, around what it gives to a producer (``own_way``).
 """
 
 from __future__ import annotations
 
-import os
-import time
-import uuid
-from collections.abc import Sequence
-from typing import Any
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from celery_safe_leader._dispatch.outcomes import (
     BuildError,
+    Collected,
     Failed,
-    NotSent,
+    NotPlain,
     Outcome,
     Refused,
-    Sent,
-    Uncertain,
-    of_the_rest,
-    replace_sent,
 )
 from celery_safe_leader._dispatch.tenure import Gate
-from celery_safe_leader._loggers import library_logger as logger
-from celery_safe_leader._publishing.connection import (
-    BatchPublishError,
-    broker_errors,
-    join_writes,
-    open_connection,
-    supports_batches,
-)
-from celery_safe_leader._publishing.declarations import Declarations
-from celery_safe_leader._publishing.headers import PUBLICATION
-from celery_safe_leader._publishing.messages import Built, CeleryCall, Message
+from celery_safe_leader._publishing.broker_session import BrokerSession
+from celery_safe_leader._publishing.collector import LARGEST, MessageCollector, collecting
+from celery_safe_leader._publishing.eligibility import why_not_connecting
+from celery_safe_leader._publishing.headers import ONCE
+from celery_safe_leader._publishing.messages import Message, counted_from, expired_for
 from celery_safe_leader._publishing.notifications import Notifications
+from celery_safe_leader._publishing.own_way.called_message import CalledMessage
+from celery_safe_leader._publishing.sender import Built, MessageSender, give
+from celery_safe_leader._schedules.moments import SECOND_US
 
 __all__ = ["Publisher"]
 
-_IDLE = 20.0
-"""Seconds without use after which a connection is not trusted: firewalls forget, brokers close."""
-
-_LARGEST = 2**20
-"""Bytes of the bodies in one request, unless it is of one message."""
-
-_ALL = 2**31
-"""More commands than any batch has: kombu must not flush before the tenure was checked."""
-
-
-class _WithheldError(Exception):
-    """Nothing may be written now."""
+_Collection: TypeAlias = Collected | NotPlain | Refused | Failed
 
 
 class Publisher:
@@ -70,17 +51,32 @@ class Publisher:
 
     def __init__(self, app: Any, *, timeout: float = 5.0, batch_size: int = 500) -> None:
         self._app = app
-        self._timeout = timeout
-        self._batch_size = batch_size
-        self._connection: Any = None
-        self._producer: Any = None
-        self._owner = 0
-        self._used_at = 0.0
-        self._returned: list[Exception] = []  # by the broker: they had no queue to go to
-        self._errors: tuple[type[BaseException], ...] = ()
-        self._message_errors: tuple[type[BaseException], ...] = ()
-        self._declarations = Declarations()
+        self.timeout = timeout
+        """Seconds that connecting, a read or a write may take."""
+        self.session = BrokerSession(app, timeout)
+        """The connection."""
         self._notifications = Notifications(app)
+        self._sender = MessageSender(
+            self.session, self._notifications, timeout=timeout, batch_size=batch_size
+        )
+        self._never: str | None = None
+
+    @property
+    def connection_number(self) -> int:
+        """Changes with each new connection to the broker; 0 before the first."""
+        return self.session.number
+
+    def connect(self) -> None:
+        """Open the connection if there is none; raise what that raises."""
+        self.session.open()
+
+    def leave_connection(self) -> Callable[[], None]:
+        """Leave the connection to a call that uses it still. The next use opens another.
+
+        Returns:
+            What closes it, for when that call has returned.
+        """
+        return self.session.abandon()
 
     def publish(self, batch: Sequence[Built], may_write: Gate) -> list[Outcome]:
         """Publish messages in order, together where the broker can do that.
@@ -96,204 +92,174 @@ class Publisher:
         Returns:
             One outcome for each message, in the same order.
         """
-        outcomes: list[Outcome] = []
-        while len(outcomes) < len(batch):
-            group = _next_group(batch, len(outcomes), self._batch_size)
-            outcomes += self._publish_group(group, may_write)
-            if self._ends_all(outcomes[-1]):
-                outcomes += [of_the_rest(outcomes[-1])] * (len(batch) - len(outcomes))
-        return outcomes
+        return self._sender.publish(batch, may_write)
+
+    def counted_from(self, message: Built, moment_us: int) -> Built:
+        """Return a message with times that count from a moment, if they count from publication."""
+        return counted_from(message, moment_us) if isinstance(message, Message) else message
+
+    def expired_for(self, message: Built, moment_us: int) -> float | None:
+        """Return for how many seconds a message is expired at a moment; ``None`` if it is not."""
+        first = message if isinstance(message, Message | CalledMessage) else message[0]
+        return expired_for(first.expires_us, moment_us)
+
+    def why_not_transactional(self) -> str:
+        """Return why no script can publish on this broker; empty if one might.
+
+        Whether the script's Redis is the broker, no URL tells: see ``leave_probe``.
+
+        Returns:
+            A clause for people, without secrets.
+
+        Raises:
+            Exception: What connecting raises.
+        """
+        collector = self._collector(may_be_idle=True)
+        return collector if isinstance(collector, str) else ""
+
+    def leave_probe(self, key: str, value: str, seconds: int) -> str:
+        """Write a value on the Redis that the connection leads to, without any prefix.
+
+        Only for a broker against which ``why_not_transactional`` has nothing.
+
+        Args:
+            key: The key, as it is.
+            value: The value.
+            seconds: How long it is kept.
+
+        Returns:
+            The server's ``run_id``; empty where INFO is denied.
+
+        Raises:
+            Exception: What connecting raises, and what redis-py raises. The next use connects anew.
+        """
+        return self.session.leave_value(key, value, seconds)
+
+    def collect(self, batch: Sequence[Built], at_us: Sequence[int]) -> list[_Collection]:
+        """Return what a script has to write for each message. Nothing is sent.
+
+        Done in memory, but for queues that were not declared yet, and exchanges. Another attempt
+        at a message needs another call.
+
+        Args:
+            batch: The messages.
+            at_us: For each, the moment in microseconds from which its time to live counts.
+
+        Returns:
+            One outcome for each message, in the same order.
+        """
+        session = self.session
+        in_memory = self._are_known(batch)
+        try:
+            collector = self._collector(may_be_idle=in_memory)
+        except Exception as exc:
+            return [Failed(exc, reached=False)] * len(batch)
+        if isinstance(collector, str):
+            return [NotPlain(collector)] * len(batch)
+        try:
+            collected = self._collect(collector, batch, at_us)
+        except BaseException:
+            # Such as SystemExit of a signal handler, between a request and its reply.
+            session.close(broken=True)
+            raise
+        if collected and self._is_broken_by(collected[-1]):
+            session.close(broken=True)
+        elif not in_memory:
+            session.note_use()
+        return collected
+
+    def notify(self, published: Sequence[tuple[Any, str]]) -> None:
+        """Send the events of messages that have arrived.
+
+        Args:
+            published: Messages that were collected, each with its nonce.
+        """
+        for message, _ in published:
+            if isinstance(message, CalledMessage):
+                self._notifications.send_events(self.session.open, message)
+            elif message.event:
+                self._notifications.send_event(self.session.open, message)
+
+    def refuses(self, message: Built, error: BaseException) -> str:
+        """Return what refused a message, in words; empty if the connection is at fault.
+
+        Args:
+            message: The message.
+            error: What publishing it ended with.
+        """
+        if self.session.is_broken_by(error):
+            return ""
+        first = message if isinstance(message, Message | CalledMessage) else message[0]
+        if first.exchange:
+            return f"exchange {first.exchange!r} with routing key {first.routing_key!r}"
+        return f"queue {first.routing_key!r}"
 
     def forget_declarations(self) -> None:
         """Declare queues anew and on a new connection. For a broker that has lost its data."""
-        self._close(politely=True)
+        self.session.close()
 
     def close(self) -> None:
         """Close the connection. The next use opens another. May be called again."""
-        self._close(politely=True)
+        self.session.close()
 
-    def _ends_all(self, outcome: Outcome) -> bool:
-        if isinstance(outcome, (Failed, Uncertain)):
-            return not isinstance(outcome.error, self._message_errors)
-        return isinstance(outcome, NotSent)
+    def _collector(self, *, may_be_idle: bool) -> MessageCollector | str:
+        """Connect, and return what collects messages, or why they cannot be collected."""
+        if self._never is None:
+            with self._app.connection_for_write() as connection:
+                self._never = why_not_connecting(connection)
+        if self._never:
+            return self._never
+        self.session.open(may_be_idle=may_be_idle)
+        return self.session.collector()
 
-    def _publish_group(self, group: Sequence[Built], may_write: Gate) -> list[Outcome]:
+    def _are_known(self, batch: Sequence[Built]) -> bool:
+        """Return whether messages can be collected without asking the broker anything."""
+        are_known = self.session.declarations.are_known
+        for built in batch:
+            if isinstance(built, Message | CalledMessage) and not are_known(built):
+                return False
+        return True
+
+    def _collect(
+        self, collector: MessageCollector, batch: Sequence[Built], at_us: Sequence[int]
+    ) -> list[_Collection]:
+        outcomes: list[_Collection] = []
+        self.session.declarations.begin_group()
+        with collecting(collector):
+            for built, moment, nonce in zip(batch, at_us, _nonces(len(batch)), strict=True):
+                found = self._collect_one(collector, built, moment, nonce)
+                outcomes.append(found)
+                if self._is_broken_by(found):
+                    return outcomes + [found] * (len(batch) - len(outcomes))
+        return outcomes
+
+    def _collect_one(
+        self, collector: MessageCollector, built: Built, at_us: int, nonce: str
+    ) -> _Collection:
+        if isinstance(built, tuple) and not isinstance(built, Message):
+            return NotPlain("its run is sent as several messages")
+        if isinstance(built, Message) and len(built.body) > LARGEST:
+            return NotPlain(f"its body has {len(built.body)} bytes, and a script takes {LARGEST}")
         try:
-            producer = self._open()
-        except Exception as exc:
-            self._close()
-            return [Failed(exc, reached=False)] * len(group)
-        try:
-            if len(group) > 1 and supports_batches(producer):
-                outcomes = self._flush(producer, group, may_write)
+            self.session.declarations.ensure(collector.channel, built)
+            if isinstance(built, CalledMessage):
+                built.collect(collector, nonce, at_us / SECOND_US)
             else:
-                outcomes = self._one_by_one(producer, group, may_write)
-        except BaseException:
-            # Such as SystemExit of a signal handler, between a request and its reply.
-            self._close()
-            raise
-        if all(isinstance(outcome, (Sent, Refused)) for outcome in outcomes):
-            self._used_at = time.monotonic()
-        else:
-            self._close()
-        return outcomes
-
-    def _flush(self, producer: Any, group: Sequence[Any], may_write: Gate) -> list[Outcome]:
-        """Publish all in one request, or nothing."""
-        nonces = [uuid.uuid4().hex for _ in group]
-        outcomes: list[Outcome] = [Sent(nonce) for nonce in nonces]
-        self._declarations.begin_group()
-        try:
-            with producer.batch(max_size=_ALL) as pending:
-                for index, message in enumerate(group):
-                    problem = self._collect(producer, message, nonces[index])
-                    if problem:
-                        outcomes[index] = Refused(problem)
-                join_writes(pending)
-                if not may_write():
-                    raise _WithheldError
-                pending.flush()
-        except _WithheldError:
-            return replace_sent(outcomes, lambda _: NotSent())
-        except BatchPublishError as exc:
-            error: BaseException = exc.__cause__ or exc
-            return replace_sent(outcomes, lambda sent: Uncertain(error, sent.nonce))
-        except self._errors as exc:
-            failed = Failed(exc)
-            return replace_sent(outcomes, lambda _: failed)
-        self._notify(producer, group, outcomes)
-        return outcomes
-
-    def _collect(self, producer: Any, message: Message, nonce: str) -> BuildError | None:
-        """Add one message to the batch; return what is wrong with it. The others go on."""
-        try:
-            self._prepare(producer, message)
-            self._write(producer, message, nonce)
-        except self._errors:
-            raise
-        except Exception as exc:
-            return BuildError.because(message.entry, message.task, exc)
-        return None
-
-    def _one_by_one(self, producer: Any, group: Sequence[Built], may_write: Gate) -> list[Outcome]:
-        """Publish up to the first that does not arrive; the later ones have no outcome yet."""
-        outcomes: list[Outcome] = []
-        self._declarations.begin_group()
-        for built in group:
-            outcomes.append(self._publish_alone(producer, built, may_write))
-            if not isinstance(outcomes[-1], (Sent, Refused)):
-                break
-        self._notify(producer, group, outcomes)
-        return outcomes
-
-    def _publish_alone(self, producer: Any, built: Built, may_write: Gate) -> Outcome:
-        nonce = uuid.uuid4().hex
-        self._returned.clear()
-        try:
-            if isinstance(built, Message):
-                self._prepare(producer, built)
-        except self._errors as exc:
+                give(collector.producer, built, nonce, at_us / SECOND_US, self.timeout)
+            found = collector.take()
+        except self.session.errors as exc:
             return Failed(exc)
         except Exception as exc:
+            if self.session.has_lost(collector.producer):
+                return Failed(exc)
             return Refused(BuildError.because(built.entry, built.task, exc))
-        if not may_write():
-            return NotSent()
-        try:
-            self._write(producer, built, nonce)
-        except self._errors as exc:
-            return Uncertain(exc, nonce)
-        except Exception as exc:
-            return Refused(BuildError.because(built.entry, built.task, exc))
-        return Failed(self._returned[0]) if self._returned else Sent(nonce)
+        return NotPlain(found) if isinstance(found, str) else Collected(found, nonce)
 
-    def _prepare(self, producer: Any, message: Message) -> None:
-        """Do what has to happen on the broker and in the result backend before the write."""
-        self._declarations.ensure(producer.channel, message)
-        self._notifications.announce(producer, message)
-
-    def _write(self, producer: Any, built: Built, nonce: str) -> None:
-        headers = {**built.headers, PUBLICATION: nonce}
-        if isinstance(built, CeleryCall):
-            self._send(producer, built, headers)
-            return
-        properties = {**built.properties}
-        if built.expires_us is not None:
-            properties["expiration"] = built.time_to_live(time.time())
-        if built.declare:
-            # The queue exists: if the message cannot be routed to it, that is an error. Without
-            # a queue of ours (Broadcast, an exchange by name) it may be that nobody listens.
-            properties["mandatory"] = True
-        producer.publish(
-            built.body,
-            content_type=built.content_type,
-            content_encoding=built.content_encoding,
-            exchange=built.exchange,
-            routing_key=built.routing_key,
-            delivery_mode=built.delivery_mode,
-            headers=headers,
-            retry=False,
-            timeout=self._timeout,
-            **properties,
-        )
-
-    def _send(self, producer: Any, call: CeleryCall, headers: dict[str, Any]) -> None:
-        """Let Celery send a task, as stock beat does."""
-        common = {"task_id": call.task_id, "producer": producer, "headers": headers, "retry": False}
-        if call.target is None:
-            self._app.send_task(call.task, call.args, call.kwargs, **common, **call.options)
-        else:
-            call.target.apply_async(call.args, call.kwargs, **common, **call.options)
-
-    def _notify(self, producer: Any, group: Sequence[Built], outcomes: Sequence[Outcome]) -> None:
-        for built, outcome in zip(group, outcomes, strict=False):
-            if isinstance(built, Message) and isinstance(outcome, Sent):
-                self._notifications.sent(producer, built, outcome.nonce)
-
-    def _open(self) -> Any:
-        idle = time.monotonic() - self._used_at > _IDLE
-        if self._producer is not None and self._owner != os.getpid():
-            # A fork: the socket is the parent's, too, and must not hear from us.
-            self._connection = self._producer = None
-        if self._producer is not None and idle:
-            self._close(politely=True)
-        if self._producer is None:
-            self._connection = open_connection(self._app, self._timeout)
-            self._errors = broker_errors(self._connection)
-            self._message_errors = self._connection.channel_errors
-            channel = self._connection.channel()
-            if hasattr(channel, "events"):  # AMQP
-                channel.events["basic_return"].add(lambda exc, *_: self._returned.append(exc))
-            self._producer = self._app.amqp.Producer(channel, auto_declare=False)
-            self._owner = os.getpid()
-        return self._producer
-
-    def _close(self, *, politely: bool = False) -> None:
-        connection, self._connection, self._producer = self._connection, None, None
-        self._declarations = Declarations()
-        if connection is None:
-            return
-        try:
-            # A broken one is not told: the answer would not come.
-            connection.release() if politely else connection.collect()
-        except Exception:
-            logger.debug("closing the connection to the broker failed", exc_info=True)
+    def _is_broken_by(self, outcome: _Collection) -> bool:
+        return isinstance(outcome, Failed) and self.session.is_broken_by(outcome.error)
 
 
-def _next_group(batch: Sequence[Built], start: int, size: int) -> Sequence[Built]:
-    """Return what can go out together: some messages, or one call.
-
-    Args:
-        batch: All messages.
-        start: Where the group begins.
-        size: How many there may be in it, at least 1.
-    """
-    end, left = start, _LARGEST
-    while end < min(start + size, len(batch)):
-        message = batch[end]
-        if not isinstance(message, Message):
-            break
-        left -= len(message.body)
-        if left < 0:
-            break
-        end += 1
-    return batch[start : max(end, start + 1)]
+def _nonces(count: int) -> list[str]:
+    """Return so many nonces, from one call for random bytes, which is most of what each costs."""
+    digits = secrets.token_hex(16 * count)
+    return [f"{ONCE}{digits[start : start + 32]}" for start in range(0, len(digits), 32)]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
 from celery_safe_leader._publishing.arguments import LARGEST_KEPT, Arguments, fingerprint_of
-from celery_safe_leader._publishing.messages import Message
-from celery_safe_leader._schedules.moments import from_datetime, to_datetime
+from celery_safe_leader._publishing.messages import Message, RelativeTimes
+from celery_safe_leader._schedules.moments import from_datetime
 
 __all__ = ["EntryTemplate", "SharedTemplate", "Templates", "Times", "common_part"]
 
@@ -26,19 +26,23 @@ _MOST_SHARED = 1_000
 
 
 class Times(NamedTuple):
-    """The times of an entry, counted from the due moment, in seconds; ``None`` if not so given."""
+    """The times of an entry that are given in seconds; ``None`` if not so given."""
 
     countdown: Any
     expires: Any
+    expires_from_due: bool = False
+    """Whether the expiry counts from the due moment, and not from the publication."""
 
     def later(self, due_us: int, zone: tzinfo) -> dict[str, datetime]:
-        """Return them as moments, named ``eta`` and ``expires``."""
-        named = {"eta": self.countdown, "expires": self.expires}
-        return {
-            name: (to_datetime(due_us) + timedelta(seconds=seconds)).astimezone(zone)
-            for name, seconds in named.items()
-            if seconds is not None
-        }
+        """Return them as moments, named ``eta`` and ``expires``, if it is published when due."""
+        return RelativeTimes(self.countdown, self.expires, due_us, zone).at(due_us)
+
+    def relative(self, due_us: int, zone: tzinfo) -> RelativeTimes | None:
+        """Return those that count from the publication."""
+        expires = None if self.expires_from_due else self.expires
+        if self.countdown is None and expires is None:
+            return None
+        return RelativeTimes(self.countdown, expires, due_us, zone)
 
 
 class SharedTemplate(NamedTuple):
@@ -63,17 +67,19 @@ class EntryTemplate(NamedTuple):
 
     def message(
         self,
-        entry: Any,
+        name: str,
         arguments: Arguments,
         run: tuple[str, Mapping[str, Any], int],
         zone: tzinfo,
     ) -> Message:
-        """Return the message of a run, given by task id, headers and due moment."""
+        """Return the message of a run of an entry, given by task id, headers and due moment."""
         task_id, headers, due_us = run
         common, times = self.shared.message, self.shared.times
         own: dict[str, Any] = {"root_id": task_id}
         expires_us = None
-        if times != (None, None):
+        relative = None
+        if times[:2] != (None, None):
+            relative = times.relative(due_us, zone)
             moments = times.later(due_us, zone)
             own |= {name: moment.isoformat() for name, moment in moments.items()}
             expires_us = from_datetime(moments["expires"]) if "expires" in moments else None
@@ -82,15 +88,24 @@ class EntryTemplate(NamedTuple):
             **common.event, **own,
             "uuid": task_id, "args": self.args_text, "kwargs": self.kwargs_text,
         }  # fmt: skip
-        return common._replace(
-            entry=entry.name,
-            task_id=task_id,
-            headers={**common.headers, **texts, **own, "id": task_id, **headers},
-            properties={**common.properties, "correlation_id": task_id},
-            content=(*arguments, common.content),
-            body=self.body,
-            expires_us=expires_us,
-            event=event,
+        # Not _replace, which takes three times as long.
+        return Message(
+            name,
+            common.task,
+            task_id,
+            {**common.headers, **texts, **own, "id": task_id, **headers},
+            {**common.properties, "correlation_id": task_id},
+            (*arguments, common.content),
+            self.body,
+            common.content_type,
+            common.content_encoding,
+            common.exchange,
+            common.routing_key,
+            common.delivery_mode,
+            common.declare,
+            expires_us,
+            event,
+            relative,
         )
 
 
@@ -111,10 +126,8 @@ class Templates:
     def keep(self, name: str, template: EntryTemplate) -> None:
         """Remember the template of an entry, unless its arguments may change or are large."""
         if template.fingerprint is not None and len(template.body) <= LARGEST_KEPT:
-            self._of_entries[name] = template._replace(
-                args_text=sys.intern(template.args_text),
-                kwargs_text=sys.intern(template.kwargs_text),
-            )
+            args_text, kwargs_text = map(sys.intern, template[3:])
+            self._of_entries[name] = EntryTemplate(*template[:3], args_text, kwargs_text)
 
     def forget(self, name: str) -> None:
         """Drop the template of an entry."""
@@ -175,4 +188,5 @@ def common_part(message: Message, headers: Mapping[str, Any]) -> Message:
         body=b"",
         expires_us=None,
         event=event,
+        relative=None,
     )

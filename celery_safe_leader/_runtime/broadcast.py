@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ class Broadcast:
 
     A ``Condition`` or ``Event`` would do, if a signal handler did not have to notify: one that
     runs in the middle of their ``wait()`` would block on a lock that its own thread holds. Here
-    every waiter has its own lock, and they are listed in a deque.
+    every waiter has its own lock, and they are listed in a deque for as long as they wait.
     """
 
     def __init__(self) -> None:
@@ -33,22 +34,33 @@ class Broadcast:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not ready():
-            waiter = threading.Lock()
-            waiter.acquire()
+            left = None if deadline is None else deadline - time.monotonic()
+            if not self._wait_once(ready, left):
+                return ready()
+        return True
+
+    def _wait_once(self, ready: Callable[[], bool], left: float | None) -> bool:
+        """Wait for one notification; return whether there was time left to wait."""
+        waiter = threading.Lock()
+        waiter.acquire()
+        try:
             self._waiters.append(waiter)
             # Again: it may have become true before our lock was in the list.
-            if ready():
-                return True
-            left = -1.0 if deadline is None else deadline - time.monotonic()
-            if deadline is not None and left <= 0:
-                return ready()
-            # In slices that a lock can wait for; a stale lock in the list costs one release.
-            waiter.acquire(timeout=min(left, 3600.0) if left > 0 else -1)
-        return True
+            if not ready():
+                if left is not None and left <= 0:
+                    return False
+                # In slices that a lock can wait for.
+                waiter.acquire(timeout=-1 if left is None else min(left, 3600.0))
+            return True
+        finally:
+            # Also when a signal handler raised; whoever was notified is not in the list any more.
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
 
     def notify_all(self) -> None:
         """Wake everybody. From any thread, and from a signal handler."""
-        while self._waiters:
+        # No more than there are now: who is woken for nothing waits again, behind them.
+        for _ in range(len(self._waiters)):
             try:
                 waiter = self._waiters.popleft()
             except IndexError:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from celery_safe_leader._core.instant import Instant
 
-__all__ = ["Clock", "SystemClock", "new_candidate_id", "new_seed"]
+__all__ = ["Clock", "SystemClock", "host_in_ids", "new_candidate_id", "new_seed"]
 
 _LONGEST_HOST = 64
 
@@ -65,9 +65,13 @@ def _reader(name: str) -> Callable[[], float]:
 
 def new_candidate_id() -> str:
     """Return a readable id that no other start has: ``host:pid:random``."""
+    return f"{host_in_ids()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def host_in_ids() -> str:
+    """Return this machine's name as the ids of its candidates begin with it."""
     host = socket.gethostname()[:_LONGEST_HOST].encode("ascii", "backslashreplace").decode()
-    plain = "".join(letter if letter.isprintable() else "?" for letter in host)
-    return f"{plain}:{os.getpid()}:{secrets.token_hex(4)}"
+    return "".join(letter if letter.isprintable() else "?" for letter in host)
 
 
 def new_seed() -> str:

@@ -13,17 +13,24 @@ __all__ = ["HELP", "candidate_answer", "nonmember_answer"]
 HELP = "Who leads, as this node sees it: role, leader, token, since when, and the last error."
 
 
-def candidate_answer(leader: LeaderViews) -> dict[str, Any]:
-    """Return the answer of a candidate. Does no IO, shows no secret. From any thread."""
+def candidate_answer(
+    leader: LeaderViews, last_error: tuple[str, float] = ("", 0.0)
+) -> dict[str, Any]:
+    """Return the answer of a candidate. Does no IO, shows no secret. From any thread.
+
+    Args:
+        leader: The candidate.
+        last_error: An error of what the node does as a leader, and when by the wall clock; the
+            newer one of this and the candidate's own is shown.
+    """
     status = leader.standing
+    error, at = max(last_error, (status.error, status.error_at), key=lambda each: each[1])
     return {
         "election": leader.key,
         "role": status.role.value,
         "candidate_id": leader.candidate_id,
         **_leader(status),
-        "last_error": (
-            {"error": status.error, "at": _text(status.error_at)} if status.error else None
-        ),
+        "last_error": {"error": error, "at": _text(at)} if error else None,
     }
 
 

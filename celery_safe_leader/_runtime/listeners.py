@@ -10,7 +10,7 @@ from celery_safe_leader.errors import ConfigurationError
 
 __all__ = ["EVENT_NAMES", "Listener", "Listeners"]
 
-EVENT_NAMES = ("elected", "demoted", "error")
+EVENT_NAMES = ("elected", "demoted", "new_leader", "error")
 Listener = Callable[[Any], Any]
 
 
@@ -53,6 +53,10 @@ class Listeners:
             self._check(event)
         for name in EVENT_NAMES if event is None else (event,):
             self._entries[name] = ()
+
+    def has(self, event: str) -> bool:
+        """Return whether an event has listeners."""
+        return bool(self._entries[event])
 
     def pop_callees(self, event: str) -> tuple[Listener, ...]:
         """Return the listeners to call now, and remove those that are called only once."""

@@ -1,7 +1,7 @@
-"""What an embedded beat tells its worker: that it is alive, and that it must not lead for a while.
+"""What an embedded beat tells its worker: that it is alive, and whether it can do its work.
 
 It is stored in the file of the worker's board, after the board's own data, so it needs no file of
-its own. Each value has one writer, the beat.
+its own. Each value has one writer, the beat; it outlives it, for the one that takes its place.
 """
 
 from __future__ import annotations
@@ -9,13 +9,20 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import zlib
 
 __all__ = ["Pulse", "PulseReader"]
 
 _COUNT = struct.Struct("<Q")
 _SECONDS = struct.Struct("<d")
+_WORD = struct.Struct("<24s")
 _BEATS, _WISHES, _REST = 1024, 1032, 1040  # a board has fewer than 512 bytes
-_SIZE = 1048
+_STANDS, _WHY, _PATIENCE, _SUCCESSES = 1048, 1056, 1080, 1088
+_HEAD = struct.Struct("<II")
+_SAID, _TEXT = 1096, 1096 + _HEAD.size
+LONGEST = 3072
+"""Bytes of what a beat says of its work."""
+_SIZE = _TEXT + LONGEST
 
 
 class Pulse:
@@ -37,12 +44,43 @@ class Pulse:
 
     def wish_to_rest(self, seconds: float) -> None:
         """Ask the worker to resign and not to take part for so long."""
-        self._map[_REST : _REST + _SECONDS.size] = _SECONDS.pack(seconds)
+        self._write(_REST, _SECONDS.pack(seconds))
         self._add(_WISHES)
+
+    def stand_down(self, why: str, patience: float) -> None:
+        """Say that this beat cannot do its work.
+
+        Args:
+            why: For the election's history: a word.
+            patience: Seconds for which the next one is to try before it says the same.
+        """
+        self._write(_WHY, _WORD.pack(why.encode()))
+        self._write(_PATIENCE, _SECONDS.pack(patience))
+        self._add(_STANDS)
+
+    def say(self, text: bytes) -> None:
+        """Say what this beat did in its tenure, for people; nothing if it is too long."""
+        text = text if len(text) <= LONGEST else b""
+        # A reader that finds half of it finds another checksum.
+        self._write(_TEXT, text)
+        self._write(_SAID, _HEAD.pack(len(text), zlib.crc32(text)))
+
+    def succeed(self) -> None:
+        """Say that this beat can do its work, after it or the one before could not."""
+        self._write(_PATIENCE, _SECONDS.pack(0.0))
+        self._add(_SUCCESSES)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the last beat left for this one to try; 0 if it could do its work."""
+        return float(_SECONDS.unpack_from(self._map, _PATIENCE)[0])
 
     def _add(self, at: int) -> None:
         (count,) = _COUNT.unpack_from(self._map, at)
-        self._map[at : at + _COUNT.size] = _COUNT.pack(count + 1)
+        self._write(at, _COUNT.pack(count + 1))
+
+    def _write(self, at: int, value: bytes) -> None:
+        self._map[at : at + len(value)] = value
 
 
 class PulseReader:
@@ -57,17 +95,39 @@ class PulseReader:
         with open(board, "r+b") as file:
             os.ftruncate(file.fileno(), _SIZE)
             self._map = mmap.mmap(file.fileno(), _SIZE)
-        self._wishes = 0
+        self._seen = dict.fromkeys((_WISHES, _STANDS, _SUCCESSES), 0)
 
     @property
     def beats(self) -> int:
         """How often the beat has shown that it is alive."""
-        return int(_COUNT.unpack_from(self._map, _BEATS)[0])
+        return self._count(_BEATS)
 
     def wish(self) -> float | None:
         """Return for how many seconds the beat wants to rest; ``None`` without a new wish."""
-        (count,) = _COUNT.unpack_from(self._map, _WISHES)
-        if count == self._wishes:
+        if not self._is_new(_WISHES):
             return None
-        self._wishes = count
         return float(_SECONDS.unpack_from(self._map, _REST)[0])
+
+    def stood_down(self) -> str | None:
+        """Return why the beat cannot do its work; ``None`` if it has not said so anew."""
+        if not self._is_new(_STANDS):
+            return None
+        word: bytes = _WORD.unpack_from(self._map, _WHY)[0]
+        return word.rstrip(b"\0").decode()
+
+    def succeeded(self) -> bool:
+        """Return whether the beat has said anew that it can do its work."""
+        return self._is_new(_SUCCESSES)
+
+    def said(self) -> bytes:
+        """Return what the beat said last of its work; nothing while it is being written."""
+        size, checksum = _HEAD.unpack_from(self._map, _SAID)
+        text = self._map[_TEXT : _TEXT + min(size, LONGEST)]
+        return text if zlib.crc32(text) == checksum else b""
+
+    def _count(self, at: int) -> int:
+        return int(_COUNT.unpack_from(self._map, at)[0])
+
+    def _is_new(self, at: int) -> bool:
+        before, self._seen[at] = self._seen[at], self._count(at)
+        return self._seen[at] != before

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from celery_safe_leader._core.events import Lease
+from celery_safe_leader._core.messages import LedgerLook
 from celery_safe_leader._core.state import State
 from celery_safe_leader._core.status import Status
 from celery_safe_leader._runtime.candidate import Candidate
 from celery_safe_leader._runtime.listeners import Listener
+from celery_safe_leader._runtime.service.counts import ElectionCounts
 from celery_safe_leader.errors import LifecycleError
 
 __all__ = ["LeaderViews"]
@@ -54,6 +56,25 @@ class LeaderViews:
         return 0.0 if lease is None else lease.remaining(self._candidate.clock.now())
 
     @property
+    def look(self) -> LedgerLook | None:
+        """What the last renewal of this tenure saw of the key's ledger; a new object each time.
+
+        ``None`` on a standby, before the first renewal, and if renewals do not look at it: only
+        those of beats do, where their user may read it.
+        """
+        return self._candidate.look
+
+    @property
+    def counts(self) -> ElectionCounts:
+        """What this candidate has done so far, for monitors."""
+        return self._candidate.counts
+
+    @property
+    def silent_for(self) -> float | None:
+        """Seconds since Redis last answered this candidate; ``None`` if it has not yet."""
+        return self._candidate.silent_for
+
+    @property
     def active(self) -> bool:
         """Whether this candidate takes part in the election, leading or not."""
         return self._candidate.state in (State.STANDBY, State.LEADING)
@@ -84,8 +105,9 @@ class LeaderViews:
         """Call ``listener`` at each event.
 
         Args:
-            event: ``elected`` (with an ``Elected``), ``demoted`` (with a ``Demoted``) or ``error``
-                (with the exception; the election goes on).
+            event: ``elected`` (with an ``Elected``), ``demoted`` (with a ``Demoted``),
+                ``new_leader`` (with a ``HolderSeen``: somebody else was elected, or is found at
+                the start) or ``error`` (with the exception; the election goes on).
             listener: A function of one argument. It may take its time, since renewals run
                 elsewhere; what it raises is logged.
 

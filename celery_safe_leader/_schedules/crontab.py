@@ -16,6 +16,7 @@ from typing import Any
 
 from celery_safe_leader._schedules.moments import DAY_US, LAST_US, MINUTE_US
 from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
+from celery_safe_leader._schedules.safe_text import safe_repr
 from celery_safe_leader._schedules.wall_calendar import calendar_of
 from celery_safe_leader._schedules.zones import Piece, Zone, zone_name
 
@@ -35,7 +36,7 @@ class Crontab(Rule):
         self._calendar = calendar_of(*fields)
         self._zone = zone
         if not self._calendar.possible:
-            raise ScheduleError(repr(schedule), "names a date that does not exist in any year")
+            raise ScheduleError(safe_repr(schedule), "names a date that does not exist in any year")
 
     def after(self, moment_us: int) -> int | None:
         """Return the first due moment later than ``moment_us``, skipping days that are not due."""

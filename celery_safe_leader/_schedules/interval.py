@@ -6,7 +6,9 @@ committed under a moment of the grid, whenever it really happened, the grid neve
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections import deque
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from celery_safe_leader._schedules.moments import (
@@ -18,6 +20,7 @@ from celery_safe_leader._schedules.moments import (
     to_datetime,
 )
 from celery_safe_leader._schedules.rule import Rule, ScheduleError, digest
+from celery_safe_leader._schedules.safe_text import safe_repr
 from celery_safe_leader._schedules.zones import Zone, zone_name
 
 __all__ = ["SHORTEST_US", "Interval", "RelativeInterval", "step_of"]
@@ -36,14 +39,14 @@ def step_of(schedule: Any) -> int:
     """
     run_every = schedule.run_every
     if not isinstance(run_every, timedelta):
-        detail = f"has the interval {run_every!r}; it must be a number of seconds"
+        detail = f"has the interval {safe_repr(run_every)}; it must be a number of seconds"
         # The schedule's own repr fails without a timedelta.
         raise ScheduleError(type(schedule).__name__, detail)
     step_us = from_timedelta(run_every)
     if step_us < SHORTEST_US:
         seconds = run_every.total_seconds()
         detail = f"has an interval of {seconds} s; it must be at least 0.001 s"
-        raise ScheduleError(repr(schedule), detail)
+        raise ScheduleError(safe_repr(schedule), detail)
     return step_us
 
 
@@ -107,28 +110,77 @@ class RelativeInterval(Rule):
         return unrounded - (unrounded + offset) % self._unit_us
 
     def recent(self, after_us: int, until_us: int, limit: int) -> list[int]:
-        """Return the last due moments; from the first on they are equal steps, except for days."""
-        if self._unit_us >= _HOUR_US:
-            return super().recent(after_us, until_us, limit)
-        first, steps = self._grid(after_us, until_us)
-        low = max(0, steps - limit)
-        return [first + k * self._grid_step for k in range(low, steps)]
+        """Return the last due moments, found without those before them."""
+        if self._unit_us == DAY_US:
+            return self._recent_days(after_us, until_us, limit)
+        recent: deque[int] = deque(maxlen=limit)
+        for first, count in self._stretches(after_us, until_us):
+            skipped = max(0, count - limit)
+            recent.extend(first + k * self._grid_step for k in range(skipped, count))
+        return list(recent)
 
     def count(self, after_us: int, until_us: int) -> int:
-        """Return how many due moments there are; by a division where they are equal steps."""
-        if self._unit_us >= _HOUR_US:
-            return super().count(after_us, until_us)
-        return self._grid(after_us, until_us)[1]
+        """Return how many due moments there are, by divisions."""
+        if self._unit_us == DAY_US:
+            return self._count_days(after_us, until_us)
+        return sum(count for _, count in self._stretches(after_us, until_us))
 
     @property
     def _grid_step(self) -> int:
         return self._step_us - self._step_us % self._unit_us
 
-    def _grid(self, after_us: int, until_us: int) -> tuple[int, int]:
+    def _stretches(self, after_us: int, until_us: int) -> Iterator[tuple[int, int]]:
+        """Yield the first and the number of due moments that are equal steps apart.
+
+        A stretch ends where the offset of the zone changes. So many years cost as much as they have
+        changes, and not as much as they have hours.
+        """
+        moment = self.after(after_us)
+        while moment is not None and moment <= until_us:
+            further = self._further(moment, until_us)
+            yield moment, further + 1
+            moment = self.after(moment + further * self._grid_step)
+
+    def _further(self, moment: int, until_us: int) -> int:
+        """Return how many more due moments are equal steps apart after one."""
+        most = (min(until_us, LAST_US - self._step_us) - moment) // self._grid_step
+        if self._unit_us < _HOUR_US:
+            return max(0, most)  # no offset is changed by parts of a minute
+        piece = self._zone.piece(moment)
+        if len(piece.offsets_us) > 1 or (moment + piece.offsets_us[0]) % self._unit_us:
+            return 0
+        # The moment before each is that many steps from its end, unrounded.
+        inside = (piece.end_us - 1 - self._step_us - moment) // self._grid_step + 1
+        return max(0, min(most, inside))
+
+    def _count_days(self, after_us: int, until_us: int) -> int:
         first = self.after(after_us)
         if first is None or first > until_us:
-            return 0, 0
-        return first, (min(until_us, LAST_US) - first) // self._grid_step + 1
+            return 0
+        if self._step_us % DAY_US:
+            return 1 + super().count(first, until_us)
+        days = self._step_us // DAY_US
+        steps = (self._date(until_us) - self._date(first)).days // days
+        last = self._date(first) + timedelta(days=steps * days)
+        return steps + (self._midnight(last) <= until_us)
+
+    def _recent_days(self, after_us: int, until_us: int, limit: int) -> list[int]:
+        if self._step_us % DAY_US:
+            return super().recent(after_us, until_us, limit)
+        count, first = self._count_days(after_us, until_us), self.after(after_us)
+        if first is None or not count:
+            return []
+        step, begin = timedelta(microseconds=self._step_us), self._date(first)
+        wanted = range(max(1, count - limit), count)
+        later = [self._midnight(begin + number * step) for number in wanted]
+        return later if count > limit else [first, *later]
+
+    def _date(self, moment_us: int) -> date:
+        return to_datetime(moment_us).astimezone(self._zone.tz).date()
+
+    def _midnight(self, day: date) -> int:
+        midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001
+        return self._zone.moment_of(midnight, -LAST_US)
 
     def _midnight_after(self, moment_us: int) -> int:
         wall = to_datetime(moment_us).astimezone(self._zone.tz).replace(tzinfo=None)

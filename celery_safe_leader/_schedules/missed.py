@@ -11,7 +11,6 @@ from enum import Enum
 from typing import NamedTuple
 
 from celery_safe_leader._schedules.moments import MINUTE_US
-from celery_safe_leader._schedules.opaque import OpaqueRule
 from celery_safe_leader._schedules.rule import Rule, ScheduleError
 
 __all__ = ["DEFAULT_LIMIT", "DEFAULT_TOLERANCE_US", "DueRun", "DueRuns", "Policy", "due_runs"]
@@ -69,11 +68,10 @@ def due_runs(
     max_lateness_us: int | None = None,
     tolerance_us: int = DEFAULT_TOLERANCE_US,
 ) -> DueRuns:
-    """Return which runs are due now. A function of its arguments, except for ``OpaqueRule``.
+    """Return which runs are due now. A function of its arguments.
 
     Args:
-        rule: The entry's rule. One that is not ``exact`` coalesces, whatever the policy, and its
-            moments are those at which it was asked.
+        rule: The entry's rule, an ``exact`` one.
         last_us: Moment of the last committed run.
         now_us: Now. Before ``last_us`` nothing is due.
         policy: What becomes of missed moments.
@@ -86,8 +84,6 @@ def due_runs(
         ScheduleError: The schedule does not name a later moment. It is this entry's error.
     """
     base_us = last_us if seen_us is None else max(last_us, seen_us)
-    if isinstance(rule, OpaqueRule):
-        return _ask(rule, base_us, now_us)
     first = _later(rule, base_us)
     if first is None or first > now_us:
         return DueRuns((), 0, 0, first, base_us)
@@ -108,16 +104,6 @@ def due_runs(
     if policy is Policy.SKIP:
         dropped = missed - len(runs)
     return DueRuns(runs, missed - dropped - len(runs), dropped, _later(rule, moments[-1]), base_us)
-
-
-def _ask(rule: OpaqueRule, base_us: int, now_us: int) -> DueRuns:
-    answer = rule.ask(base_us)
-    next_due = None if answer.pause_us is None else now_us + answer.pause_us
-    if not answer.is_due:
-        return DueRuns((), 0, 0, next_due, base_us)
-    # Strictly later also if the clock stepped back, or a last run could not be told from this one.
-    run = DueRun(base_us + 1, max(now_us, base_us + 1))
-    return DueRuns((run,), 0, 0, next_due, base_us)
 
 
 def _later(rule: Rule, moment_us: int) -> int | None:

@@ -13,6 +13,7 @@ __all__ = [
     "from_datetime",
     "from_timedelta",
     "now_us",
+    "steady_us",
     "to_datetime",
 ]
 
@@ -32,6 +33,11 @@ _MICROSECOND = timedelta(microseconds=1)
 def now_us() -> int:
     """Return the wall clock in microseconds since 1970, which due moments are compared with."""
     return time.time_ns() // 1000
+
+
+def steady_us() -> int:
+    """Return microseconds of a clock that is never set, to measure how long something lasts."""
+    return time.monotonic_ns() // 1000
 
 
 def to_datetime(moment_us: int) -> datetime:

@@ -1,4 +1,4 @@
-"""The options of one entry on missed runs: ``options["leader"]``."""
+"""The options of one entry on missed runs and expiry: ``options["leader"]``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 from celery_safe_leader._schedules.missed import Policy
 from celery_safe_leader.errors import ConfigurationError
 
-__all__ = ["UnknownOptionError", "check_entry_options"]
+__all__ = ["EXPIRES_FROM", "UnknownOptionError", "check_entry_options"]
 
-_OPTIONS = ("missed_runs", "max_lateness", "limit")
+_OPTIONS = ("missed_runs", "max_lateness", "limit", "expires_from")
+EXPIRES_FROM = ("publication", "due")
+"""What a number of seconds in ``expires`` may count from."""
 
 
 class UnknownOptionError(ConfigurationError):
@@ -48,5 +50,8 @@ def _check_option(where: str, option: str, value: Any) -> None:
     elif option == "limit":
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigurationError(where, repr(value), "a whole number, 1 or more")
+    elif option == "expires_from":
+        if value not in EXPIRES_FROM:
+            raise ConfigurationError(where, repr(value), "'publication' or 'due'")
     else:
         raise UnknownOptionError(where, repr(value), ", ".join(_OPTIONS))

@@ -15,6 +15,7 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, ClassVar
 
+from celery_safe_leader._schedules.safe_text import safe_repr
 from celery_safe_leader.errors import SafeLeaderError
 
 __all__ = ["Rule", "ScheduleError", "digest"]
@@ -58,7 +59,7 @@ class Rule(ABC):
     def name(self) -> str:
         """The schedule as it is named in errors."""
         # Not kept: with ten thousand entries it would double the time that building them takes.
-        return repr(self._schedule)
+        return safe_repr(self._schedule)
 
     @abstractmethod
     def after(self, moment_us: int) -> int | None:

@@ -64,6 +64,24 @@ class Solar(Rule):
             )
         return moment
 
+    def recent(self, after_us: int, until_us: int, limit: int) -> list[int]:
+        """Return the last events, found without those long before them."""
+        window_us = (limit + 2) * DAY_US
+        while True:
+            start_us = max(after_us, until_us - window_us)
+            found = self._between(start_us, until_us)
+            if len(found) >= limit or start_us == after_us:
+                return found[-limit:]
+            window_us *= 4  # inside the polar circles
+
+    def count(self, after_us: int, until_us: int) -> int:
+        """Return how many events there are; of more than 400 days an estimate, by the last ones."""
+        span_us = SEARCH_DAYS * DAY_US
+        if until_us - after_us <= span_us:
+            return super().count(after_us, until_us)
+        recent = super().count(until_us - span_us, until_us)
+        return round(recent * (until_us - after_us) / span_us)
+
     def _next_event(self, start: datetime) -> datetime:
         # A copy for each search: an observer is changed by it, and threads may share the rule.
         observer = self._observer.copy()

@@ -6,6 +6,7 @@ Does no IO. A test runs everything with exactly these rights, and once without e
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
@@ -13,10 +14,14 @@ from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 __all__ = [
     "CANDIDATE",
     "CLUSTER",
+    "OPERATOR",
+    "PROBE",
     "SENTINEL",
+    "TRANSACTIONAL",
     "VIEWER",
     "Patterns",
     "key_patterns",
+    "queue_patterns",
     "quoted",
     "setuser",
 ]
@@ -24,11 +29,23 @@ __all__ = [
 CANDIDATE = (
     *("blpop", "client|setname", "del", "eval", "evalsha", "exists", "get", "hdel", "hget"),
     *("hlen", "hmget", "hscan", "hset", "info", "ltrim", "mget", "pexpire", "rpush", "select"),
-    *("set", "time", "wait", "xadd"),
+    *("set", "time", "wait", "xadd", "xrevrange"),
 )
 """Commands of all candidates, and of workers that drop second publications."""
-VIEWER = ("client|setname", "hgetall", "hmget", "select", "xrange")
+TRANSACTIONAL = ("lpush",)
+"""What a candidate needs in addition to queue runs in the script that records them."""
+PROBE = ("set",)
+"""What a broker's user needs in addition, if it is not the same one."""
+VIEWER = (
+    *("client|setname", "get", "hget", "hgetall", "hlen", "hmget", "hscan", "info", "select"),
+    *("time", "xrange"),
+)
 """Commands of a read-only user."""
+OPERATOR = (
+    *("eval", "evalsha", "hdel", "hset", "persist", "pexpire", "rename", "rpush", "set", "unlink"),
+    "xadd",
+)
+"""What a user needs in addition who pauses, resumes, asks a leader to resign, and moves ledgers."""
 CLUSTER = ("asking", "cluster|slots")
 """What a candidate needs in addition in a cluster."""
 SENTINEL = ("client|setname", "sentinel|get-master-addr-by-name", "sentinel|master")
@@ -47,6 +64,12 @@ class Patterns:
     """By candidates."""
     seen: tuple[str, ...]
     """By viewers."""
+    acted: tuple[str, ...]
+    """By operators, besides what they see."""
+    recorded: tuple[str, ...]
+    """By candidates that queue runs in the script that records them, besides the queues."""
+    probed: tuple[str, ...]
+    """By the user that the broker logs in as."""
 
 
 def key_patterns(key: str, prefix: str = "") -> Patterns:
@@ -59,12 +82,39 @@ def key_patterns(key: str, prefix: str = "") -> Patterns:
     ledger = LedgerKeys(key, prefix)
     hashes = [_glob(name) for name in (ledger.runs, ledger.pending, ledger.unknown)]
     occurrences = [_glob(name("")) + "*" for name in (ledger.accepted, ledger.again)]
-    shown = [_glob(name) for each in elections for name in (each.lease, each.history)]
-    return Patterns((*ours, *hashes, *occurrences), tuple(shown))
+    shown = [
+        _glob(name)
+        for each in elections
+        for name in (each.lease, each.history, each.publication, each.presences)
+    ]
+    shown += hashes[:2]
+    acted = [_glob(name) for each in elections for name in (each.ask, each.history)]
+    acted += (*hashes, _glob(ledger.staged("", "").rstrip(":")) + ":*", occurrences[0])
+    probes = [_glob(each.probe) for each in elections]
+    written = (*ours, *hashes, *occurrences)
+    recorded = (_glob(ledger.running),)
+    return Patterns(written, tuple(shown), tuple(acted), recorded, tuple(probes))
+
+
+def queue_patterns(names: Iterable[str], prefix: str, separator: str) -> tuple[str, ...]:
+    """Return the patterns of the lists in which kombu keeps queues.
+
+    Args:
+        names: Of the queues.
+        prefix: Before each key.
+        separator: Between the name of a queue and a priority.
+    """
+    lists = [prefix + name for name in names]
+    return tuple(part for each in lists for part in (_glob(each), f"{_glob(each + separator)}*"))
 
 
 def setuser(
-    user: str, patterns: tuple[str, ...], commands: tuple[str, ...], *, reads_only: bool = False
+    user: str,
+    patterns: tuple[str, ...],
+    commands: tuple[str, ...],
+    *,
+    seen: tuple[str, ...] = (),
+    adds: bool = False,
 ) -> str:
     """Return a line for ``redis-cli`` that creates a user, with ``PASSWORD`` to be replaced.
 
@@ -72,12 +122,13 @@ def setuser(
         user: Name.
         patterns: Key patterns.
         commands: Names, with ``|`` before a subcommand.
-        reads_only: Write the patterns so that Redis 7 and Valkey refuse writes to these keys.
-            Redis 6 refuses the whole line.
+        seen: Patterns of keys that the user may read only. Redis 7 and Valkey know such; Redis 6
+            refuses the whole line.
+        adds: Give an existing user more rights instead of creating one.
     """
-    sign = "%R~" if reads_only else "~"
-    words = ["on", ">PASSWORD", "resetkeys", "resetchannels", "-@all"]
-    words += [quoted(sign + pattern) for pattern in patterns]
+    words = [] if adds else ["on", ">PASSWORD", "resetkeys", "resetchannels", "-@all"]
+    words += [quoted(f"%R~{pattern}") for pattern in seen]
+    words += [quoted(f"~{pattern}") for pattern in patterns]
     words += [f"+{command}" for command in commands]
     return " ".join(("ACL SETUSER", quoted(user), *words))
 

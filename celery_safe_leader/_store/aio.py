@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -70,6 +71,10 @@ class AsyncRedisStore:
         except StopIteration as done:
             answer: Reply = done.value
             return answer
+
+    def announce(self, read: Callable[[], tuple[str, str]], every: float) -> None:
+        """Let the candidate say something of itself, as the blocking store does."""
+        self._commands.announcements.begin(read, every)
 
     def after_fork(self) -> None:
         """Leave the parent's connections alone, in a forked child, and start with none.

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._core.messages import (
     Answer,
     Campaign,
+    LedgerLook,
     Observe,
     Record,
     Renew,
@@ -21,14 +23,24 @@ from celery_safe_leader._core.messages import (
     Resign,
 )
 from celery_safe_leader._core.options import MAX_TTL
-from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader._store.lua import Script, load
 from celery_safe_leader.errors import StoreRefusedError
 
-__all__ = ["ScriptCall", "by_connection", "checked_replies", "decode", "encode", "shown"]
+__all__ = [
+    "ScriptCall",
+    "by_connection",
+    "checked_replies",
+    "decode",
+    "encode",
+    "encode_looking",
+    "encode_saying",
+    "shown",
+]
 
 _PACKAGE = "celery_safe_leader._store"
 _END = 2**53
+_RECORD_LENGTH = 7  # fields of a reply before those of a look
 _LONGEST = 256
 """Characters of a holder that are shown."""
 
@@ -82,9 +94,36 @@ def encode(request: Request, keys: ElectionKeys) -> ScriptCall:
         renewing = (request.candidate_id, str(request.token), request.nonce, *ttls)
         return _call("renew", (keys.lease,), renewing, True)
     if isinstance(request, Resign):
-        resigning = (request.candidate_id, str(request.token), request.nonce, request.reason)
+        favoured = ("to", request.successor) if request.successor else ()
+        me, token = request.candidate_id, str(request.token)
+        resigning = (me, token, request.nonce, request.reason, *favoured)
         return _call("resign", (keys.lease, keys.history, keys.wake), resigning, False)
     raise TypeError(f"{type(request).__name__} is not a script call")
+
+
+def encode_looking(request: Renew, keys: ElectionKeys) -> ScriptCall:
+    """Return the script call of a renewal that also looks at the ledger of the election's key."""
+    call, ledger = encode(request, keys), LedgerKeys(keys.key, keys.prefix)
+    looking = (*call.keys, ledger.runs, ledger.pending)
+    return replace(call, keys=looking, args=(*call.args, "1"))
+
+
+def encode_saying(
+    call: ScriptCall, keys: ElectionKeys, me: str, text: str, cursor: str
+) -> ScriptCall:
+    """Return the call of an observation or a renewal with what the candidate says of itself.
+
+    Args:
+        call: As ``encode`` or ``encode_looking`` made it.
+        keys: Of the election.
+        me: Candidate id.
+        text: What it says.
+        cursor: From where to look for candidates that say no more; empty not to.
+    """
+    # A renewal that does not look has no argument that says so.
+    gap = ("",) if call.script.name == "renew" and len(call.keys) == 1 else ()
+    saying = (*call.args, *gap, me, text, cursor)
+    return replace(call, keys=(*call.keys, keys.presences), args=saying)
 
 
 def by_connection(call: ScriptCall, keys: ElectionKeys, label: str) -> ScriptCall:
@@ -95,18 +134,32 @@ def by_connection(call: ScriptCall, keys: ElectionKeys, label: str) -> ScriptCal
         keys: Names of the election's keys.
         label: Of the connection that the call will be sent over.
     """
-    script = load(_PACKAGE, call.script.name, "connection", "record")
+    script = _script(call.script.name, "connection")
     return ScriptCall(script, (*call.keys, keys.witness), (*call.args, label), call.confirm)
 
 
-def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer:
+def decode(
+    raw: object, keys: ElectionKeys, *, confirmed: bool = True, looked_at: Instant | None = None
+) -> Answer:
     """Return the answer that a script replied with.
+
+    Args:
+        raw: The reply, as redis-py returns it.
+        keys: Of the election.
+        confirmed: Whether enough replicas confirmed.
+        looked_at: A moment before the request was sent, if it looked at the ledger.
 
     Raises:
         StoreRefusedError: The reply does not have the shape that our scripts give it.
     """
     try:
-        status, version, epoch, holder, token, ttl_ms, resigned = _texts(raw)
+        fields = _fields(raw)
+        look = None
+        if looked_at is not None:
+            fields, seen = fields[:_RECORD_LENGTH], fields[_RECORD_LENGTH:]
+            look = _look(looked_at, *seen)
+        status, version, epoch, holder, token, ttl_ms, marks = map(_text, fields)
+        resigned, _, successor = marks.partition(" ")
         record = Record(
             version,
             epoch,
@@ -115,12 +168,13 @@ def decode(raw: object, keys: ElectionKeys, *, confirmed: bool = True) -> Answer
             min(_whole(ttl_ms) / 1000, MAX_TTL),
             resigned == "1",
             given_up=resigned == "2",
+            successor=successor,
         )
         known = ReplyStatus(status)
     except (TypeError, ValueError) as exc:
         detail = f"the server's reply has an unknown shape ({ascii(raw)[:80]})"
         raise StoreRefusedError(keys.lease, detail) from exc
-    return Answer(known, record, confirmed)
+    return Answer(known, record, confirmed, look)
 
 
 def checked_replies(replies: Sequence[Any]) -> tuple[Any, int | None]:
@@ -154,20 +208,33 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _texts(raw: object) -> list[str]:
+def _fields(raw: object) -> Sequence[Any]:
     if not isinstance(raw, Sequence) or isinstance(raw, (str, bytes)):
         raise TypeError("not a list")
+    return raw
+
+
+def _text(field: object) -> str:
     # surrogateescape: a version goes back to the server byte for byte, whatever the record holds.
-    return [
-        item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else str(item)
-        for item in raw
-    ]
+    return field.decode("utf-8", "surrogateescape") if isinstance(field, bytes) else str(field)
+
+
+def _look(sent_at: Instant, runs: object, pending: object, server_us: object) -> LedgerLook:
+    if not (isinstance(runs, bytes) and isinstance(pending, bytes)):
+        raise TypeError("not a look")
+    return LedgerLook(sent_at, runs, pending, _whole(_text(server_us)))
 
 
 def _call(
     name: str, keys: tuple[str, ...], args: tuple[str | bytes, ...], confirm: bool
 ) -> ScriptCall:
-    return ScriptCall(load(_PACKAGE, name, "epoch", "record"), keys, args, confirm)
+    return ScriptCall(_script(name, "epoch"), keys, args, confirm)
+
+
+def _script(name: str, identity: str) -> Script:
+    """Return a script that tells one server from another in one of the two ways."""
+    presence = ("presence",) if name in ("observe", "renew") else ()
+    return load(_PACKAGE, name, identity, "record", *presence)
 
 
 def _ms(seconds: float) -> str:

@@ -13,11 +13,21 @@ from typing import Any, TypeAlias
 
 import redis
 
-from celery_safe_leader._core.messages import Await, Reply, Request, Woken
-from celery_safe_leader._store.codec import ScriptCall, checked_replies, decode, encode
+from celery_safe_leader._core.instant import Instant
+from celery_safe_leader._core.messages import Await, Observe, Renew, Reply, Request, Woken
+from celery_safe_leader._loggers import library_logger as logger
+from celery_safe_leader._store.announcements import Announcements
+from celery_safe_leader._store.codec import (
+    ScriptCall,
+    checked_replies,
+    decode,
+    encode,
+    encode_looking,
+    encode_saying,
+)
 from celery_safe_leader._store.connection.failover import is_ask
 from celery_safe_leader._store.errors import translate
-from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.keys import BEAT, ElectionKeys
 from celery_safe_leader._store.server_check import ServerCheck
 from celery_safe_leader._store.server_identity import ServerIdentity
 
@@ -27,6 +37,13 @@ Command: TypeAlias = tuple[str | bytes | int, ...]
 
 STEP_ERRORS = (redis.RedisError, OSError)
 """Errors of a step that are passed to the generator; any other ends it."""
+
+_TOO_MANY_KEYS = (
+    redis.exceptions.NoPermissionError,
+    redis.exceptions.ClusterCrossSlotError,
+    redis.exceptions.TryAgainError,  # while a slot migrates
+)
+"""Errors by which a server refuses a request for its keys, before it runs anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,8 @@ class Block:
 
 
 Step: TypeAlias = Connect | Send | Resend | Block
+_Extended: TypeAlias = tuple[Any, int | None, Instant | None]
+"""The reply of a script, replicas that confirmed, and when the ledger was looked at, if it was."""
 
 
 class StoreCommands:
@@ -75,6 +94,9 @@ class StoreCommands:
         self.keys = keys
         self.server_identity = ServerIdentity(keys)
         self._server_check = ServerCheck(keys)
+        self._token_without_look = 0
+        """Of the tenure in which the server refuses to look at the ledger with a renewal."""
+        self.announcements = Announcements(keys)
         self._wait_replicas = wait_replicas
         self._wait: Command = ("WAIT", wait_replicas, max(1, int(confirm_timeout * 1000)))
 
@@ -88,13 +110,74 @@ class StoreCommands:
         try:
             if isinstance(request, Await):
                 return Woken((yield Block(request)))
-            raw, confirmations = yield from self._run(encode(request, self.keys))
+            if isinstance(request, Observe | Renew):
+                raw, confirmations, looked_at = yield from self._run_extended(request)
+            else:
+                raw, confirmations = yield from self._run(encode(request, self.keys))
+                looked_at = None
             yield from self._check_server()
         except STEP_ERRORS as exc:
             key = self.keys.wake if isinstance(request, Await) else self.keys.lease
             raise translate(key, exc) from exc
         confirmed = confirmations is None or confirmations >= self._wait_replicas
-        return decode(raw, self.keys, confirmed=confirmed)
+        return decode(raw, self.keys, confirmed=confirmed, looked_at=looked_at)
+
+    def _looks(self, renewal: Renew) -> bool:
+        return self.keys.role == BEAT and renewal.token != self._token_without_look
+
+    def _run_extended(self, request: Observe | Renew) -> Generator[Step, Any, _Extended]:
+        """Observe or renew, with what goes along with it."""
+        renewal = request if isinstance(request, Renew) else None
+        if renewal is not None and self._looks(renewal):
+            call, looked_at = encode_looking(renewal, self.keys), renewal.sent_at
+        else:
+            call, looked_at, renewal = encode(request, self.keys), None, None
+        said = self.announcements.due(request.sent_at)
+        if said is None:
+            return (yield from self._renew_looking(renewal, call, looked_at))
+        saying = encode_saying(call, self.keys, *said)
+        try:
+            raw, confirmations = yield from self._run(saying)
+        except _TOO_MANY_KEYS as refusal:
+            result = yield from self._renew_looking(renewal, call, looked_at)
+            if isinstance(refusal, redis.exceptions.TryAgainError):
+                self.announcements.put_off(request.sent_at)
+            elif result[2] is looked_at:  # else it was the look that was refused
+                self.announcements.refused(str(refusal), request.sent_at)
+            return result
+        if isinstance(raw, list) and raw:
+            self.announcements.answered(raw[-1], request.sent_at)
+            raw = raw[:-1]
+        return raw, confirmations, looked_at
+
+    def _renew_looking(
+        self, renewal: Renew | None, call: ScriptCall, looked_at: Instant | None
+    ) -> Generator[Step, Any, _Extended]:
+        """Run a call; if it looks at the ledger, at once without that if the server refuses it.
+
+        Args:
+            renewal: What looks; ``None`` if nothing does.
+            call: Of it.
+            looked_at: When it was sent, if it looks.
+        """
+        try:
+            return (*(yield from self._run(call)), looked_at)
+        except _TOO_MANY_KEYS as exc:
+            if renewal is None:
+                raise
+            if not isinstance(exc, redis.exceptions.TryAgainError):
+                self._token_without_look = renewal.token
+            refusal = exc
+        # A renewal that is executed twice does no harm: the lease counts from before the first.
+        result = yield from self._run(encode(renewal, self.keys))
+        if self._token_without_look == renewal.token:
+            logger.warning(
+                "Election %s: renewals cannot look at the ledger (%s), so this leader looks "
+                "in a request of its own",
+                self.keys.election,
+                " ".join(str(refusal).split()),
+            )
+        return (*result, None)
 
     def _run(self, call: ScriptCall) -> Generator[Step, Any, tuple[Any, int | None]]:
         try:

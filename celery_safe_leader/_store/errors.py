@@ -14,6 +14,7 @@ _RIGHT = (
     "the Redis user lacks a right that the election needs; `celery -A proj leader acl` prints all "
     "of them"
 )
+_SLOTS = "the keys of one request are in several slots of the cluster"
 _REFUSALS: tuple[tuple[str, str], ...] = (
     ("WRONGTYPE", "the key holds something that is not this package's; delete it or use another "
      "key for the election"),
@@ -21,6 +22,8 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     # The same inside a script: the message of Redis 7 and Valkey, then that of Redis 6.
     ("ACL failure in script", _RIGHT),
     ("executing the script can't", _RIGHT),
+    ("CROSSSLOT", _SLOTS),
+    ("non local key", _SLOTS),  # inside a script
     ("NOAUTH", "Redis requires a password and none was given"),
     ("WRONGPASS", "Redis refuses the user name or password"),
     # redis-py strips the code and raises an OutOfMemoryError.
@@ -61,7 +64,8 @@ def translate(key: str, error: Exception) -> StoreError:
         return StoreUnavailableError(key, f"no answer from Redis ({said})")
     for mark, meaning in _REFUSALS:
         if mark in said or mark in type(error).__name__.upper():
-            return StoreRefusedError(key, f"{meaning} ({said})")
+            is_missing_right = meaning in (_RIGHT, _SLOTS)
+            return StoreRefusedError(key, f"{meaning} ({said})", is_missing_right)
     return StoreRefusedError(key, f"Redis refuses ({said})")
 
 

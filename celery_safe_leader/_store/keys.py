@@ -58,9 +58,39 @@ class ElectionKeys:
         return self._name("wake")
 
     @property
+    def ask(self) -> str:
+        """A list of requests to the leader, which takes them from the left."""
+        return self._name("ask")
+
+    @property
+    def changes(self) -> str:
+        """A list of notes that a source of entries was edited, which the leading beat takes."""
+        return self._name("changes")
+
+    @property
+    def next(self) -> str:
+        """A hash: when the leader's schedule has each entry due next."""
+        return self._name("next")
+
+    @property
+    def publication(self) -> str:
+        """A string for people: which way the leader's runs take to the broker, and why."""
+        return self._name("publication")
+
+    @property
+    def presences(self) -> str:
+        """A hash for people: candidate id -> when it was seen last, and what it says of itself."""
+        return self._name("candidates")
+
+    @property
     def witness(self) -> str:
         """Written by standbys to check whether replicas confirm (``wait_replicas``)."""
         return self._name("witness")
+
+    @property
+    def probe(self) -> str:
+        """A value that the broker's connection leaves and the ledger's reads: is it one server?"""
+        return self._name("probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +115,20 @@ class LedgerKeys:
     def unknown(self) -> str:
         """Hash: entry -> since when no leader has known it."""
         return self._name("unknown")
+
+    @property
+    def running(self) -> str:
+        """Hash: entry -> the occurrence of which a message waits or runs, and until when."""
+        return self._name("running")
+
+    @property
+    def versions(self) -> str:
+        """Hash: stored entry -> its version."""
+        return self._name("versions")
+
+    def staged(self, nonce: str, part: str) -> str:
+        """A hash of a ledger that is put into Redis, and is not in use yet."""
+        return self._name(f"import:{nonce}:{part}")
 
     def accepted(self, occurrence: str) -> str:
         """A string: which publication of an occurrence a worker accepted first."""

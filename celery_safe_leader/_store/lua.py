@@ -27,15 +27,16 @@ class Script:
 
 
 @cache
-def load(package: str, name: str, *preludes: str) -> Script:
+def load(package: str, name: str, *preludes: str, before: str = "") -> Script:
     """Return the script ``scripts/<name>.lua`` of a package.
 
     Args:
         package: Dotted name of the package that holds the folder ``scripts``.
         name: File name without ``.lua``.
         preludes: Names of files in the same folder that come before it.
+        before: Lua that comes first of all: a prelude of another package.
     """
     folder = files(package) / "scripts"
     parts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*preludes, name)]
-    text = "\n".join(parts)
+    text = "\n".join((before, *parts) if before else parts)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -29,6 +29,18 @@ class RecordView:
     """Whether its holder resigned it."""
     ttl: float
     """Seconds."""
+    epoch: str = ""
+    """Of the server that wrote it last, as that server's INFO shows it; a label where INFO is
+    denied."""
+
+    @property
+    def renewed_us(self) -> int | None:
+        """When it was written last, in microseconds since 1970; ``None`` if it does not say.
+
+        By the clock of the server that wrote it, ``epoch``.
+        """
+        digits = self.renewal.rpartition("-")[2]
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 18 else None
 
 
 def read_record(client: redis.Redis, keys: ElectionKeys) -> RecordView | None:
@@ -38,7 +50,7 @@ def read_record(client: redis.Redis, keys: ElectionKeys) -> RecordView | None:
         StoreUnavailableError: No answer.
         StoreRefusedError: Redis answered with an error.
     """
-    fields = ("holder", "token", "renewal", "resigned", "ttl")
+    fields = ("holder", "token", "renewal", "resigned", "ttl", "epoch")
     caller: Any = client
     try:
         raw = caller.execute_command("HMGET", keys.lease, *fields)
@@ -46,9 +58,9 @@ def read_record(client: redis.Redis, keys: ElectionKeys) -> RecordView | None:
         raise translate(keys.lease, exc) from exc
     if not any(value is not None for value in raw):
         return None
-    holder, token, renewal, resigned, ttl = (
+    holder, token, renewal, resigned, ttl, epoch = (
         (value or b"").decode("utf-8", "backslashreplace") for value in raw
     )
     milliseconds = int(ttl[:16]) if ttl.isascii() and ttl.isdigit() else 0
     seconds = min(milliseconds / 1000, MAX_TTL)
-    return RecordView(shown(holder), shown(token), renewal, resigned == "1", seconds)
+    return RecordView(shown(holder), shown(token), renewal, resigned == "1", seconds, epoch)

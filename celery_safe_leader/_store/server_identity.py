@@ -1,8 +1,9 @@
-"""How a store tells one server from another: by INFO, or by its connection if INFO is denied.
+"""How a store tells one server from another: by INFO, or by its connection without it.
 
 A record counts as unchanged only on one and the same server. INFO shows the server's process and
-its history of promotions. Without the right to ask INFO, only this is left: the connection ends
-with the process, and is cut by whoever makes another server the master. So each connection gets a
+its history of promotions. Without the right to ask INFO, or where a server that imitates Redis does
+not show these, only this is left: the connection ends with the process, and is cut by whoever makes
+another server the master. So each connection gets a
 label, every call says over which connection it goes, and a reply over another does not count.
 """
 
@@ -30,8 +31,8 @@ class ServerIdentity:
     def __init__(self, keys: ElectionKeys) -> None:
         self._keys = keys
         self.by_connection = False
-        """Whether INFO was denied. Stays true: a right that is granted later counts only after a
-        restart of this process."""
+        """Whether INFO was denied, or does not tell. Stays true: a right that is granted later
+        counts only after a restart of this process."""
         self.label = ""
         """Of the present connection."""
 
@@ -53,11 +54,23 @@ class ServerIdentity:
             raise redis.ConnectionError("the connection was replaced during the request")
 
     def denied(self, error: Exception) -> bool:
-        """Return whether an error says that INFO is denied; if so, do without it from now on.
+        """Return whether an error says that INFO does not help; if so, do without it from now on.
 
         Such a call has changed nothing, so it may be repeated.
         """
         said = str(error)
+        if said.startswith("NOEPOCH"):
+            if not self.by_connection:
+                self.by_connection = True
+                logger.warning(
+                    "Election %s: INFO of this server does not show %s, as Redis's does. Restarts "
+                    "and failovers are noticed by the connections that they cut: a proxy or a "
+                    "service that keeps a connection over a failover can lead to two leaders; see "
+                    "docs/operations/redis-acl.md",
+                    self._keys.election,
+                    " ".join(said.removeprefix("NOEPOCH").split()),
+                )
+            return True
         if not said.startswith("NOINFO"):
             return False
         if not self.by_connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -84,6 +85,15 @@ class RedisStore:
         except StopIteration as done:
             answer: Reply = done.value
             return answer
+
+    def announce(self, read: Callable[[], tuple[str, str]], every: float) -> None:
+        """Let the candidate say something of itself along with observations and renewals.
+
+        Args:
+            read: Returns its id, and what it says; called on the thread of ``execute()``.
+            every: Seconds: not more often.
+        """
+        self._commands.announcements.begin(read, every)
 
     def interrupt(self, request: Await | None = None) -> None:
         """Abort a blocking read. From any thread.

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import celery
 from celery import bootsteps
 from celery.bootsteps import CLOSE, TERMINATE
 from celery.worker import state
 
 from celery_safe_leader import conf
+from celery_safe_leader._clients import warn_of_other_servers
 from celery_safe_leader._core.events import Demoted, Elected, Event
+from celery_safe_leader._core.presence import clipped
 from celery_safe_leader._loggers import worker_logger as logger
+from celery_safe_leader._runtime.service.loop_watch import LoopWatch
+from celery_safe_leader._runtime.service.metrics import Family, counter
+from celery_safe_leader._runtime.service.process_health import ProcessHealth
+from celery_safe_leader._runtime.service.process_service import ProcessService
 from celery_safe_leader._setting_sources import spelling
+from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader._worker.embedded_beat.keeper import keep_embedded_beat
 from celery_safe_leader._worker.embedded_beat.precedence import Precedence
 from celery_safe_leader._worker.leader_only.arrival_guard import guard_arrivals
+from celery_safe_leader._worker.leader_only.consumption import Consumption
 from celery_safe_leader._worker.leader_only.kill import KillOnLoss
-from celery_safe_leader._worker.leader_only.mark import mark_of
+from celery_safe_leader._worker.leader_only.leadership import lone_lease, reader_of
 from celery_safe_leader._worker.leader_only.queue import LeaderQueue
-from celery_safe_leader._worker.log import WorkerElectionLog
+from celery_safe_leader._worker.leader_only.run_guard import runs_leader_only
+from celery_safe_leader._worker.leader_only.unknown_tasks import UnknownTasks
+from celery_safe_leader._worker.log import WorkerElectionLog, send_signals
 from celery_safe_leader._worker.loop_calls import LoopCalls
 from celery_safe_leader._worker.member import Member
 
@@ -32,8 +45,13 @@ DEMOTED_EVENT = "leader-demoted"
 """Celery event: this worker no longer leads."""
 _POLL = 0.02
 """Seconds between two checks for tasks that are still running."""
+_DELAYED_DELIVERY = "celery.worker.consumer.delayed_delivery"
+"""Module of Celery's step, from 5.5 on, for messages that RabbitMQ delays in quorum queues."""
+_LONGEST_TURN = 30.0
+"""Seconds that the worker's loop may take for one turn, and is alive."""
 _LAST_EVENT = 1.0
-"""Seconds that an ended worker waits until the end of its tenure has been reported."""
+"""Seconds that an ended worker waits until the end of its tenure has been reported, and as long
+again until receivers have been told."""
 
 
 class LeaderElection(bootsteps.StartStopStep):
@@ -54,36 +72,73 @@ class LeaderElection(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         app = consumer.app
         self._consumer = consumer
-        self._settings = settings = conf.read(app)
+        self._settings = settings = conf.read_for_worker(app)
         with conf.as_improperly_configured(app):
-            takes_part = settings.candidate and not no_leader
+            takes_part = settings.candidate and not no_leader and not settings.is_alone
             self._member = Member(settings, self._is_ending) if takes_part else None
             self._keeper = keep_embedded_beat(consumer.controller, self._member, settings.ttl)
+        self._is_alone = settings.is_alone and settings.candidate and not no_leader
+        if self._is_alone:
+            reader_of(app).lone = lone_lease()
         self._precedence: Precedence | None = None
         if self._member is not None:
             kept = self._keeper if self._keeper and self._keeper.follows else None
             self._precedence = Precedence(settings, self._member, kept)
-        self.queue = LeaderQueue(consumer, settings.queue, spelling(app.conf, "leader_queue"))
+        setting = spelling(app.conf, "leader_queue")
+        self.queue = LeaderQueue(consumer, settings.queue, setting)
         guard_arrivals(app)
         self.leader = None if self._member is None else self._member.leader
         """The candidate; ``None`` if this worker takes no part."""
+        if self.leader is not None:
+            self.leader.describe(self._about)
         self._kill_on_loss = KillOnLoss(consumer, self.leader)
         self._calls = LoopCalls(consumer)
         self.soon = self._calls.soon
         """Let the worker's loop call a function, from any thread."""
+        self._consumption = Consumption(
+            consumer,
+            self.queue,
+            setting,
+            self._member,
+            lambda: self.leads and not self._closing,
+            self.soon,
+            self._calls.fail,
+        )
+        loop = LoopWatch(_LONGEST_TURN, lambda: self.soon(loop.turned))
+        self._service = ProcessService(
+            ProcessHealth(
+                WORKER,
+                ElectionKeys(settings.key, WORKER).election,
+                max(settings.ttl, 2 * settings.wait),
+                loop,
+                lambda: self.leader,
+            ),
+            settings.http,
+            lambda: _duplicates(consumer),
+        )
+        UnknownTasks(consumer, self.queue, self._member, self.soon)
         self._away: threading.Timer | None = None
         self._drain: threading.Thread | None = None
         self._closing = False
-        # Set when the end of the last tenure, if there was one, has been reported.
-        self._end_reported = threading.Event()
+        self._soft_shutdown_ends = math.inf
+        self._notice_soft_shutdown(consumer.controller)
+        # Set when the end of the last tenure, if there was one, has been reported, and told to the
+        # receivers of the signal.
+        self._end_reported, self._end_told = threading.Event(), threading.Event()
         self._end_reported.set()
+        self._end_told.set()
         self._introduced = False
         consumer.safe_leader = self
 
     @property
     def leads(self) -> bool:
         """Whether this worker leads now: local, without IO."""
-        return self._member is not None and self._member.leader.is_leader
+        return self._is_alone or (self._member is not None and self._member.leader.is_leader)
+
+    @property
+    def last_error(self) -> tuple[str, float]:
+        """What last kept this worker from consuming the leader queue, and when (wall clock)."""
+        return self._consumption.last_error
 
     def return_message(self, message: Any) -> None:
         """Return a message to the leader queue once this worker no longer consumes it.
@@ -93,13 +148,27 @@ class LeaderElection(bootsteps.StartStopStep):
         errors = self._consumer.connection_errors
 
         def requeue() -> None:
-            self._consume_if_leading()
+            self._consumption.follow()
             message.reject_log_error(logger, errors, requeue=True)
 
         logger.info("Returned a message to %s: this worker is not the leader", self.queue.name)
         self.soon(requeue)
 
     # What Celery calls
+
+    def include(self, parent: Any) -> bool:
+        """Be started before the step that binds the queues of delayed messages.
+
+        It binds the leader queue as well, if that is on a topic exchange, and fails where it has
+        not been declared.
+        """
+        included = bool(super().include(parent))
+        steps = parent.steps
+        kinds = [type(step).__module__ for step in steps]
+        if included and _DELAYED_DELIVERY in kinds:
+            steps.remove(self)
+            steps.insert(kinds.index(_DELAYED_DELIVERY), self)
+        return included
 
     def start(self, consumer: Any) -> None:
         """Take part in the election; after a reconnect of the worker, go on."""
@@ -116,8 +185,10 @@ class LeaderElection(bootsteps.StartStopStep):
         if self._precedence is not None:
             self._precedence.start()
         self._calls.start()
+        self._service.start()
+        self._consumption.prepare()
         # Not now: the loop has not begun, and a message that came before it would find no handler.
-        self._calls.soon(self._consume_if_leading)
+        self._calls.soon(self._consumption.follow)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Let calls from the election wake the loop."""
@@ -153,8 +224,12 @@ class LeaderElection(bootsteps.StartStopStep):
             self._precedence.close()
         if self._member is not None:
             self._member.close()
-            # The connection for events is closed after this.
-            self._end_reported.wait(_LAST_EVENT)
+            # The connection for events is closed after this, and the process ends.
+            for ended in (self._end_reported, self._end_told):
+                ended.wait(_LAST_EVENT)
+        if self._is_alone:
+            reader_of(consumer.app).lone = None
+        self._service.close()
         self._calls.close()
 
     def info(self, consumer: Any) -> dict[str, Any]:
@@ -174,16 +249,50 @@ class LeaderElection(bootsteps.StartStopStep):
 
     # The parts
 
+    def _about(self) -> dict[str, Any]:
+        """Return what `leader status` shows of this worker. From any thread."""
+        about: dict[str, Any] = {
+            "celery": celery.__version__,
+            "node": clipped(str(self._consumer.hostname)),
+        }
+        if self._keeper is not None:
+            about["beat"] = self._keeper.runs
+        if self.leads:
+            running = sum(map(runs_leader_only, self._requests()))
+            beats = self._keeper.work() if self._keeper is not None else {}
+            about["work"] = {**beats, "consumes": self.queue.consumed, "running": running}
+        return about
+
     def _is_ending(self) -> bool:
         """Return whether this process ends at once; called often."""
         if state.should_stop is not None and state.should_stop is not False:
             # Wakes the loop, which looks for it once per round: without this, after seconds.
             self._calls.soon(lambda: None)
-        return _cold()
+        return _cold() or time.monotonic() >= self._soft_shutdown_ends
+
+    def _notice_soft_shutdown(self, controller: Any) -> None:
+        wait = getattr(controller, "wait_for_soft_shutdown", None)
+        if wait is None:  # before Celery 5.5
+            return
+
+        def noticed() -> None:
+            # It waits for running tasks inside a signal handler, where nothing is consumed and
+            # nobody learns that a task has ended.
+            grace = self._settings.drain_timeout if self._running() else 0.0
+            self._soft_shutdown_ends = time.monotonic() + grace
+            wait()
+
+        controller.wait_for_soft_shutdown = noticed
 
     def _introduce(self, consumer: Any) -> None:
         self._kill_on_loss.warn_if_unsupported()
         member, settings = self._member, self._settings
+        if self._is_alone:
+            logger.info(
+                "The broker is in this process's memory, so no election is held: this worker "
+                "runs the leader-only tasks"
+            )
+            return
         if member is None:
             logger.info(
                 "This worker takes no part in the election: it never leads and never consumes %s",
@@ -191,22 +300,25 @@ class LeaderElection(bootsteps.StartStopStep):
             )
             return
         leader = member.leader
-        log = WorkerElectionLog(consumer.hostname, leader.key, settings.server, leader.candidate_id)
+        warn_of_other_servers(settings, logger)
+        log = WorkerElectionLog(leader.key, settings.server, leader.candidate_id)
 
         def report(event: Event) -> None:
-            if isinstance(event, (Elected, Demoted)):
-                self._end_reported.clear()
-                self._calls.soon(self._consume_if_leading)
-                if not (self._closing or _cold()):
-                    self._calls.soon(lambda: self._send(event))
-            log(event)
-            if isinstance(event, Demoted):
-                if self._closing or _cold():
+            try:
+                if isinstance(event, (Elected, Demoted)):
+                    self._begin_report(event)
+                log(event)
+                if isinstance(event, Demoted) and self._has_ended():
                     # The loop has ended. The event dispatcher has its own lock and connection.
                     self._send(event)
-                self._end_reported.set()
+            finally:
+                if isinstance(event, Demoted):
+                    self._end_reported.set()
 
         member.on_event = report
+        member.on_change = lambda: self._calls.soon(self._consumption.follow)
+        send_signals(consumer.hostname, leader)
+        leader.on("demoted", lambda _: self._end_told.set())
         logger.info(
             "Taking part in the election %s at %s (%s) as %s; the leader queue is %s",
             leader.key,
@@ -216,12 +328,17 @@ class LeaderElection(bootsteps.StartStopStep):
             settings.queue,
         )
 
-    def _consume_if_leading(self) -> None:
-        """Consume the leader queue if this worker leads, else cancel it. On the loop's thread."""
-        if self.leads and not self._closing:
-            self.queue.consume()
-        else:
-            self.queue.cancel()
+    def _begin_report(self, event: Elected | Demoted) -> None:
+        self._end_reported.clear()
+        self._end_told.clear()
+        if isinstance(event, Demoted):
+            self._kill_on_loss.demoted(event)
+        self._calls.soon(self._consumption.follow)
+        if not self._has_ended():
+            self._calls.soon(lambda: self._send(event))
+
+    def _has_ended(self) -> bool:
+        return self._closing or _cold()
 
     def _send(self, event: Elected | Demoted) -> None:
         events = self._consumer.event_dispatcher
@@ -270,13 +387,27 @@ class LeaderElection(bootsteps.StartStopStep):
         member.close()
 
     def _running(self) -> bool:
+        return any(map(runs_leader_only, self._requests()))
+
+    @staticmethod
+    def _requests() -> list[Any]:
+        """Return what runs now. From any thread."""
         while True:
             try:
-                requests = list(state.active_requests)
+                return list(state.active_requests)
             except RuntimeError:  # changed during the iteration
                 continue
-            return any(mark_of(request.task) is not None for request in requests)
 
 
 def _cold() -> bool:
     return state.should_terminate is not None and state.should_terminate is not False
+
+
+def _duplicates(consumer: Any) -> Iterator[Family]:
+    """Return what the step that drops second publications has counted."""
+    found = getattr(consumer, "safe_leader_duplicates", None)
+    if found is not None:
+        yield counter("duplicates_dropped", "Second messages of a run, dropped.", found.dropped)
+        yield counter(
+            "publications_unchecked", "Messages run while Redis did not answer.", found.unchecked
+        )

@@ -28,8 +28,11 @@ def leader(state: Any, **_: Any) -> dict[str, Any]:
     if step is None:
         return {"error": _NOT_INSTALLED}
     if step.leader is None:
-        return nonmember_answer(ElectionKeys(leader_names(state.app)[0], WORKER).election)
-    return candidate_answer(step.leader)
+        election = ElectionKeys(leader_names(state.app)[0], WORKER).election
+        answer = nonmember_answer(election)
+    else:
+        answer = candidate_answer(step.leader, step.last_error)
+    return {**answer, "consumes": step.queue.consumed}
 
 
 inspect_command(help=HELP)(leader)

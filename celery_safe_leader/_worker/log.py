@@ -1,4 +1,4 @@
-"""What a worker reports about its election: log lines and signals.
+"""What a worker reports about its election: log lines and signals, apart from each other.
 
 Celery events are sent by the worker's loop: see ``election_step.py``.
 """
@@ -16,35 +16,28 @@ from celery_safe_leader._core.events import (
 )
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._runtime.election_log import ElectionLog
+from celery_safe_leader.leader import SafeLeader
 from celery_safe_leader.signals import leader_demoted, leader_elected
 
-__all__ = ["WorkerElectionLog"]
+__all__ = ["WorkerElectionLog", "send_signals"]
 
 
 class WorkerElectionLog(ElectionLog):
-    """Logs the events of one worker's candidate, and sends the signals. For one thread."""
+    """Logs the events of one worker's candidate. For one thread."""
 
-    def __init__(self, worker: str, election: str, server: str, candidate_id: str) -> None:
-        """Make the log of one candidate; ``worker`` is the node name, which sends the signals."""
+    def __init__(self, election: str, server: str, candidate_id: str) -> None:
         super().__init__(logger, election, server, candidate_id)
-        self._worker = worker
 
     def elected(self, event: Elected) -> None:
-        """Log that this worker leads, and send ``leader_elected``."""
+        """Log that this worker leads."""
         logger.info(
             "Elected leader of %s: this worker runs the leader-only tasks now (token %d)",
             self._election,
             event.fencing_token,
         )
-        leader_elected.send(
-            sender=self._worker,
-            election=self._election,
-            candidate_id=self._candidate_id,
-            fencing_token=event.fencing_token,
-        )
 
     def demoted(self, event: Demoted) -> None:
-        """Log that this worker no longer leads, and why; send ``leader_demoted``."""
+        """Log that this worker no longer leads, and why."""
         planned = event.reason in (DemotionReason.RESIGNED, DemotionReason.SHUTDOWN)
         if planned:
             why = "resigned; a standby takes over at once"
@@ -58,13 +51,6 @@ class WorkerElectionLog(ElectionLog):
             self._election,
             event.fencing_token,
             why,
-        )
-        leader_demoted.send(
-            sender=self._worker,
-            election=self._election,
-            candidate_id=self._candidate_id,
-            fencing_token=event.fencing_token,
-            reason=event.reason.value,
         )
 
     def standing_by(self, event: HolderSeen) -> None:
@@ -85,3 +71,25 @@ class WorkerElectionLog(ElectionLog):
             self._server,
             event.failures,
         )
+
+
+def send_signals(worker: str, leader: SafeLeader) -> None:
+    """Let a candidate send ``leader_elected`` and ``leader_demoted``, as a listener of its own.
+
+    Receivers may block: so they are called where listeners are, and nothing else is done there.
+
+    Args:
+        worker: The node name, which is the sender.
+        leader: The worker's candidate.
+    """
+    fields = {"sender": worker, "election": leader.key, "candidate_id": leader.candidate_id}
+
+    def elected(event: Elected) -> None:
+        leader_elected.send(**fields, fencing_token=event.fencing_token)
+
+    def demoted(event: Demoted) -> None:
+        reason = event.reason.value
+        leader_demoted.send(**fields, fencing_token=event.fencing_token, reason=reason)
+
+    leader.on("elected", elected)
+    leader.on("demoted", demoted)

@@ -30,6 +30,7 @@ class LoopCalls:
         self._calls: deque[Callable[[], object]] = deque()
         self._inner: socket.socket | None = None
         self._outer: socket.socket | None = None
+        self._failure: Exception | None = None
 
     def soon(self, call: Callable[[], object]) -> None:
         """Let the loop call ``call``, from any thread; what it raises is logged."""
@@ -40,6 +41,17 @@ class LoopCalls:
             with contextlib.suppress(OSError):
                 self._outer.send(b"\0")
 
+    def fail(self, error: Exception) -> None:
+        """End the worker's connection to the broker, which is made anew. On the loop's thread.
+
+        Args:
+            error: One of the consumer's connection errors.
+        """
+        if self._consumer.hub is not None:
+            raise error
+        # Whatever a call raises, this kind of loop logs; what a wait raises ends the connection.
+        self._failure = error
+
     def start(self) -> None:
         """Prepare a new connection of the worker, before its loop begins."""
         if self._consumer.hub is not None:
@@ -48,6 +60,9 @@ class LoopCalls:
         drain = connection.drain_events
 
         def drain_events(timeout: float | None = None, **kwargs: Any) -> Any:
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise failure
             shorter = _POLL if timeout is None else min(timeout, _POLL)
             return drain(timeout=shorter, **kwargs)
 

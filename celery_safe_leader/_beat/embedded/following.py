@@ -5,19 +5,23 @@ There is no second election: the beat reads the board of its worker, as pool pro
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import celery.app.base
 from billiard import get_start_method
 
+from celery_safe_leader._beat.embedded.parent_watch import parent_pid
+from celery_safe_leader._clients import make_channel
 from celery_safe_leader._core.events import Lease
+from celery_safe_leader._core.messages import Part
 from celery_safe_leader._loggers import beat_logger as logger
-from celery_safe_leader._runtime.board import BoardReader, variable
+from celery_safe_leader._runtime.board import BoardReader, maker, variable
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._runtime.pulse import Pulse
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
@@ -43,6 +47,8 @@ class Following:
 
     role = WORKER
     """Which of the key's elections the worker takes part in."""
+    look = None
+    """The worker renews the lease, and its renewals do not look at the ledger."""
 
     def __init__(self, settings: LeaderSettings, board: str) -> None:
         """Open the board and start the pulse.
@@ -55,9 +61,12 @@ class Following:
             OSError: It cannot be read and written.
             ValueError: It is not the board of a worker that keeps a beat.
         """
-        self._election = ElectionKeys(settings.key, WORKER).election
+        keys = ElectionKeys(settings.key, WORKER, settings.prefix)
+        self.election = keys.election
+        """Name of the worker's election."""
         self._rest = max(settings.ttl, _SHORTEST_REST)
         self._rests_until = 0.0
+        self._gave_up: int | None = None  # under the token
         self._clock = SystemClock()
         self._reader = BoardReader(board)
         self._pulse = Pulse(board)
@@ -65,11 +74,18 @@ class Following:
         self._left = False
         self.candidate_id = ""
         """Of the worker, once it has led."""
+        self.patience = self._pulse.patience
+        """Seconds for which to try, if the beat before this one could not do its work; else 0."""
+        self._work: Callable[[], Mapping[str, Any]] | None = None
+        self._say_each, self._say_at = settings.ttl, 0.0
+        # Requests to the leader are the worker's.
+        self.channel = make_channel(settings, keys, (Part.CHANGES,), self)
+        """What is sent to the leading beat."""
         threading.Thread(target=self._keep_beating, name="leader:pulse", daemon=True).start()
         logger.info(
             "This embedded beat (pid %d) follows its worker in the election %s",
             os.getpid(),
-            self._election,
+            self.election,
         )
 
     def join(self) -> Following:
@@ -78,15 +94,16 @@ class Following:
         if token != self._logged_token:
             if token is None:
                 logger.info(
-                    "The worker no longer leads %s: its embedded beat stands by", self._election
+                    "The worker no longer leads %s: its embedded beat stands by", self.election
                 )
             else:
                 logger.info(
                     "The worker leads %s: its embedded beat dispatches now (token %d)",
-                    self._election,
+                    self.election,
                     token,
                 )
             self._logged_token = token
+        self.channel.follow()
         return self
 
     def rest(self) -> float:
@@ -96,12 +113,37 @@ class Following:
             Seconds until this beat may lead again. A call during the rest restarts it.
         """
         self._rests_until = time.monotonic() + self._rest
+        self.channel.stop()
         self._pulse.wish_to_rest(self._rest)
         return self._rest
+
+    must_resign = False
+    """The worker is asked, not its beat."""
+
+    def resign_as_asked(self) -> None:
+        """Do nothing: nobody asks."""
+
+    def stand_down(self, why: str, patience: float = 0.0) -> None:
+        """Dispatch nothing more in this tenure of the worker, and say so to it.
+
+        It starts another beat in place of this one, or hands leadership over.
+
+        Args:
+            why: For the election's history: a word.
+            patience: Seconds for which the next beat is to try.
+        """
+        self._gave_up = self.fencing_token or self._gave_up
+        self.channel.stop()
+        self._pulse.stand_down(why, patience)
+
+    def is_able(self) -> None:
+        """Say to the worker that this beat can do its work."""
+        self._pulse.succeed()
 
     def leave(self) -> None:
         """Stop leading for good. May be called twice."""
         self._left = True
+        self.channel.close()
 
     def wait(self, ready: Callable[[], bool], timeout: float) -> bool:
         """Wait until ``ready()`` or for ``timeout`` seconds; return whether it is ready."""
@@ -120,6 +162,12 @@ class Following:
         return None if lease is None else lease.fencing_token
 
     @property
+    def remaining(self) -> float:
+        """Seconds that the worker's lease lasts at least, unless renewed: without IO."""
+        lease = self._lease()
+        return 0.0 if lease is None else lease.remaining(self._clock.now())
+
+    @property
     def is_leader(self) -> bool:
         """Whether the worker leads now: without IO."""
         return self._lease() is not None
@@ -128,21 +176,41 @@ class Following:
     def info(self) -> str:
         """A line like those of beat's banner."""
         role = "leader" if self.is_leader else "standby"
-        return f"    . election -> {self._election} ({role}, with its worker)"
+        return f"    . election -> {self.election} ({role}, with its worker)"
 
     def _lease(self) -> Lease | None:
         found = self._reader.read()
         if found is None or self._left or time.monotonic() < self._rests_until:
             return None
-        if not self._clock.before(found[1].deadline):
+        if found[1].fencing_token == self._gave_up or not self._clock.before(found[1].deadline):
             return None
         self.candidate_id = found[0]
         return found[1]
 
+    def describe(self, work: Callable[[], Mapping[str, Any]]) -> None:
+        """Let `leader status` show what this beat does: its worker says it with its own renewals.
+
+        Args:
+            work: Returns what its tenure did and what comes next, in JSON's types; from any thread.
+        """
+        self._work = work
+
     def _keep_beating(self) -> None:
         while True:
             self._pulse.beat()
+            self._say()
             time.sleep(_PULSE)
+
+    def _say(self) -> None:
+        if self._work is None or time.monotonic() < self._say_at:
+            return
+        self._say_at = time.monotonic() + self._say_each
+        try:
+            work = self._work() if self.is_leader else {}
+            self._pulse.say(json.dumps(work, separators=(",", ":")).encode())
+        except Exception:
+            # The signs of life go on, whatever cannot be shown.
+            logger.debug("what this beat did cannot be shown", exc_info=True)
 
 
 def follow_worker(settings: LeaderSettings) -> Following | None:
@@ -150,13 +218,15 @@ def follow_worker(settings: LeaderSettings) -> Following | None:
 
     Returns:
         ``None`` if ``install(app)`` was not called for the worker: then there is none to follow.
+        Also for the board of another worker that the environment names, such as one whose task
+        started this one by a command.
 
     Raises:
         OSError: The worker takes part, and this process cannot read its board.
         ValueError: The same.
     """
     board = os.environ.get(variable(settings.key))
-    if board is None:
+    if board is None or maker(board) not in (None, os.getpid(), parent_pid()):
         return None
     following = Following(settings, board)
     if threading.current_thread() is threading.main_thread():

@@ -17,7 +17,7 @@ from billiard.process import current_process
 
 from celery_safe_leader._loggers import beat_logger as logger
 
-__all__ = ["end_with_parent"]
+__all__ = ["end_with_parent", "parent_pid"]
 
 _POLL = 0.1
 """Seconds between two checks of the parent's pid."""
@@ -27,10 +27,14 @@ _GRACE = 0.5
 
 def end_with_parent(**_: Any) -> None:
     """End this process soon after its parent has ended. A receiver of ``beat_embedded_init``."""
+    threading.Thread(target=_watch, args=(parent_pid(),), name="leader:orphan", daemon=True).start()
+
+
+def parent_pid() -> int:
+    """Return the process id of the worker that started this embedded beat."""
     # Known since before the fork: by now the parent may be gone. (A private
     # attribute, read in billiard 4.2 and 4.3; without it, the parent of this moment must do.)
-    parent = getattr(current_process(), "_parent_pid", None) or os.getppid()
-    threading.Thread(target=_watch, args=(parent,), name="leader:orphan", daemon=True).start()
+    return getattr(current_process(), "_parent_pid", None) or os.getppid()
 
 
 def _watch(parent: int) -> None:

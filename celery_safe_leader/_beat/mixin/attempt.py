@@ -8,12 +8,13 @@ and workers run the first of them.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from celery_safe_leader._beat.entries.rule_for import rule_for
 from celery_safe_leader._publishing.headers import ELECTION, OCCURRENCE, PUBLICATION, TOKEN
 from celery_safe_leader._schedules.moments import DAY_US, from_datetime, now_us
-from celery_safe_leader._schedules.occurrence_id import occurrence_id
+from celery_safe_leader._schedules.occurrence_id import message_id, occurrence_id
 from celery_safe_leader._schedules.rule import ScheduleError
 
 __all__ = ["prepare_attempt", "run_id"]
@@ -22,7 +23,9 @@ _LONGEST_GAP_US = 400 * DAY_US
 """More than a year. For a longer gap since the last run the moments are not enumerated."""
 
 
-def prepare_attempt(entry: Any, schedule: Any, key: str, token: int) -> Any:
+def prepare_attempt(
+    entry: Any, schedule: Any, key: str, token: int, number_of: Callable[[str], int]
+) -> Any:
     """Return a copy of an entry for one attempt to send it.
 
     Args:
@@ -30,12 +33,15 @@ def prepare_attempt(entry: Any, schedule: Any, key: str, token: int) -> Any:
         schedule: The entry's, as one of Celery's own classes where there is one.
         key: Of the elections and of the acceptance records.
         token: Fencing token of the leader that sends.
+        number_of: Counts the messages of a run, from 1 on, by its id. Whoever sends the same run
+            again counts alike.
     """
     options = {**(entry.options or {}), "retry": False}
     options.pop("leader", None)  # for LeaderScheduler
     headers = {**(options.get("headers") or {}), TOKEN: token}
     run = None if options.get("task_id") else run_id(entry, schedule, key)
     if run is not None:
+        run = message_id(run, number_of(run))
         options["task_id"] = run
         headers |= {ELECTION: key, OCCURRENCE: run, PUBLICATION: uuid.uuid4().hex}
     options["headers"] = headers

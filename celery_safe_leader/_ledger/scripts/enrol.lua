@@ -2,7 +2,7 @@
 --
 -- KEYS[1] lease record, KEYS[2] runs, KEYS[3] pending.
 -- ARGV[1..6] as in guard; then for each entry: entry, run expected (empty: none), run to write.
--- RETURNS {OK, a letter for each entry}, {FENCED, ...}, {GENERATION, ...}.
+-- RETURNS {status, a letter for each entry}, {FENCED, ...}, {GENERATION, ...}.
 --   W written (or was already), D the run is not the expected one.
 -- TIME none.
 
@@ -31,4 +31,4 @@ end
 if #written > 0 then
   redis.call('HSET', KEYS[2], unpack(written))
 end
-return {'OK', table.concat(letters)}
+return {status(), table.concat(letters)}

@@ -3,35 +3,32 @@
 --
 -- KEYS[1] lease record, KEYS[2] runs, KEYS[3] pending, KEYS[4] unknown.
 -- ARGV[1..6] as in guard. ARGV[7] grace in microseconds (0 forgets at once), ARGV[8] number of
--- entries not known; then these, then the entries that are known and may bear a mark.
--- RETURNS {OK, a letter for each entry not known}, {FENCED, ...}, {GENERATION, ...}.
+-- entries not known, ARGV[9] what ARGV[6] is if an entry goes; then these entries, then those that
+-- are known and may be marked.
+-- RETURNS {status, a letter for each entry not known}, {FENCED, ...}, {GENERATION, ...}.
 --   M marked now, W waiting for the end of the grace period, F forgotten, P forgotten with a claim
 --   that was never published.
 -- TIME: marks the moment from which no leader has known an entry, since leaders' clocks differ.
 
-local refusal = guard()
+local refusal = look()
 if refusal then
   return refusal
 end
 
-local known_at = 9 + tonumber(ARGV[8])
+local known_at = 10 + tonumber(ARGV[8])
 local names, known = {}, {}
-for i = 9, known_at - 1 do
+for i = 10, known_at - 1 do
   names[#names + 1] = ARGV[i]
 end
 for i = known_at, #ARGV do
   known[#known + 1] = ARGV[i]
 end
-if #known > 0 then
-  redis.call('HDEL', KEYS[4], unpack(known))
-end
-if #names == 0 then
-  return {'OK', ''}
-end
-
 local now, grace = now_us(), tonumber(ARGV[7])
-local since = redis.call('HMGET', KEYS[4], unpack(names))
-local claims = redis.call('HMGET', KEYS[3], unpack(names))
+local since, claims = {}, {}
+if #names > 0 then
+  since = redis.call('HMGET', KEYS[4], unpack(names))
+  claims = redis.call('HMGET', KEYS[3], unpack(names))
+end
 local letters, marked, dropped = {}, {}, {}
 for n, name in ipairs(names) do
   local mark = tonumber(since[n] or '')
@@ -47,6 +44,10 @@ for n, name in ipairs(names) do
     letters[n] = 'W'
   end
 end
+leave(#dropped > 0 and ARGV[9] or '')
+if #known > 0 then
+  redis.call('HDEL', KEYS[4], unpack(known))
+end
 if #marked > 0 then
   redis.call('HSET', KEYS[4], unpack(marked))
 end
@@ -55,4 +56,4 @@ if #dropped > 0 then
     redis.call('HDEL', KEYS[i], unpack(dropped))
   end
 end
-return {'OK', table.concat(letters)}
+return {status(), table.concat(letters)}

@@ -2,7 +2,7 @@
 --
 -- KEYS[1] lease record, KEYS[2] runs, KEYS[3] pending.
 -- ARGV[1..6] as in guard; then for each entry: entry, run (empty: none), claim (empty: none).
--- RETURNS {OK, run where Redis knew a later one or empty, claim where Redis knew one that stands
+-- RETURNS {status, run where Redis knew a later one or empty, claim where Redis knew one that stands
 --   instead or empty, ...}, {FENCED, ...}, {GENERATION, ...}.
 -- TIME none. For each entry the later run wins; of the claims later than that run, the later one,
 -- and the memory's among equals, since that is the one which its leader will commit.
@@ -27,7 +27,7 @@ local function later(stored, memory)
   return here and memory or nil
 end
 
-local new_runs, new_claims, removed, answer = {}, {}, {}, {'OK'}
+local new_runs, new_claims, removed, answer = {}, {}, {}, {status()}
 for n, name in ipairs(names) do
   local run = later(runs[n], ARGV[3 * n + 5])
   local claim = later(claims[n], ARGV[3 * n + 6])

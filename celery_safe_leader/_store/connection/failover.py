@@ -1,5 +1,8 @@
 """Connections that look up their server, and that leave it once it is the wrong one.
 
+They also say their name themselves, after redis-py has connected: it only serves people, and a
+server or proxy that refuses ``CLIENT`` must not cost the connection.
+
 They override one private part of redis-py's connections: ``_connect()``, which opens the socket
 and nothing else, on both the blocking and the asyncio side, as read in 5.0, 6.4, 7.1 and 8.1.
 """
@@ -15,7 +18,7 @@ import redis
 from celery_safe_leader._store.connection.discovery import Finder, Locator, Question
 from celery_safe_leader._store.connection.urls import Address
 
-__all__ = ["failover_class", "is_ask", "resend_after_ask", "resend_after_ask_async"]
+__all__ = ["Naming", "failover_class", "is_ask", "resend_after_ask", "resend_after_ask_async"]
 
 if TYPE_CHECKING:
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
         host: str
         port: int
 
+        def send_command(self, *args: Any, **kwargs: Any) -> Any: ...
         def connect(self, *args: Any, **kwargs: Any) -> Any: ...
         def disconnect(self, *args: Any, **kwargs: Any) -> Any: ...
         def read_response(self, *args: Any, **kwargs: Any) -> Any: ...
@@ -34,14 +38,47 @@ else:
     _RedisConnection = object
 
 
+class Naming:
+    """What the connections of one pool know of saying their name."""
+
+    refused = False
+    """Whether the server answered with an error, or closed the connection: then never again."""
+
+
 class _FailoverConnection(_RedisConnection):
     """What both sides have in common."""
 
+    client_name: str | None
+    _naming: Naming
+    _name: str | None = None
+    """To be said over this connection; ``None`` once it was."""
+    _own_name: str | None
     locator: Locator | None
     _wrong_server = False
     """Whether the server said that it is not the one that we want."""
     _located = False
     """Whether the connection is open, to an address that the locator found."""
+
+    def _keep_name(self, naming: Naming | None) -> None:
+        """Keep redis-py from saying the name."""
+        self._naming = naming or Naming()
+        self._own_name, self.client_name = self.client_name, None
+        self._name = self._own_name
+
+    def _take_name(self) -> tuple[str, str, str] | None:
+        """Return the command that says the name, if it is still to be said."""
+        name, self._name = self._name, None
+        return None if name is None or self._naming.refused else ("CLIENT", "SETNAME", name)
+
+    @contextlib.contextmanager
+    def _naming_attempt(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.ResponseError:
+            self._naming.refused = True
+        except (redis.RedisError, OSError):
+            self._naming.refused = True
+            raise
 
     @contextlib.contextmanager
     def _noticing(self) -> Iterator[None]:
@@ -97,9 +134,16 @@ def _says_wrong_server(error: Exception) -> bool:
 
 
 class _BlockingFailover(_FailoverConnection):
-    def __init__(self, *args: Any, locator: Locator | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        locator: Locator | None = None,
+        naming: Naming | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.locator = locator
         super().__init__(*args, **kwargs)
+        self._keep_name(naming)
         if "socket_timeout" in kwargs:
             # Unix sockets in redis-py 5.0 forget it: a call would wait for ever.
             self.socket_timeout = kwargs["socket_timeout"]
@@ -112,10 +156,16 @@ class _BlockingFailover(_FailoverConnection):
             address = locator.check()
             if address not in (None, (self.host, self.port)):
                 self.disconnect()
-        return super().connect(*args, **kwargs)
+        result = super().connect(*args, **kwargs)
+        if command := self._take_name():
+            with self._naming_attempt():
+                self.send_command(*command)
+                self.read_response()
+        return result
 
     def disconnect(self, *args: Any, **kwargs: Any) -> Any:
         self._wrong_server = self._located = False
+        self._name = self._own_name
         return super().disconnect(*args, **kwargs)
 
     def _connect(self) -> Any:
@@ -135,9 +185,16 @@ class _BlockingFailover(_FailoverConnection):
 
 
 class _AsyncFailover(_FailoverConnection):
-    def __init__(self, *args: Any, locator: Locator | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        locator: Locator | None = None,
+        naming: Naming | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.locator = locator
         super().__init__(*args, **kwargs)
+        self._keep_name(naming)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         locator = self.locator
@@ -147,10 +204,16 @@ class _AsyncFailover(_FailoverConnection):
             address = await locator.check_async()
             if address not in (None, (self.host, self.port)):
                 await self.disconnect()
-        return await super().connect(*args, **kwargs)
+        result = await super().connect(*args, **kwargs)
+        if command := self._take_name():
+            with self._naming_attempt():
+                await self.send_command(*command)
+                await self.read_response()
+        return result
 
     async def disconnect(self, *args: Any, **kwargs: Any) -> Any:
         self._wrong_server = self._located = False
+        self._name = self._own_name
         return await super().disconnect(*args, **kwargs)
 
     async def _connect(self) -> Any:

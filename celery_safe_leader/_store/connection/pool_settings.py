@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import redis
@@ -29,7 +30,7 @@ from celery_safe_leader._store.connection.arguments import (
 from celery_safe_leader._store.connection.cluster import SlotMaster, pop_cluster_nodes
 from celery_safe_leader._store.connection.credentials import provider_connect_hook
 from celery_safe_leader._store.connection.discovery import Finder, Locator
-from celery_safe_leader._store.connection.failover import failover_class
+from celery_safe_leader._store.connection.failover import Naming, failover_class
 from celery_safe_leader._store.connection.given_client import ClientOfCaller, read_client
 from celery_safe_leader._store.connection.sentinel import (
     SentinelGroup,
@@ -48,6 +49,7 @@ __all__ = [
     "check_discovery",
     "pool_settings",
     "read_url",
+    "warn_unverified",
 ]
 
 CLIENT_NAME = "celery-safe-leader"
@@ -142,11 +144,12 @@ def pool_settings(
     ours = failover_class(connection_class, asynchronous=limits.asynchronous)
     _check(ours, arguments, names, chosen)
     if discovery is not None:
-        asking = (connection_class, {**arguments, "db": 0})
+        # A server may refuse CLIENT, and redis-py would not connect then.
+        asking = (connection_class, {**arguments, "db": 0, "client_name": None})
         if discovery.group is not None:
             asking = _to_sentinels(discovery.group, limits, names)
         arguments["locator"] = Locator(discovery.finder, *asking, limits.connect_timeout)
-    return ours, arguments
+    return ours, {**arguments, "naming": Naming()}
 
 
 def check_discovery(url: RedisUrl, options: Mapping[str, Any], options_name: str) -> None:
@@ -251,12 +254,19 @@ def _secure(arguments: dict[str, Any], address: RedisUrl) -> None:
     if not verified:
         arguments["ssl_check_hostname"] = False
     if not arguments["ssl_check_hostname"]:
-        logger.warning(
-            "TLS to %s does not verify %s: a man in the middle can read the password and take "
-            "the leadership",
-            address,
-            "the server's name (ssl_check_hostname)" if verified else "anything (ssl_cert_reqs)",
-        )
+        what = "the server's name (ssl_check_hostname)" if verified else "anything (ssl_cert_reqs)"
+        warn_unverified(str(address), what)
+
+
+@cache
+def warn_unverified(address: str, what: str) -> None:
+    """Warn of a connection that is not verified, once in a process: it makes several."""
+    logger.warning(
+        "TLS to %s does not verify %s: a man in the middle can read the password and take the "
+        "leadership",
+        address,
+        what,
+    )
 
 
 def _check(

@@ -24,7 +24,12 @@ if token >= 4503599627370496 then
     .. 'grow: the record holds a token that no election made; stop all candidates, and delete the '
     .. 'key ' .. KEYS[1])
 end
+-- For people alone: since when the one before had been silent, by this server's clock.
+local silent = ''
+if not keep and record.holder ~= '' and not record.resigned and record.epoch == epoch then
+  silent = 'silent:' .. string.match(redis.call('HMGET', KEYS[1], 'renewal')[1] or '', '%d*$')
+end
 record = write(KEYS[1], epoch, ARGV[2], token, fresh(ARGV[3]), tonumber(ARGV[4]))
 redis.call('DEL', KEYS[3])
-tell(KEYS[2], keep and 'restored' or 'elected', ARGV[2], token, '')
+tell(KEYS[2], keep and 'restored' or 'elected', ARGV[2], token, silent)
 return answer('accepted', record, epoch)

@@ -1,6 +1,7 @@
 -- Shared by the scripts of the election: put before each of them, after the one for the epoch.
 --
--- The record is a hash: holder, token, renewal, resigned, ttl (ms), epoch. The
+-- The record is a hash: holder, token, renewal, resigned, ttl (ms), epoch; and, of a record that was
+-- resigned in somebody's favour, successor: for so long as one wait the others let it go first. The
 -- version of a record is what a candidate must have seen unchanged before it may take it over:
 -- the epoch of the server now, that of the server which wrote it last, token, renewal, resigned.
 
@@ -38,7 +39,8 @@ end
 
 -- Read the record; nil where there is none. Fields of the wrong shape read as empty or 0.
 local function read(key, epoch)
-  local raw = redis.call('HMGET', key, 'holder', 'token', 'renewal', 'resigned', 'ttl', 'epoch')
+  local raw = redis.call('HMGET', key, 'holder', 'token', 'renewal', 'resigned', 'ttl', 'epoch',
+    'successor')
   local any = false
   for place = 1, 6 do
     any = any or raw[place]
@@ -48,7 +50,7 @@ local function read(key, epoch)
   end
   local record = {
     holder = raw[1] or '', token = token_of(raw[2]), resigned = raw[4] == '1',
-    ttl = whole(raw[5]), epoch = raw[6] or '',
+    ttl = whole(raw[5]), epoch = raw[6] or '', successor = raw[7] or '',
   }
   record.version = table.concat({
     epoch, record.epoch, raw[2] or '', raw[3] or '', raw[4] or '',
@@ -65,7 +67,10 @@ local function write(key, epoch, holder, token, renewal, ttl)
   -- The key must never be absent for a moment: while a slot of a cluster migrates, its old node
   -- creates no keys, so what a script deleted would be lost. Foreign fields are removed anyway.
   if redis.call('HLEN', key) > 6 then
-    redis.call('DEL', key)
+    redis.call('HDEL', key, 'successor')
+    if redis.call('HLEN', key) > 6 then
+      redis.call('DEL', key)
+    end
   end
   -- A long life, so that an abandoned election goes away one day. Set first, since a server that is
   -- out of memory lets a script continue that has begun to write, but not begin with HSET.
@@ -107,11 +112,15 @@ local function tell(key, event, holder, token, reason)
 end
 
 -- RETURNS of every script: status, version, server's epoch, holder, token, ttl in ms, and 1 if it
--- was resigned on this server in its present epoch.
+-- was resigned on this server in its present epoch; if it was in somebody's favour, a space and the
+-- candidate's id come after that.
 -- A resignation that came here with a copy does not count: whoever resigned it may have been
 -- followed by another leader elsewhere.
 local function answer(status, record, epoch)
   local resigned = record.resigned and (record.epoch == epoch and 1 or ELSEWHERE) or 0
+  if record.resigned and record.successor ~= '' then
+    resigned = resigned .. ' ' .. string.sub(record.successor, 1, 512)
+  end
   return { status, record.version, epoch, string.sub(record.holder, 1, 512), digits(record.token),
     digits(record.ttl), resigned }
 end

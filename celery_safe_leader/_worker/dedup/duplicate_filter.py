@@ -11,7 +11,7 @@ from typing import Any
 
 from celery_safe_leader._ledger.acceptance import Acceptance
 from celery_safe_leader._loggers import worker_logger as logger
-from celery_safe_leader._publishing.headers import ELECTION, OCCURRENCE, PUBLICATION
+from celery_safe_leader._publishing.headers import ELECTION, OCCURRENCE, ONCE, PUBLICATION
 from celery_safe_leader._worker.dedup.inquirer import Inquirer
 
 __all__ = ["DROPPED_EVENT", "DuplicateFilter"]
@@ -30,6 +30,9 @@ class DuplicateFilter:
         self._inquirer = inquirer
         self.passed = 0
         """Messages that were let through as the first publication, also when they came again."""
+        self.once = 0
+        """Messages that were let through unasked as the only publication, also when they came
+        again."""
         self.dropped = 0
         """Messages that were dropped."""
         self.unchecked = 0
@@ -38,7 +41,7 @@ class DuplicateFilter:
     def drops(self, message: Any, body: Any, ack: Callable[..., Any]) -> bool:
         """Return whether a message must not run; it is acknowledged and reported then.
 
-        Takes at most one round trip.
+        Takes at most one round trip, and none for the only publication of a run.
 
         Args:
             message: As the transport delivered it.
@@ -55,6 +58,10 @@ class DuplicateFilter:
         fields: Mapping[str, Any] = body if isinstance(body, Mapping) else headers
         if fields.get("retries"):
             # A retry was accepted with its first attempt, perhaps longer ago than is remembered.
+            return False
+        if publication.startswith(ONCE):
+            # Nor recorded: there is no other message that the record could stop.
+            self.once += 1
             return False
         answer = self._inquirer.ask(key, occurrence, publication)
         if answer is None:

@@ -1,14 +1,17 @@
 """A worker's questions to the election's Redis, asked so that the worker's loop never hangs.
 
-The loop asks over an open connection and waits briefly for the reply. Everything that can take
-longer (name resolution, connecting, logging in) is done by a background thread. After one failure
-the loop stops asking until the thread has found that Redis works again. Unanswered questions are
-replayed then, so that runs let through unchecked are recorded after all.
+The loop asks over an open connection and waits briefly for the reply: for a few round trips, as
+they were measured. Everything that can take longer (name resolution, connecting, logging in) is
+done by a background thread. When a connection breaks, as idle ones do, the loop waits for the
+thread to make a new one and asks once more. If that fails, the loop stops asking until the thread
+has found that Redis works again. Unanswered questions are replayed then, so that runs let through
+unchecked are recorded after all.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections import deque
 from typing import Any, NamedTuple
@@ -20,10 +23,15 @@ from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader.errors import StoreError, StoreRefusedError
 
-__all__ = ["LIMIT", "Inquirer"]
+__all__ = ["LONGEST_LIMIT", "Inquirer"]
 
-LIMIT = 0.06
-"""Seconds that the loop waits for a reply: the client must have this read timeout."""
+SHORTEST_LIMIT, LONGEST_LIMIT = 0.06, 1.0
+"""Seconds that the loop waits for a reply; the longer one must be the client's read timeout. It
+waits as long again, at most, for a connection in place of one that broke."""
+_ROUND_TRIPS = 4
+"""The limit, in round trips."""
+_FADING = 0.9
+"""By what the longest round trip fades with each shorter one."""
 PAUSE = 1.0
 """Seconds between two attempts to connect."""
 IDLE = 30.0
@@ -51,6 +59,8 @@ class _InquiryLine:
     def __init__(self, client: redis.Redis) -> None:
         pool: Any = client.connection_pool  # which itself makes no more than 100 in its life
         self._connection = pool.connection_class(**pool.connection_kwargs)
+        self.limit = LONGEST_LIMIT
+        """Seconds that the next reply may take."""
         try:
             self._connection.connect()
         except BaseException:
@@ -59,6 +69,8 @@ class _InquiryLine:
 
     def execute_command(self, *command: Any) -> Any:
         self._connection.send_command(*command)
+        if not self._connection.can_read(self.limit):
+            raise redis.TimeoutError(f"no reply within {self.limit:.2g} s")
         return self._connection.read_response()
 
     def close(self) -> None:
@@ -77,7 +89,7 @@ class Inquirer:
         """Create an inquirer. Does no IO and starts nothing.
 
         Args:
-            client: For the election's Redis, with ``LIMIT`` as its read timeout.
+            client: For the election's Redis, with ``LONGEST_LIMIT`` as its read timeout.
             server: The same server as it may be shown, without secrets.
             key: Under which Redis is tested.
             window: Seconds for which an accepted occurrence is remembered.
@@ -92,10 +104,15 @@ class Inquirer:
         self._server = server
         self._key = key
         self._window = window
-        self._lock = threading.Lock()  # held for one question, so never longer than LIMIT
+        self._lock = threading.Lock()  # held for one question, so never longer than the limit
         self._line: _InquiryLine | None = None
         self._unanswered: deque[_AcceptanceQuestion] = deque(maxlen=BACKLOG)
         self._failing = False
+        self._round_trip = 0.0
+        self._why_lost = ""
+        # Cleared from the loss of a working connection to the end of the attempt to replace it.
+        self._settled = threading.Event()
+        self._settled.set()
         self._wake = threading.Event()
         self._first_attempt_done = threading.Event()
         self._closed = False
@@ -122,20 +139,51 @@ class Inquirer:
             self._drop_line()
 
     def ask(self, key: str, occurrence: str, publication: str) -> Acceptance | None:
-        """Ask, and wait no longer than ``LIMIT``; do not ask at all while Redis fails.
+        """Ask, for ``LONGEST_LIMIT`` at most; do not ask at all while Redis fails.
+
+        Over a connection that broke it asks once more when there is a new one.
 
         Returns:
             The answer; ``None`` if there is none: the message should run then.
         """
         question = _AcceptanceQuestion(key, occurrence, publication)
         with self._lock:
-            if self._line is not None:
-                try:
-                    return self._put(question, self._line)
-                except Exception as exc:  # the message runs, whatever is wrong here
-                    self._lose_line(exc)
-            self._unanswered.append(question)
-            return None
+            answer, patience = self._attempt(question)
+        if answer is None and patience > 0 and not self._settled.wait(patience):
+            self._settled.set()  # nobody else waits for it
+        with self._lock:
+            if answer is None:
+                answer, _ = self._attempt(question)
+            if answer is None:
+                self._unanswered.append(question)
+                self._report(self._why_lost)
+            return answer
+
+    @property
+    def limit(self) -> float:
+        """Seconds that the loop waits for a reply now."""
+        return min(LONGEST_LIMIT, max(SHORTEST_LIMIT, _ROUND_TRIPS * self._round_trip))
+
+    def _attempt(self, question: _AcceptanceQuestion) -> tuple[Acceptance | None, float]:
+        """Return the answer, or ``None`` and for how long to wait for another connection."""
+        line = self._line
+        if line is None:
+            return None, 0.0 if self._settled.is_set() else self.limit / 2
+        try:
+            line.limit = self.limit
+            began = time.monotonic()
+            answer = self._put(question, line)
+        except Exception as exc:  # the message runs, whatever is wrong here
+            self._lose_line(exc)
+            if isinstance(exc, StoreRefusedError):
+                return None, 0.0
+            hangs = isinstance(exc.__cause__, redis.TimeoutError)
+            return None, self.limit / 2 if hangs else LONGEST_LIMIT
+        self._measured(time.monotonic() - began)
+        return answer, 0.0
+
+    def _measured(self, seconds: float) -> None:
+        self._round_trip = max(seconds, _FADING * self._round_trip)
 
     def _put(self, question: _AcceptanceQuestion, line: _InquiryLine) -> Acceptance:
         return accept(line, *question, window=self._window, prefix=self._prefix)
@@ -143,13 +191,19 @@ class Inquirer:
     def _try(self, line: _InquiryLine) -> None:
         """Test that Redis accepts a run. It must write, hence a new occurrence each time."""
         occurrence = f"trial-{uuid.uuid4().hex}"
+        began = time.monotonic()
         accept(line, self._key, occurrence, "trial", window=1, prefix=self._prefix)
+        self._measured(time.monotonic() - began)
 
     # While holding the lock
 
     def _lose_line(self, error: Exception) -> None:
         self._drop_line()
-        self._report(self._described(error))
+        self._why_lost = self._described(error)
+        if isinstance(error, StoreRefusedError):
+            self._report(self._why_lost)
+        else:
+            self._settled.clear()
         self._wake.set()
 
     def _drop_line(self) -> None:
@@ -161,7 +215,11 @@ class Inquirer:
 
     def _run(self) -> None:
         while not self._closed:
-            healthy = self._try_line() if self._line is not None else self._connect()
+            if self._line is not None:
+                healthy = self._try_line()
+            else:
+                healthy = self._connect()
+                self._settled.set()
             self._first_attempt_done.set()
             if self._wake.wait(IDLE if healthy else PAUSE):
                 self._wake.clear()
@@ -170,6 +228,7 @@ class Inquirer:
         with self._lock:
             if self._line is None:
                 return False
+            self._line.limit = self.limit
             try:
                 self._try(self._line)
             except Exception as exc:

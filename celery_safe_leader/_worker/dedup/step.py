@@ -11,7 +11,7 @@ from celery_safe_leader._clients import redis_client
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._store.keys import LedgerKeys
 from celery_safe_leader._worker.dedup.duplicate_filter import DuplicateFilter
-from celery_safe_leader._worker.dedup.inquirer import LIMIT, Inquirer
+from celery_safe_leader._worker.dedup.inquirer import LONGEST_LIMIT, Inquirer
 from celery_safe_leader._worker.dedup.strategies import FilteredStrategies
 
 __all__ = ["FirstPublicationWins"]
@@ -32,13 +32,16 @@ class FirstPublicationWins(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         """Read the settings and put the filter before the tasks; does no IO."""
         super().__init__(consumer, **kwargs)
-        self._settings = settings = conf.read(consumer.app)
+        self._settings = settings = conf.read_for_worker(consumer.app)
+        self.enabled = not settings.is_alone
+        if settings.is_alone:
+            return
         with conf.as_improperly_configured(consumer.app):
             client = redis_client(
                 settings,
                 LedgerKeys(settings.key, settings.prefix).runs,
                 connect_timeout=_CONNECT_LIMIT,
-                read_timeout=LIMIT,
+                read_timeout=LONGEST_LIMIT,
             )
         self._inquirer = Inquirer(
             client, settings.server, settings.key, settings.dedup_window, settings.prefix
@@ -46,6 +49,7 @@ class FirstPublicationWins(bootsteps.StartStopStep):
         self._filter = DuplicateFilter(consumer, self._inquirer)
         self._strategies = FilteredStrategies(self._filter)
         consumer.strategies = self._strategies
+        consumer.safe_leader_duplicates = self._filter
         self._started = False
 
     def start(self, consumer: Any) -> None:
@@ -80,6 +84,7 @@ class FirstPublicationWins(bootsteps.StartStopStep):
                 "server": self._settings.server,
                 "answers": inquirer.answers,
                 "passed": duplicates.passed,
+                "once": duplicates.once,
                 "dropped": duplicates.dropped,
                 "unchecked": duplicates.unchecked,
                 "entered_late": inquirer.late,

@@ -8,6 +8,7 @@ celery/beat.py, read in 5.4.0, 5.5.3, 5.6.0 and 5.7.0: the step ``Beat`` keeps i
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ from celery.utils.imports import load_extension_class_names, symbol_by_name
 from celery.worker import state
 
 from celery_safe_leader._core.backoff import backoff
+from celery_safe_leader._dispatch.health.patience import Cause
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._runtime.embedded_role import EmbeddedRole, embedded_role_of
 from celery_safe_leader._runtime.pulse import PulseReader
@@ -37,6 +39,8 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _SHORTEST_SILENCE = 5.0
 _LONGEST_START = 60.0
 """Seconds without a pulse after which a beat counts as dead: once it has run, and at its start."""
+_NOT_AGAIN = 600.0
+"""Seconds after which it is tried again whether another beat's process does better."""
 
 
 class Keeper:
@@ -71,6 +75,8 @@ class Keeper:
         self._silence = 0.0
         self._alive = False
         self._back_at: float | None = None
+        self._replaced_at: float | None = None
+        self._in_vain = False  # nothing was published since then
 
     @property
     def follows(self) -> bool:
@@ -81,6 +87,14 @@ class Keeper:
     def runs(self) -> bool:
         """Whether the beat runs and its pulse has been seen."""
         return self._alive and self._running()
+
+    def work(self) -> dict[str, Any]:
+        """Return what the beat said last of its work, for people. From any thread."""
+        try:
+            said = json.loads(self._pulse.said() or b"{}") if self._pulse else {}
+        except ValueError:
+            return {}
+        return said if isinstance(said, dict) else {}
 
     # What Celery calls
 
@@ -112,13 +126,7 @@ class Keeper:
         The beat finishes its batch: call it while the worker still leads.
         """
         self._ending.set()
-        self._signal_end()
-        deadline = time.monotonic() + self._ttl
-        while self._running() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if self._running():
-            logger.warning("The embedded beat did not end within %g s: it is killed", self._ttl)
-            self._kill()
+        self._end_process()
 
     # The parts
 
@@ -142,10 +150,19 @@ class Keeper:
             if self._running():
                 self._process.terminate()
 
+    def _end_process(self) -> None:
+        self._signal_end()
+        deadline = time.monotonic() + self._ttl
+        while self._running() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if self._running():
+            logger.warning("The embedded beat did not end within %g s: it is killed", self._ttl)
+            self._kill()
+
     def _kill(self) -> None:
         with self._lock:
             if self._running():
-                os.kill(self._process.pid, signal.SIGKILL)
+                os.kill(self._process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         while self._running():
             time.sleep(0.01)
 
@@ -161,15 +178,51 @@ class Keeper:
             self._restart(_how_it_ended(self._process.exitcode))
         elif self._silent():
             self._restart(f"gave no sign of life for {self._silence:.0f} s and is killed")
-        if self._pulse is None or self._member is None:
-            return
-        seconds = self._pulse.wish()
+        if self._pulse is not None and self._member is not None:
+            self._listen(self._pulse, self._member)
+
+    def _listen(self, pulse: PulseReader, member: Member) -> None:
+        """Do what the beat asks for."""
+        seconds = pulse.wish()
         if seconds is not None:
-            self._member.resign(BEAT)
+            member.resign(BEAT)
             self._back_at = time.monotonic() + seconds
         elif self._back_at is not None and time.monotonic() >= self._back_at:
             self._back_at = None
-            self._member.elect(BEAT)
+            member.elect(BEAT)
+        if pulse.succeeded():
+            self._in_vain = False
+            member.campaign_in_time()
+        why = pulse.stood_down()
+        if why is not None:
+            self._stand_down(why, member)
+
+    def _stand_down(self, why: str, member: Member) -> None:
+        """Start another beat; if that was in vain, let another worker lead."""
+        if why == Cause.CLOCK.value:
+            # Another process of this machine has no other clock, and this one remembers.
+            logger.error(
+                "The embedded beat (pid %s) found this machine's clock off: this worker hands "
+                "leadership over, so that one with a correct clock can lead",
+                self._process.pid,
+            )
+            member.stand_down(why)
+            return
+        now, before = time.monotonic(), self._replaced_at
+        again = before is not None and (self._in_vain or now - before < _NOT_AGAIN)
+        self._replaced_at, self._in_vain = now, True
+        logger.error(
+            "The embedded beat (pid %s) could not publish anything (cause: %s)%s",
+            self._process.pid,
+            why,
+            ", as the one before it: this worker hands leadership over, and others go first"
+            if again
+            else ". This worker starts another one, and hands leadership over if that is in vain",
+        )
+        if again:
+            member.stand_down(why)
+        self._end_process()
+        self._start(self._make())
 
     def _silent(self) -> bool:
         """Return whether the beat hangs. Checks are counted, since this process may hang, too."""

@@ -8,24 +8,36 @@ queue before it is acknowledged.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from celery.utils.imports import instantiate
 
 from celery_safe_leader._loggers import worker_logger as logger
-from celery_safe_leader._worker.leader_only.mark import mark_of
-from celery_safe_leader._worker.leader_only.run_guard import FORWARDS, forwards_of
+from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark, mark_of
+from celery_safe_leader._worker.leader_only.run_guard import (
+    FORWARDS,
+    MAPS,
+    forwards_of,
+    mapped_mark,
+)
 
 __all__ = ["guard_arrivals", "strategy"]
 
 _INNER = "leader_only_inner_strategy"
+_REFUSED_PAUSE = 5.0
+"""Seconds until a message goes back that the broker let nobody forward. Until then it takes one of
+the places that the worker has for messages."""
 
 
 def guard_arrivals(app: Any) -> None:
-    """Wrap the strategies of an app's leader-only tasks."""
+    """Wrap the strategies of an app's leader-only tasks, and of those that call them for items."""
     path = f"{__name__}:strategy"
-    for task in app.tasks.values():
-        if mark_of(task) is not None and task.Strategy != path:
+    guarded = [task for task in app.tasks.values() if mark_of(task) is not None]
+    if guarded:
+        guarded += [app.tasks[name] for name in MAPS]
+    for task in guarded:
+        if task.Strategy != path:
             setattr(task, _INNER, task.Strategy)
             task.Strategy = path
 
@@ -34,12 +46,12 @@ def strategy(task: Any, app: Any, consumer: Any, **kwargs: Any) -> Any:
     """Return the handler of a leader-only task's messages."""
     inner = instantiate(getattr(task, _INNER), task, app, consumer, **kwargs)
     step = getattr(consumer, "safe_leader", None)
-    mark = mark_of(task)
-    if step is None or mark is None:
+    if step is None:
         return inner
 
     def handle(message: Any, body: Any, ack: Any, *args: Any, **more: Any) -> Any:
-        if not step.leads:
+        mark = None if step.leads else mark_of(task) or _mark_of_mapped(app, message, body)
+        if mark is not None:
             if not step.queue.brought(message):
                 _forward(step, consumer, task.name, message, ack)
                 return None
@@ -49,6 +61,17 @@ def strategy(task: Any, app: Any, consumer: Any, **kwargs: Any) -> Any:
         return inner(message, body, ack, *args, **more)
 
     return handle
+
+
+def _mark_of_mapped(app: Any, message: Any, body: Any) -> LeaderOnlyMark | None:
+    try:
+        if body is None:
+            args, kwargs, *_ = message.payload
+        else:  # protocol 1
+            args, kwargs = body["args"], body["kwargs"]
+        return mapped_mark(app, args, kwargs)
+    except Exception:  # whatever cannot be read is Celery's to report
+        return None
 
 
 def _forward(step: Any, consumer: Any, task: str, message: Any, ack: Any) -> None:
@@ -67,14 +90,34 @@ def _forward(step: Any, consumer: Any, task: str, message: Any, ack: Any) -> Non
         except errors as exc:
             # The loop notices the lost connection by itself.
             logger.warning("Could not forward %s (%s); the broker keeps it: %s", task, call, exc)
-            return
-        logger.info(
-            "Forwarded %s (%s) to leader queue %s (forward #%d): this worker is not the leader",
-            task,
-            call,
-            step.queue.name,
-            count,
-        )
-        ack(logger, errors)
+        except Exception as exc:  # what a transport raises for a refusal differs
+            logger.error(
+                "Could not forward %s (%s) to leader queue %s: %s. It goes back to its queue in "
+                "%g s; check that the broker's user may declare and write the leader queue",
+                task,
+                call,
+                step.queue.name,
+                exc,
+                _REFUSED_PAUSE,
+            )
+            _return_later(step, message, errors)
+        else:
+            logger.info(
+                "Forwarded %s (%s) to leader queue %s (forward #%d): this worker is not the leader",
+                task,
+                call,
+                step.queue.name,
+                count,
+            )
+            ack(logger, errors)
 
     step.soon(publish)
+
+
+def _return_later(step: Any, message: Any, errors: Any) -> None:
+    def requeue() -> None:
+        message.reject_log_error(logger, errors, requeue=True)
+
+    timer = threading.Timer(_REFUSED_PAUSE, step.soon, (requeue,))
+    timer.name, timer.daemon = "leader:forward", True
+    timer.start()

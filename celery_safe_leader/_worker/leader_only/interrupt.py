@@ -25,13 +25,22 @@ from celery_safe_leader.errors import LeadershipLostError
 
 __all__ = ["HARD", "goes_back", "run_interruptibly"]
 
-# Signals that nobody else uses, where the system has such: those with a meaning for pools of
-# processes (TERM, INT, QUIT, HUP, USR1) and those that people bind to something will not do.
-_SOFT: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 2) - 2
-HARD: int = _SOFT - 1
-"""Kills a process while it runs such a task; does nothing to it otherwise."""
-if not hasattr(signal, "SIGRTMAX"):  # macOS
-    _SOFT, HARD = signal.SIGUSR2, signal.SIGXCPU
+
+def _free_signals() -> tuple[int, int]:
+    """Return two signals that nobody else uses; 0 twice where there are none, as on Windows.
+
+    Those with a meaning for pools of processes (TERM, INT, QUIT, HUP, USR1) and those that people
+    bind to something will not do.
+    """
+    last: int = getattr(signal, "SIGRTMAX", 0)
+    if last:
+        return last - 2, last - 3
+    # macOS
+    return getattr(signal, "SIGUSR2", 0), getattr(signal, "SIGXCPU", 0)
+
+
+_SOFT, HARD = _free_signals()
+"""The second kills a process while it runs such a task, and does nothing to it otherwise."""
 _POLL = 0.02
 """Longest pause in seconds between two checks of the leadership."""
 

@@ -58,19 +58,21 @@ class KillOnLoss:
         for name in self._tasks:
             task = consumer.app.tasks[name]
             task.Request = _revocable(symbol_by_name(task.Request))
-        if leader is not None and self._tasks and self._pool_kind() == "prefork":
-            leader.on("demoted", self._demoted)
+        self._may_kill = bool(self._tasks) and bool(HARD) and self._pool_kind() == "prefork"
 
     def warn_if_unsupported(self) -> None:
         """Warn if this pool cannot interrupt tasks."""
-        if self._tasks and self._pool_kind() not in ("prefork", "solo"):
+        if self._tasks and not (HARD and self._pool_kind() in ("prefork", "solo")):
             logger.warning(
                 "The pool %s cannot interrupt a task: revoke_on_loss does not end %s",
                 self._pool_kind(),
                 ", ".join(self._tasks),
             )
 
-    def _demoted(self, event: Demoted) -> None:
+    def demoted(self, event: Demoted) -> None:
+        """Kill what still runs after a while. Not a listener: others' might hold it up."""
+        if not self._may_kill:
+            return
         error = LeadershipLostError(self._election, event.fencing_token, _REASONS[event.reason])
         timer = threading.Timer(GRACE, self._kill, (error, time.monotonic()))
         timer.name, timer.daemon = "leader:kill", True

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import weakref
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from celery_safe_leader import conf
 from celery_safe_leader._core.events import Lease
+from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._runtime.board import BoardReader, variable
 from celery_safe_leader._runtime.clock import SystemClock
@@ -19,22 +21,40 @@ from celery_safe_leader.errors import LeadershipLostError
 
 __all__ = [
     "CURRENT",
+    "LEADERSHIP",
     "WHY_EXPIRED",
     "WHY_RESIGNED",
+    "Granted",
     "Leadership",
     "LeadershipReader",
     "Lost",
+    "lone_lease",
     "reader_of",
 ]
 
 WHY_EXPIRED = "the lease expired: no renewal was confirmed in time"
 WHY_RESIGNED = "the worker resigned"
+WHY_FOREIGN = "this process was started by a task, and a worker leads for its own processes alone"
 """Why a leadership is over, as ``LeadershipLostError`` says it."""
 
 _CLOCK = SystemClock()
 _POLL = 0.005
 """Seconds between two checks while a task waits for the end of its leadership."""
 _readers: weakref.WeakKeyDictionary[Any, LeadershipReader] = weakref.WeakKeyDictionary()
+
+
+class Granted(Protocol):
+    """A leadership that a test decides on: see ``celery_safe_leader.testing``."""
+
+    def read(self) -> tuple[str, Lease] | None:
+        """Return the candidate's id and the lease, if there is one."""
+
+    def begin_run(self) -> None:
+        """Note that a leader-only task begins."""
+
+
+granted: Granted | None = None
+"""Seen in place of a worker's, by all apps of this process."""
 
 
 class LeadershipReader:
@@ -47,6 +67,8 @@ class LeadershipReader:
         self._variable = variable(self.key)
         self._reader: BoardReader | None = None
         self._last: Lease | None = None
+        self.lone: Lease | None = None
+        """The lease of a worker that holds no election, since there can be no other worker."""
         queues = app.amqp.queues
         if self.queue not in queues:
             # A retry names the queue, and apps may refuse queues that they do not know.
@@ -54,16 +76,26 @@ class LeadershipReader:
 
     def read(self) -> tuple[str, Lease] | None:
         """Return the worker's candidate id and its lease if it leads now, else ``None``."""
-        reader = self._reader
-        found = None if reader is None else reader.read()
-        if found is None and (reader is None or reader.path != os.environ.get(self._variable)):
-            # Not opened yet, or of a worker that has ended in this process.
-            reader = self._reader = self._open()
-            found = None if reader is None else reader.read()
+        found = self._found()
         if found is None:
             return None
         self._last = found[1]
         return found if _CLOCK.before(found[1].deadline) else None
+
+    def _found(self) -> tuple[str, Lease] | None:
+        if granted is not None:
+            return granted.read()
+        if self.lone is not None:
+            return f"alone:{os.getpid()}:0", self.lone
+        reader = self._reader
+        found = None if reader is None else reader.read()
+        if found is None and (
+            reader is None or reader.closed or reader.path != os.environ.get(self._variable)
+        ):
+            # Not opened yet, or of a worker that has ended in this process.
+            reader = self._reader = self._open()
+            found = None if reader is None else reader.read()
+        return found
 
     def remaining(self, token: int) -> float:
         """Return for how many seconds the lease of a token still lasts, at least."""
@@ -75,6 +107,8 @@ class LeadershipReader:
     def why_lost(self, token: int) -> str:
         """Return why the leadership under a token is over, as the end of a sentence."""
         found, last = self.read(), self._last
+        if self._reader is not None and self._reader.is_foreign:
+            return WHY_FOREIGN
         if found is not None:
             return f"elected again under token {found[1].fencing_token}"
         if last is not None and last.fencing_token == token and _CLOCK.before(last.deadline):
@@ -169,8 +203,16 @@ class Lost:
         return True
 
 
+LEADERSHIP = "safe_leader_leadership"
+"""Attribute of a request: the leadership under which its task ran."""
 CURRENT: ContextVar[Leadership | None] = ContextVar("leadership", default=None)
 """The leadership of the leader-only task that runs in this context."""
+
+
+def lone_lease() -> Lease:
+    """Return a lease that never ends, for a worker that holds no election."""
+    now, never = _CLOCK.now(), math.inf
+    return Lease(int(1000 * now.wall), Instant(never, never, never), now)
 
 
 def reader_of(app: Any) -> LeadershipReader:

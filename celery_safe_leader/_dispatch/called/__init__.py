@@ -1,0 +1,1 @@
+"""Runs that other people's code sends, through the scheduler's own methods."""

@@ -1,0 +1,1 @@
+"""Whether this process can do a leader's work at all, or another should try."""

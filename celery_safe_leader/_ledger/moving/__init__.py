@@ -1,0 +1,1 @@
+"""A ledger that is read whole, replaced by another one, or has an entry renamed."""

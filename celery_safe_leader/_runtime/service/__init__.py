@@ -1,0 +1,1 @@
+"""What a process tells the machine it runs on: systemd, and who asks by HTTP."""
