@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from celery import Celery
@@ -11,11 +12,13 @@ from celery.bin.celery import celery
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
+from celery_safe_leader._dispatch.run import TRANSITIONS, RunState
 from celery_safe_leader._setting_sources import KNOWN
 from docs import diagram
 from tests.docs.messages import log_lines, texts
 from tests.docs.pages import PAGES, Page, anchor_of, page
 from tests.support.processes.child import ROOT
+from tools import run_states
 
 BROKER = "redis://localhost:6379/0"
 SERVICES = re.compile(r"^  ([a-z0-9-]+):$", re.MULTILINE)
@@ -46,6 +49,14 @@ def test_every_link_leads_somewhere(a_page: Page) -> None:
 @of_each_page
 def test_no_word_is_about_the_place_where_it_was_written(a_page: Page) -> None:
     assert FORBIDDEN.findall(a_page.text) == []
+
+
+def test_every_test_that_the_page_of_reports_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/explanation/reports.md").read_text()))
+    sources = (path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    there = {name for source in sources for name in re.findall(r"def (test_\w+)\(", source)}
+    assert len(named) > 20
+    assert named - there == set()
 
 
 @of_each_page
@@ -99,11 +110,14 @@ def _defaults() -> dict[str, str]:
         "leader_wait_replicas": f"`{settings.wait_replicas!r}`",
         "leader_allow_long_ttl": f"`{settings.allow_long_ttl!r}`",
         "leader_missed_runs": f"`{settings.missed_runs!r}`",
+        "leader_expires_from": f"`{settings.expires_from!r}`",
         "leader_dedup_window": f"`{settings.dedup_window!r}`, or twice the broker's visibility "
         "timeout if that is more",
         "leader_queue": "`leader.` and the key",
         "leader_candidate": f"`{settings.candidate!r}`",
         "leader_drain_timeout": f"`{settings.drain_timeout!r}`",
+        "leader_http": f"`{settings.http!r}`",
+        "leader_ignored_settings": "`None`",
     }
 
 
@@ -128,13 +142,14 @@ def test_what_the_table_allows_is_allowed_and_nothing_beyond() -> None:
     }
     assert "0.05 to 86,400" in table["leader_ttl"]
     assert "0.001 to 86,400" in table["leader_wait"]
-    good = [(0.05, 0.001, False), (300, 86_400, False), (86_400, 86_400, True)]
+    good = [(0.05, 0.001, False), (300, 300, False), (86_400, 86_400, True)]
     for ttl, wait, long_ttl in good:
         assert _read(leader_ttl=ttl, leader_wait=wait, leader_allow_long_ttl=long_ttl).ttl == ttl
     bad: list[dict[str, object]] = [
         {"leader_ttl": 0.049},
         {"leader_ttl": 301},
-        {"leader_wait": 86_401},
+        {"leader_wait": 301},
+        {"leader_wait": 86_401, "leader_allow_long_ttl": True},
         {"leader_wait": 0.0009},
         {"leader_wait_replicas": -1},
     ]
@@ -149,20 +164,42 @@ def _read(**settings: object) -> conf.LeaderSettings:
     return conf.read(app)
 
 
-def test_the_diagram_shows_the_present_table() -> None:
-    assert diagram.main(["--check"]) == 0
+@pytest.mark.parametrize("tool", [diagram, run_states])
+def test_the_diagram_shows_the_present_table(tool: ModuleType) -> None:
+    assert tool.main(["--check"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("tool", "transition"),
+    [(diagram, "    standby --> leading: win\n"), (run_states, "    claimed --> sent\n")],
+)
 def test_a_diagram_that_is_out_of_date_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tool: ModuleType,
+    transition: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    old = tmp_path / "concepts.md"
-    old.write_text(diagram.PAGE.read_text().replace("    standby --> leading: win\n", ""))
-    monkeypatch.setattr(diagram, "PAGE", old)
-    assert diagram.main(["--check"]) == 1
-    assert "run python -m docs.diagram" in capsys.readouterr().err
-    assert diagram.main([]) == 0
-    assert diagram.main(["--check"]) == 0
+    old, text = tmp_path / "page.md", tool.PAGE.read_text()
+    assert transition in text
+    old.write_text(text.replace(transition, ""))
+    monkeypatch.setattr(tool, "PAGE", old)
+    assert tool.main(["--check"]) == 1
+    assert f"run python -m {tool.__name__}" in capsys.readouterr().err
+    assert tool.main([]) == 0
+    assert tool.main(["--check"]) == 0
+    assert old.read_text() == text
+
+
+def test_a_new_transition_of_a_run_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {**TRANSITIONS, RunState.OWED: frozenset({RunState.UNSETTLED, RunState.GIVEN_UP})}
+    monkeypatch.setattr(run_states, "TRANSITIONS", more)
+    assert run_states.main(["--check"]) == 1
+
+
+def test_every_state_of_a_run_is_explained_in_the_order_of_the_code() -> None:
+    rows = page("docs/explanation/architecture.md").rows("state")
+    assert [row[0] for row in rows] == [state.value for state in RunState]
 
 
 def test_every_log_line_is_explained() -> None:

@@ -121,9 +121,14 @@ def test_every_key_in_redis_is_on_the_page() -> None:
         for name in re.findall(r"`([^`]+)`", row[0])
     }
     election, ledger = ElectionKeys("shop", "worker"), LedgerKeys("shop")
-    made = {election.lease, election.history, election.wake, election.witness, sign_key(election)}
+    made = {
+        election.lease, election.history, election.wake, election.witness, sign_key(election),
+        election.publication, election.next, election.probe, election.ask, election.changes,
+            election.presences,
+    }  # fmt: skip
     made = {name.replace(":worker:", ":<role>:") for name in made}
-    made |= {ledger.runs, ledger.pending, ledger.unknown, ledger.accepted(""), ledger.again("")}
+    made |= {ledger.runs, ledger.pending, ledger.unknown, ledger.running, ledger.versions}
+    made |= {ledger.accepted(""), ledger.again(""), ledger.staged("<random>", "…")}
     assert {name.replace(":worker:", ":<role>:") for name in keys} == made
 
 

@@ -42,4 +42,4 @@ def test_beat_finds_the_scheduler_by_its_short_name() -> None:
 
 def test_celery_and_redis_are_all_that_is_needed_at_run_time() -> None:
     needed = [each for each in requires("celery-safe-leader") or [] if "extra ==" not in each]
-    assert sorted(needed) == ["celery>=5.4", "redis>=5.0.1"]
+    assert sorted(needed) == ["celery>=5.4", "packaging>=21", "redis>=5.0.1"]

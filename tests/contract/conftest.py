@@ -27,6 +27,9 @@ class StoreUnderTest(Protocol):
     def execute(self, request: Request) -> Reply:
         """Execute a request."""
 
+    def announce(self, read: Callable[[], tuple[str, str]], every: float) -> None:
+        """Let the candidate say something of itself."""
+
     def break_off(self, request: Request, after: float) -> None:
         """Execute a request and break it off, as ``stop()`` of a runner does."""
 
@@ -37,12 +40,15 @@ class StoreUnderTest(Protocol):
 class Blocking:
     """The store of the thread runner."""
 
-    def __init__(self, url: str, key: str, **options: Any) -> None:
+    def __init__(self, url: str, key: str, role: str = "", **options: Any) -> None:
         clients = [make_client(url, connect_timeout=LIMIT, read_timeout=t) for t in (LIMIT, 30.0)]
-        self._store = RedisStore(clients[0], clients[1], ElectionKeys(key), **options)
+        self._store = RedisStore(clients[0], clients[1], ElectionKeys(key, role), **options)
 
     def execute(self, request: Request) -> Reply:
         return self._store.execute(request)
+
+    def announce(self, read: Callable[[], tuple[str, str]], every: float) -> None:
+        self._store.announce(read, every)
 
     def break_off(self, request: Request, after: float) -> None:
         timer = threading.Timer(after, self._store.interrupt)
@@ -59,15 +65,18 @@ class Blocking:
 class Awaited:
     """The store of the asyncio runner."""
 
-    def __init__(self, url: str, key: str, **options: Any) -> None:
+    def __init__(self, url: str, key: str, role: str = "", **options: Any) -> None:
         clients = [
             make_async_client(url, connect_timeout=LIMIT, read_timeout=t) for t in (LIMIT, 30.0)
         ]
         self._loop = asyncio.new_event_loop()
-        self._store = AsyncRedisStore(clients[0], clients[1], ElectionKeys(key), **options)
+        self._store = AsyncRedisStore(clients[0], clients[1], ElectionKeys(key, role), **options)
 
     def execute(self, request: Request) -> Reply:
         return self._loop.run_until_complete(self._store.execute(request))
+
+    def announce(self, read: Callable[[], tuple[str, str]], every: float) -> None:
+        self._store.announce(read, every)
 
     def break_off(self, request: Request, after: float) -> None:
         task = self._loop.create_task(self._store.execute(request))

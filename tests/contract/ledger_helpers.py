@@ -9,7 +9,9 @@ from typing import Any
 import redis
 
 from celery_safe_leader._ledger.codec import Claim, LastRun
+from celery_safe_leader._ledger.hash_sentinel import SENTINEL
 from celery_safe_leader._ledger.ledger import Ledger
+from celery_safe_leader._ledger.publications import Publication, Push
 from celery_safe_leader._ledger.results import Commit, Enrolment, EnrolmentOutcome, Next
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 
@@ -43,9 +45,9 @@ class Bench:
         record |= fields
         self.client.hset(name, mapping=record)
 
-    def ledger(self, role: str = "beat", *, adopted: bool = True) -> Ledger:
+    def ledger(self, role: str = "beat", *, adopted: bool = True, client: Any = None) -> Ledger:
         """Make a ledger whose leader is ``a`` with token 7."""
-        ledger = Ledger(self.client, self.key, role, ttl=2, clock=lambda: self.time)
+        ledger = Ledger(client or self.client, self.key, role, ttl=2, clock=lambda: self.time)
         if adopted:
             self.lease(role)
             ledger.adopt("a", 7)
@@ -68,6 +70,39 @@ class Bench:
     def commit(self, entry: str = "e", second: int = 1, count: int = 1) -> Commit:
         """A commit of a claim."""
         return Commit(self.claim(entry, second), self.run(second, count))
+
+    def queue(self, name: str = "queue") -> bytes:
+        """Key of a list that is a queue."""
+        return f"{name} of {self.key}".encode()
+
+    def publication(
+        self,
+        entry: str = "e",
+        second: int = 1,
+        *,
+        after: int = 0,
+        count: int = 0,
+        queue: bytes | None = None,
+        expiries: tuple[tuple[bytes, int], ...] = (),
+    ) -> Publication:
+        """A run to publish, after a run; its message names entry and second."""
+        push = Push(queue or self.queue(), f"{entry} {second}".encode(), expiries)
+        run = self.run(second, count + 1)
+        return Publication(self.claim(entry, second), self.run(after, count), run, push)
+
+    def sentinel(self) -> bytes:
+        """The sentinel of both hashes."""
+        found = {self.client.hget(n, SENTINEL) for n in (self.names.runs, self.names.pending)}
+        (raw,) = found
+        assert isinstance(raw, bytes)
+        return raw
+
+    def pause(self, number: int, until_us: int) -> None:
+        """Write a pause into the ledger, with any number and end."""
+        _, generation, step, state, owner = self.sentinel().decode().split(" ", 4)
+        state = "/".join((*state.split("/")[:2], str(number), str(until_us)))
+        for name in (self.names.runs, self.names.pending):
+            self.client.hset(name, SENTINEL, f"2 {generation} {step} {state} {owner}")
 
     def enrol(self, ledger: Ledger, *entries: str) -> None:
         """Let entries begin at the start."""

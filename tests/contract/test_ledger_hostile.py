@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from celery_safe_leader._ledger.acceptance import accept
-from celery_safe_leader._ledger.codec import SENTINEL
+from celery_safe_leader._ledger.hash_sentinel import SENTINEL
 from celery_safe_leader.errors import SafeLeaderError
 from tests.contract.ledger_helpers import Bench
 from tests.support.servers import ExternalServer
@@ -23,7 +23,10 @@ SENTINELS = st.builds(
     lambda form, step, state, owner: b"%s g %s %s %s" % (form, step, state, owner),
     st.sampled_from([b"1", b"1", b"2", b"0", b"x", b"9" * 400]),
     NUMBERS,
-    st.sampled_from([b"whole", b"partial", b"?"]),
+    st.sampled_from(
+        [b"whole", b"partial", b"?", b"whole/m", b"whole/m/3", b"whole//", b"partial/-/3/0"]
+        + [b"whole/m/3/%s" % (b"9" * n) for n in (1, 16, 400)]
+    ),
     st.sampled_from([b"beat", b"worker", b"\xff\xfe", b"", b"a b"]),
 )
 FIELDS = st.one_of(

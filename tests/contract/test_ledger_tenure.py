@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader._ledger.codec import SENTINEL
 from celery_safe_leader._ledger.errors import (
     GenerationChangedError,
     LedgerFormatError,
     LedgerOwnedError,
 )
+from celery_safe_leader._ledger.hash_sentinel import SENTINEL
 from celery_safe_leader._ledger.ledger import Ledger
 from celery_safe_leader._ledger.results import (
     Commit,
@@ -76,9 +76,9 @@ def test_the_next_leader_is_told_that_nobody_finished_writing_back(bench: Bench)
 
 def test_a_newer_format_is_refused_with_a_message_and_left_alone(bench: Bench) -> None:
     bench.ledger()
-    newer = b"2 g 0 whole beat and what not"
+    newer = b"3 g 0 whole beat and what not"
     bench.client.hset(bench.names.runs, SENTINEL, newer)
-    with pytest.raises(LedgerFormatError, match="has format 2, but this release reads formats up"):
+    with pytest.raises(LedgerFormatError, match="has format 3, but this release reads formats up"):
         bench.ledger()
     assert bench.client.hget(bench.names.runs, SENTINEL) == newer
 

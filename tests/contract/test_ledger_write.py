@@ -213,7 +213,7 @@ def test_a_request_that_arrives_after_later_ones_changes_nothing(bench: Bench) -
     bench.enrol(ledger, "e")
     late = bench.ledger(adopted=False)
     # The same leader, whose request was on its way for a long time.
-    vars(late).update({name: value for name, value in vars(ledger).items() if name != "_watch"})
+    vars(late._session).update(vars(ledger._session))
     ledger.write([], [])
     before = bench.state()
     with pytest.raises(GenerationChangedError):
@@ -230,10 +230,10 @@ def test_an_unanswered_write_that_was_executed_does_not_look_like_a_loss(bench: 
             bench.client.execute_command(*args)
             raise redis.TimeoutError("reply lost")
 
-    client, ledger._client = ledger._client, LosesReply()  # type: ignore[assignment]
+    client, ledger._session.client = ledger._session.client, LosesReply()  # type: ignore[assignment]
     with pytest.raises(StoreUnavailableError):
         ledger.write([], [bench.next()])
-    ledger._client = client
+    ledger._session.client = client
     assert ledger.write([], [bench.next()]).claims == (CLAIMED,)
 
 
@@ -302,3 +302,11 @@ def test_a_key_of_another_type_is_named(bench: Bench) -> None:
     bench.client.set(bench.names.runs, "x")
     with pytest.raises(StoreRefusedError, match="WRONGTYPE"):
         bench.ledger()
+
+
+def test_an_enrolment_that_finds_another_run_says_so(bench: Bench) -> None:
+    ledger = bench.ledger()
+    bench.enrol(ledger, "e")
+    other = Enrolment("e", bench.run(5), bench.run(6))
+    assert ledger.enrol([other]) == [EnrolmentOutcome.DIFFERS]
+    assert ledger.read(["e"]) == {"e": (bench.run(), None)}

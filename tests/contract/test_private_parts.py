@@ -11,8 +11,10 @@ import importlib.util
 import inspect
 import os
 import re
+import threading
 import weakref
-from typing import Any
+from types import FunctionType, SimpleNamespace
+from typing import Any, ClassVar
 
 import amqp.channel
 import amqp.serialization
@@ -38,6 +40,7 @@ import kombu.messaging
 import kombu.serialization
 import kombu.transport.redis
 import kombu.transport.virtual
+import kombu.transport.virtual.base
 import pytest
 import redis
 import redis.asyncio
@@ -54,6 +57,10 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu.utils import functional, json
 from redis.crc import key_slot
+
+from celery_safe_leader._ledger.packed_commands import _pack
+from celery_safe_leader._store.server_identity import ANY_COMMAND
+from tests.support.servers import ExternalServer
 
 KOMBU = tuple(int(part) for part in kombu.__version__.split(".")[:2])
 BROKER = "memory://"
@@ -156,8 +163,37 @@ def test_a_call_goes_through_functions_of_these_files(app: Celery) -> None:
         (kind.apply_async, celery.app.task),
         (kind.shadow_name, celery.app.task),
         (kind._get_exec_options, celery.app.task),
+        (kind._get_app, celery.app.task),
+        (kind.AsyncResult, celery.app.task),
+        (celery.app.amqp.AMQP._create_task_sender, celery.app.amqp),
+        (celery.beat.Scheduler.apply_entry, celery.beat),
+        (celery.beat.Scheduler._do_sync, celery.beat),
+        (kombu.messaging.Producer._publish, kombu.messaging),
+        (kombu.messaging.Producer._prepare, kombu.messaging),
+        (kombu.messaging.Producer._delivery_details, kombu.messaging),
     ):
         assert function.__code__.co_filename == module.__file__
+    assert app.amqp.send_task_message.__qualname__.startswith("AMQP._create_task_sender.<locals>")
+
+
+def test_a_scheduler_wraps_what_sending_raised(app: Celery) -> None:
+    scheduler = celery.beat.Scheduler(app, lazy=True)
+    lazy = celery.beat.BeatLazyFunc(lambda: 1 // 0)
+    entry = celery.beat.ScheduleEntry(name="a", task="t", schedule=1, args=(lazy,), app=app)
+    with pytest.raises(celery.beat.SchedulingError) as raised:
+        scheduler.apply_async(entry, producer=object(), advance=False)
+    assert isinstance(raised.value.__context__, ZeroDivisionError)
+
+
+def test_a_message_has_its_headers_in_one_dict() -> None:
+    headers = {"id": "42"}
+    virtual = kombu.transport.virtual.Channel.prepare_message
+    message = virtual(SimpleNamespace(default_priority=0), b"", headers=headers)  # type: ignore[arg-type]
+    assert message["headers"] is headers
+    assert "delivery_info" in message["properties"]
+    assert (
+        amqp.Message(b"", application_headers=headers).properties["application_headers"] is headers
+    )
 
 
 def test_a_task_has_the_options_of_its_messages_in_one_dict(app: Celery) -> None:
@@ -227,6 +263,7 @@ def test_signals_are_made_of_a_name_and_arguments() -> None:
     signal.connect(receiver, weak=False)
     signal.send(sender="me", token=7)
     assert heard == [("me", 7)]
+    assert list(signal._live_receivers("me")) == [receiver]
 
 
 # Celery: beat
@@ -292,15 +329,31 @@ def test_a_consumer_is_told_what_to_consume_and_what_to_call() -> None:
     assert list(inspect.signature(consumer.call_soon).parameters)[:2] == ["self", "p"]
     assert "drain_events(timeout=" in inspect.getsource(celery.worker.loops.synloop)
     assert callable(kombu.messaging.Consumer.consuming_from)
+    assert list(inspect.signature(consumer.on_unknown_task).parameters)[1:] == [
+        "body",
+        "message",
+        "exc",
+    ]
+    assert "on_unknown_task = self.on_unknown_task" in inspect.getsource(consumer)
+    assert "self.conninfo = self.app.connection_for_read()" in inspect.getsource(consumer)
 
 
 def test_the_queues_of_a_worker_are_selected_by_name(app: Celery) -> None:
     queues: Any = app.amqp.queues
     assert not queues._consume_from
+    assert queues.new_missing("c").name == "c"
     queues.select(["a", "b"])
     assert set(queues._consume_from or ()) == {"a", "b"}
     queues.deselect(["b"])
     assert set(queues._consume_from or ()) == {"a"}
+
+
+def test_celery_calls_bodies_without_a_message_in_these_places(app: Celery) -> None:
+    assert "errback(request, exc, traceback)" in inspect.getsource(Backend)
+    for name, call in (("celery.map", "task(item)"), ("celery.starmap", "task(*item)")):
+        assert call in inspect.getsource(app.tasks[name].run)
+    assert celery.app.task.Context().called_directly
+    assert app.tasks["celery.map"].request_stack.stack == []
 
 
 def test_a_request_says_who_runs_it_and_can_be_given_back() -> None:
@@ -354,6 +407,117 @@ def test_a_batch_of_a_producer_is_known_by_two_names_or_not_there() -> None:
     assert hasattr(kombu.messaging.Producer, "supports_batch_publish") == (KOMBU >= (5, 7))
 
 
+@pytest.mark.skipif(KOMBU < (5, 7), reason="kombu before 5.7")
+def test_a_channel_of_redis_gives_its_commands_to_the_batch_that_it_was_told_to_make(
+    shared_server: ExternalServer, key: str
+) -> None:
+    class Batch:
+        channel: Any = None
+        commands: ClassVar[list[Any]] = []
+
+        def publish(self, message: Any, **options: Any) -> None:
+            self.channel.basic_publish(message, _publish_batch=self, **options)
+
+        def add(self, *command: Any) -> None:
+            self.commands.append(command)
+
+        def nothing(self) -> None: ...
+
+        flush = discard = close = nothing
+
+    with kombu.connection.Connection(shared_server.url) as connection:
+        channel = connection.channel()
+        Batch.channel = channel
+        channel._expires[key] = 5
+        channel.create_publish_batch = lambda max_size: Batch()
+        producer = kombu.messaging.Producer(channel, auto_declare=False)
+        with producer.batch(max_size=9):
+            producer.publish({}, exchange="", routing_key=key, priority=3, serializer="json")
+        del channel.create_publish_batch
+        assert channel.create_publish_batch(max_size=9).pipeline.command_stack == []
+    (push, *expiries) = Batch.commands
+    assert push[:2] == ("lpush", f"{key}\x06\x163")
+    assert isinstance(push[2], str)
+    keys = [key, *(f"{key}\x06\x16{step}" for step in (3, 6, 9))]
+    assert expiries == [("pexpire", each, 5) for each in keys]
+    assert not shared_server.client().exists(*keys)
+
+
+@pytest.mark.skipif(KOMBU < (5, 7), reason="kombu before 5.7")
+def test_a_client_of_kombu_puts_the_prefix_before_the_keys_of_these_commands(
+    shared_server: ExternalServer,
+) -> None:
+    options = {"global_keyprefix": "shop:"}
+    with (
+        kombu.connection.Connection(shared_server.url, transport_options=options) as connection,
+        connection.channel().conn_or_acquire() as client,
+    ):
+        assert type(client) is kombu.transport.redis.PrefixedStrictRedis
+        for command in ("LPUSH", "PEXPIRE"):
+            assert client._prefix_args((command, "q")) == [command, "shop:q"]
+        assert client.connection_pool.get_encoder().encode("ß") == "ß".encode()
+        pipeline: Any = redis.Redis.pipeline(client, transaction=False)
+        pipeline.execute_command("SET", "raw", "x")
+        assert pipeline.command_stack == [(("SET", "raw", "x"), {})]
+    with (
+        kombu.connection.Connection(shared_server.url) as connection,
+        connection.channel().conn_or_acquire() as client,
+    ):
+        assert type(client) is redis.Redis
+
+
+@pytest.mark.skipif(KOMBU < (5, 7), reason="kombu before 5.7")
+def test_these_methods_of_kombu_are_functions_of_these_files() -> None:
+    for kind, name, module in (
+        (kombu.transport.redis.Channel, "_put", kombu.transport.redis),
+        (kombu.transport.redis.Channel, "_put_fanout", kombu.transport.redis),
+        (kombu.transport.virtual.base.Channel, "basic_publish", kombu.transport.virtual.base),
+        (kombu.messaging.Producer, "_publish", kombu.messaging),
+    ):
+        method = vars(kind)[name]
+        assert type(method) is FunctionType
+        assert method.__code__.co_filename == module.__file__
+
+
+def test_a_pool_of_kombu_calls_a_function_for_each_connection(
+    shared_server: ExternalServer,
+) -> None:
+    greeted: list[Any] = []
+
+    def greet(connection: Any) -> None:
+        greeted.append(connection)
+        connection.on_connect()
+
+    with kombu.connection.Connection(shared_server.url) as connection:
+        channel = connection.channel()
+        channel.pool.connection_kwargs["redis_connect_func"] = greet
+        for _ in range(2):
+            with channel.conn_or_acquire() as client:
+                assert client.ping()
+        assert len(greeted) == 1
+        channel.pool.disconnect()
+        with channel.conn_or_acquire() as client:
+            assert client.ping()
+        assert len(greeted) == 2
+
+
+def test_a_channel_of_redis_reads_queues_in_this_order(
+    shared_server: ExternalServer, key: str
+) -> None:
+    options = {"queue_order_strategy": "priority"}
+    with kombu.connection.Connection(shared_server.url, transport_options=options) as connection:
+        channel = connection.channel()
+        assert channel.queue_order_strategy == "priority"
+        names = [f"{key}-{name}" for name in "ab"]
+        for name in names:
+            channel.basic_consume(name, no_ack=True, callback=print, consumer_tag=name)
+        assert channel._active_queues == names
+        channel._active_queues.reverse()
+        channel._update_queue_cycle()
+        if isinstance(channel.active_queues, list):  # before, the order is that of a set
+            assert channel._queue_cycle.consume(2) == names[::-1]
+
+
 def test_a_channel_of_redis_tells_and_forgets_bindings() -> None:
     assert list(inspect.signature(kombu.transport.redis.Channel.get_table).parameters) == [
         "self",
@@ -389,6 +553,12 @@ def test_what_kombu_encodes_with_returns_what_it_did() -> None:
 def test_py_amqp_encodes_a_table_and_tells_of_returned_messages() -> None:
     assert isinstance(amqp.serialization.dumps("F", [{"a": 1}]), bytes)
     assert "self.events.get('basic_return')" in inspect.getsource(amqp.channel.Channel)
+
+
+def test_py_amqp_confirms_a_message_where_a_channel_is_told_to() -> None:
+    source = inspect.getsource(amqp.channel.Channel)
+    assert "self.basic_publish = self.basic_publish_confirm" in source
+    assert "self.is_open = " in source
 
 
 # billiard
@@ -450,6 +620,8 @@ def test_a_connection_can_be_spoken_through(kind: Any) -> None:
         "send_packed_command",
     ):  # fmt: skip
         assert callable(getattr(kind, name))
+    if kind is redis.Connection:
+        assert callable(kind.can_read)
 
 
 @pytest.mark.parametrize("kind", [redis.ConnectionPool, redis.asyncio.ConnectionPool])
@@ -459,6 +631,59 @@ def test_a_pool_shows_how_it_makes_connections(kind: Any) -> None:
     assert pool.connection_class.__name__ == "Connection"
     assert callable(pool.get_connection)
     assert callable(pool.release)
+
+
+def test_commands_are_packed_before_anything_is_written(
+    shared_server: ExternalServer, key: str
+) -> None:
+    pool: Any = shared_server.client().connection_pool
+    connection = pool.get_connection(*ANY_COMMAND)
+    written: list[bytes] = []
+
+    class Watched:
+        """A socket that notes what is written to it."""
+
+        def __init__(self, sock: Any) -> None:
+            self._sock = sock
+
+        def sendall(self, data: bytes) -> None:
+            written.append(bytes(data))
+            self._sock.sendall(data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._sock, name)
+
+    connection._sock = Watched(connection._sock)
+    try:
+        commands = [("SET", key, b"\xff" * 9), ("INCR", key), ("EXISTS", key)]
+        packed = [_pack(command, connection.encoder.encode) for command in commands]
+        assert written == []
+        connection.send_packed_command(packed)
+        assert [name in b"".join(written) for name in (b"SET", b"INCR", b"EXISTS")] == [True] * 3
+        assert connection.read_response() in (b"OK", "OK")
+        with pytest.raises(redis.ResponseError, match="not an integer"):
+            connection.read_response()
+        assert connection.read_response() == 1
+    finally:
+        connection.disconnect()
+        pool.release(connection)
+
+
+def test_a_pool_calls_a_function_for_each_connection(shared_server: ExternalServer) -> None:
+    greeted: list[Any] = []
+
+    def greet(connection: Any) -> None:
+        greeted.append(connection)
+        connection.on_connect()
+
+    client = shared_server.client()
+    client.connection_pool.connection_kwargs["redis_connect_func"] = greet
+    for _ in range(2):
+        assert client.ping()
+    assert len(greeted) == 1
+    client.connection_pool.disconnect()
+    assert client.ping()
+    assert len(greeted) == 2
 
 
 def test_a_client_says_whether_its_pool_is_its_own() -> None:
@@ -480,3 +705,16 @@ def test_a_client_of_sentinels_shows_whom_it_asks() -> None:
 
 def test_a_key_has_the_slot_that_a_cluster_gives_it() -> None:
     assert key_slot(b"{foo}bar") == 12182
+
+
+def test_a_lock_says_whether_this_thread_holds_it() -> None:
+    lock: Any = threading.RLock()
+    assert not lock._is_owned()
+    with lock:
+        assert lock._is_owned()
+        others: list[bool] = []
+        thread = threading.Thread(target=lambda: others.append(lock._is_owned()))
+        thread.start()
+        thread.join(10)
+        assert others == [False]
+    assert not lock._is_owned()

@@ -22,6 +22,58 @@ PARTS = sorted(set(RECORD) - {"messages"})
 LOGGERS = ("celery_safe_leader", "celery_safe_leader.beat", "celery_safe_leader.worker")
 """Those that users configure."""
 
+LEADERS_SCRIPTS = ("adopt", "enrol", "forget", "guard", "merge", "settle", "write")
+"""Run by whoever leads. Other releases rely on what they leave in Redis, which is compared by
+running both (``test_older_release.py``), not on their words."""
+
+_RAISED = "StoreRefusedError/members/() was '(self, key, detail)' and is '(self, key, detail, "
+
+CHANGED = {
+    "ledger": (
+        # The newest format that is read. A ledger that is not paused is still written in format 1.
+        "/format was 1 and is 2",
+        # Scripts alone write sentinels now. What they write is whole or partial to 5d6b9fc, as it
+        # says itself in test_older_release.py.
+        "/sentinels again is gone",
+    ),
+    # Where it is asked, in vain, who leads: 1 says that nobody does. A setting that is wrong is
+    # like a command line that is.
+    "exits": (
+        *(
+            f"/{command}, {why} was 1 and is 2"
+            for command in ("status", "status --workers")
+            for why in ("no server", "no Redis", "wrong ttl")
+        ),
+        *(f"/acl, {why} was 1 and is 2" for why in ("no Redis", "wrong ttl")),
+    ),
+    "modules": (
+        # It has one more field, with a default.
+        "/celery_safe_leader.conf/LeaderSettings/members/() was ",
+        # It has more options.
+        "/celery_safe_leader.cli/leader/status was ['--workers = ",
+        f"/celery_safe_leader/{_RAISED}",
+        f"/celery_safe_leader.errors/{_RAISED}",
+        # Of a class derived from Celery's.
+        "/celery_safe_leader.signals/leader_demoted was ",
+        "/celery_safe_leader.signals/leader_elected was ",
+    ),
+    "lua": (
+        *(f"/{name}/" for name in LEADERS_SCRIPTS),
+        # Each process sends its own text of it. What it leaves in the record is as it was.
+        "/renew/",
+        # A resignation may name who is to go first. Older releases read past it, and write over it.
+        "/record/",
+        "/resign/",
+        # Servers that show no run_id are asked in another way.
+        "/epoch/sha256",
+        # It tells the history since when the one before was silent.
+        "/campaign/",
+        # It also writes what the candidate says of itself, after the record.
+        "/observe/sha256",
+    ),
+}
+"""What was changed on purpose, and breaks nobody: how each such difference begins."""
+
 
 @pytest.fixture(scope="module")
 def now() -> dict[str, Any]:
@@ -54,13 +106,26 @@ def differences(was: Any, now: Any, place: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_what_others_rely_on_is_as_it_was(now: dict[str, Any], part: str) -> None:
-    assert list(differences(RECORD[part], now[part])) == []
+    on_purpose = CHANGED.get(part, ())
+    found = list(differences(RECORD[part], now[part]))
+    assert [said for said in found if not said.startswith(on_purpose)] == []
+    for begins in on_purpose:
+        assert any(said.startswith(begins) for said in found), f"{begins} is out of date"
+
+
+def test_the_scripts_of_a_leader_need_no_right_that_they_did_not_need(now: dict[str, Any]) -> None:
+    """An upgrade needs no new ACL: without the right to publish, runs go by write-ahead."""
+    may = {command for script in RECORD["lua"].values() for command in script["commands"]}
+    may.add("HSCAN")  # which was sent by clients alone, and printed among their rights
+    for name in (*LEADERS_SCRIPTS, "sentinel", "accept", "renew", "presence"):
+        assert set(now["lua"][name]["commands"]) <= may, name
 
 
 def test_every_logger_is_one_that_users_configure_or_below_it(now: dict[str, Any]) -> None:
     names = {name for name, _, _ in now["messages"]} - {"?"}
     assert set(LOGGERS) <= names
-    assert [name for name in names - set(LOGGERS) if not name.startswith(f"{LOGGERS[0]}._")] == []
+    known = {*LOGGERS, "celery.beat"}  # the last says each run, as stock beat does
+    assert [name for name in names - known if not name.startswith(f"{LOGGERS[0]}._")] == []
 
 
 def pattern(template: str) -> re.Pattern[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -278,3 +279,17 @@ def test_a_pause_can_be_broken_off(store: StoreUnderTest) -> None:
         store.break_off(Await(NOW, 60.0), after=0.2)
     assert ask(store, observe()).status is ReplyStatus.SEEN
     assert store.execute(Await(NOW, 0.05)) == Woken(resigned=False)
+
+
+def test_a_resignation_in_somebody_s_favour_says_whose_until_the_next_leader(
+    store: StoreUnderTest, client: Any, keys: ElectionKeys
+) -> None:
+    token = win(store).token
+    named = replace(resign(token), successor="web-2:7:x")
+    assert ask(store, named).record.successor == "web-2:7:x"
+    seen = ask(store, observe()).record
+    assert (seen.resigned, seen.successor) == (True, "web-2:7:x")
+    assert 3 < client.llen(keys.wake) <= 39, "the one that is meant has to be among those woken"
+    again = win(store, "b")
+    assert (again.successor, client.hlen(keys.lease)) == ("", 6)
+    assert ask(store, resign(again.token, "b")).record.successor == ""

@@ -19,11 +19,11 @@ BOOT = 60
 
 
 @pytest.fixture
-def demo(children: Children, tmp_path: Path) -> Callable[[], Child]:
+def demo(children: Children, tmp_path: Path) -> Callable[..., Child]:
     """Start the demo, with its temporary files in the test's folder."""
 
-    def start() -> Child:
-        argv = [sys.executable, "-m", "demo"]
+    def start(*words: str) -> Child:
+        argv = [sys.executable, "-m", "demo", *words]
         return children.start(argv, env=environment(TMPDIR=str(tmp_path)), cwd=ROOT, name="demo")
 
     return start
@@ -52,9 +52,10 @@ def assert_nothing_is_left(output: str, folder: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_the_demo_shows_a_takeover_and_a_handover_and_counts_no_fault(
-    demo: Callable[[], Child], tmp_path: Path
+    demo: Callable[..., Child], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    running = demo()
+    pictures = tmp_path_factory.mktemp("pictures") / "new"
+    running = demo("--pictures", str(pictures))
     code = running.wait(170)
     output = running.output
     assert code == 0, output
@@ -74,6 +75,12 @@ def test_the_demo_shows_a_takeover_and_a_handover_and_counts_no_fault(
     assert re.search(r"beat-\d +dispatched, and the worker executed: \d+ x", output)
     # Not a terminal: no colours.
     assert "\033" not in output
+    # It ends with the history of all that, and draws it.
+    told = output[output.index("The history, as `leader history` shows it") :]
+    ends = re.findall(r"(fell silent|handed over \(shutdown\)|leads, as far)", told)
+    assert ends == ["fell silent", *["handed over (shutdown)"] * 2]
+    assert sorted(each.name for each in pictures.iterdir()) == ["history.html", "history.svg"]
+    assert '<path class="silence"' in (pictures / "history.svg").read_text()
     assert_nothing_is_left(output, tmp_path)
 
 

@@ -85,7 +85,7 @@ DOCUMENTED_ATTRIBUTES = frozenset(
         "channel_errors", "collect", "connection_errors", "ensure_connection", "transport_options",
         "type",
         # redis-py: clients, errors, the pool
-        "ResponseError", "delete", "exists", "hscan", "set",
+        "ResponseError", "delete", "exists", "hget", "xrevrange", "hmget", "hscan", "set",
         # and of the standard library, under the same names
         "echo", "exitcode", "reset", "time", "unlink",
     }
@@ -177,8 +177,8 @@ def _own() -> frozenset[str]:
     return frozenset(names)
 
 
-_EVERYBODYS = {"_replace", "_asdict", "_exit"}
-"""Of named tuples and ``os``: documented, whatever they look like."""
+_EVERYBODYS = {"_replace", "_asdict", "_exit", "_current_frames"}
+"""Of named tuples, ``os`` and ``sys``: documented, whatever they look like."""
 
 
 def _leans(name: str) -> bool:

@@ -53,7 +53,8 @@ def busy(children_of: int) -> list[int]:
     return found
 
 
-# It starts pytest twice, while it keeps all cores busy itself.
+# It starts pytest twice, and keeps all cores busy meanwhile, also those of the tests beside it.
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_the_outcomes_of_all_runs_are_counted(children: Children, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "tests.flaky", "--count", "2", "--folder", str(tmp_path), HERE]

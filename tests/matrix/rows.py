@@ -75,6 +75,7 @@ _LEADER_ONLY = "tests/e2e/worker/test_leader_only.py::test_"
 TESTS: list[str] = [
     "tests/unit/store/test_client.py",  # clients, also of the caller's
     "tests/unit/publishing/test_messages_like_stock.py",
+    "tests/unit/schedules",  # clocks and zones are those of the installed Celery
     "tests/unit/worker",
     "tests/unit/runtime/test_board.py",
     "tests/unit/beat/test_following.py",
@@ -83,9 +84,17 @@ TESTS: list[str] = [
     "tests/integration/connections/test_client.py",
     "tests/integration/connections/test_tls.py",
     "tests/integration/library/test_lifecycle.py",  # the election
+    "tests/integration/library/test_signals.py",
+    "tests/e2e/beat/test_two_signals.py",
     "tests/integration/connections/test_key_prefix.py",
     "tests/integration/beat/test_scheduler.py",  # beat with its ledger
+    "tests/unit/publishing/test_detection.py",  # runs that go Celery's own way
+    "tests/unit/beat/test_overrides.py",
+    "tests/integration/beat/test_own_way.py",
     "tests/integration/publishing/test_brokers.py",
+    "tests/integration/publishing/test_collected.py",
+    "tests/integration/publishing/test_probe.py",
+    "tests/integration/publishing/test_transports.py",
     # A worker drops a second publication.
     f"{_ACCEPTANCE}a_second_publication_is_dropped_and_the_first_comes_through_as_often_as_it_comes",
     f"{_ACCEPTANCE}a_redelivery_after_a_crash_runs_and_a_second_publication_does_not",
@@ -110,6 +119,7 @@ LIBRARY: list[str] = [
     "tests/contract/test_ledger_write.py",
     "tests/integration/connections/test_client.py",
     "tests/integration/library/test_lifecycle.py",
+    "tests/integration/library/test_signals.py",
 ]
 """What of it needs no Celery."""
 

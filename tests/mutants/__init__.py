@@ -1,1 +1,1 @@
-"""The election with one rule taken out, to see that the tests notice."""
+"""Election and ledger with one rule taken out, to see that the tests notice."""

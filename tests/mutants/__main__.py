@@ -1,4 +1,6 @@
-"""Break the election in each known way, and see which test notices: ``python -m tests.mutants``.
+"""Break election and ledger in each known way, and see which tests notice.
+
+``python -m tests.mutants`` does it.
 
 Each mutant is made in a copy of the package and its tests. The tests that are named for it must
 fail, for the stated reason; then the seeded random faults run on it as a second net, which need
@@ -24,22 +26,29 @@ from tests.mutants.catalogue import MUTANTS, Mutant
 from tests.support.processes.child import ROOT, clean_environment
 
 TABLE = ROOT / "docs" / "explanation" / "mutants.md"
-TESTED = sorted(
+ELECTION = sorted(
     {"tests/model/election/test_unsafe_variants.py", "tests/unit/core"}
-    | {test for m in MUTANTS for test in m.tests if not test.startswith("tests/model/")}
+    | {
+        test
+        for mutant in MUTANTS
+        for test in mutant.tests
+        if mutant.of_election and not test.startswith("tests/model/")
+    }
 )
-"""What runs on each mutant: all that decides who leads, and what is named for some mutant."""
+"""What runs on each mutant of the election: all that decides who leads, and what is named."""
+LEDGER = sorted({test for m in MUTANTS if not m.of_election for test in m.tests})
+"""What runs on each mutant of the ledger: what is named for some of them."""
 RUNS = 25
 """Seeds of the second net for each mutant."""
 
 _HEAD = """\
 # Mutants
 
-What happens when one rule of the election is taken out. Made by `make mutants`, which changes the
-real files in a copy, runs the tests, and fails unless the tests that are named for a mutant fail
-for the stated reason. *Random faults*: whether seeded histories of random faults
-(`python -m tests.model.election.explorer`) find it too, and at which seed; they ask no replicas to
-confirm.
+What happens when one rule of the election, the ledger or publication is taken out. Made by
+`make mutants`, which changes the real files in a copy, runs the tests, and fails unless the tests
+that are named for a mutant fail for the stated reason. *Random faults*: whether seeded histories of
+random faults (`python -m tests.model.election.explorer`) find it too, and at which seed; they ask
+no replicas to confirm. They are of the election alone: `tests/model/ledger` plays its own.
 
 | left out | then | caught by | failing tests in all | random faults |
 |---|---|---|---|---|
@@ -65,6 +74,7 @@ class Outcome:
 def run_in(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python on the copy, which hides the installed package."""
     env = {**clean_environment(), "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    env["GIT_DIR"] = str(ROOT / ".git")  # some tests unpack an older release
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=copy,
@@ -112,8 +122,10 @@ def judge(mutant: Mutant, said: dict[str, str]) -> str:
     return ""
 
 
-def explore(copy: Path) -> str:
+def explore(copy: Path, mutant: Mutant) -> str:
     """Let random faults look for it."""
+    if not mutant.of_election:
+        return "–"
     done = run_in(copy, "-m", "tests.model.election.explorer", str(RUNS))
     seed = re.search(r"^seed=(\d+)", done.stdout, re.MULTILINE)
     return f"seed {seed[1]}" if done.returncode and seed else f"not in {RUNS} histories"
@@ -128,12 +140,13 @@ def examine(mutant: Mutant) -> Outcome:
             patch.apply(copy)
         report = copy / "report.xml"
         done = run_in(
-            copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *TESTED
+            *(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"),
+            *(ELECTION if mutant.of_election else LEDGER),
         )
         said = read(report) if report.exists() else {}
         problem = judge(mutant, said) if said else f"no tests ran:\n{done.stdout[-2000:]}"
         failed = sum(bool(words) for words in said.values())
-        return Outcome(mutant, problem, failed, explore(copy))
+        return Outcome(mutant, problem, failed, explore(copy, mutant))
 
 
 def check_original() -> None:
@@ -141,7 +154,7 @@ def check_original() -> None:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder)
         make_copy(copy)
-        done = run_in(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTED)
+        done = run_in(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ELECTION, *LEDGER)
         if done.returncode:
             raise SystemExit(f"the tests fail without any mutant:\n{done.stdout[-4000:]}")
 

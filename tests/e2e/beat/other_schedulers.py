@@ -263,7 +263,8 @@ class RedBeat(OtherStage):
         }
 
     def writes(self, beat: Beat) -> list[str]:
-        client = self.store.client()
+        # The names of some fields, such as that of the ledger's sentinel, are no text.
+        client = self.store.client(encoding_errors="replace")
         # Not by redis-py's own answer, which leaves the client's name out.
         client.response_callbacks.pop("SLOWLOG GET")
         log = client.execute_command("SLOWLOG GET", "-1")

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.support.celery.beats import Beat
 from tests.support.celery.chaos import MICROSECONDS, Fleet, doubles, problems
+from tests.support.celery.leader_faults import LeaderFaults
 from tests.support.servers import Server, installed_kinds
 
 TTL = 1.0
@@ -25,45 +23,8 @@ EVERY = 5.0
 """Seconds between two faults."""
 STEPS = {f"entry-{index:02}": round(0.5 + index * 1.5 / 19, 3) for index in range(20)}
 """From 0.5 s to 2 s."""
-FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM")
 MOST_LATE = 1.0
 """Seconds before the end, up to which all due moments must have been served: beats were well."""
-
-
-@dataclass
-class Chaos:
-    """Makes faults of the leader."""
-
-    fleet: Fleet
-    choice: random.Random
-    faults: Counter[str] = field(default_factory=Counter)
-    _next: list[str] = field(default_factory=list)
-    _stopped: list[tuple[float, Beat]] = field(default_factory=list)
-
-    def strike(self) -> None:
-        """Do something to the leader."""
-        leader = self.fleet.leader()
-        if not self._next:  # each as often as the others, in an order that changes
-            self._next = self.choice.sample(FAULTS, len(FAULTS))
-        fault = self._next.pop()
-        self.faults[fault] += 1
-        # At any point of a dispatch, not only right after leadership was seen in the log.
-        time.sleep(self.choice.uniform(0.0, 1.0))
-        if fault == "SIGSTOP":
-            leader.pause()
-            self._stopped.append((time.monotonic() + 3 * TTL, leader))
-            return
-        leader.kill() if fault == "SIGKILL" else leader.terminate()
-        self.fleet.start_beat()
-
-    def rest(self, until: float) -> None:
-        """Wait, and wake those that stood long enough."""
-        for when, beat in self._stopped:
-            time.sleep(max(0.0, min(when, until) - time.monotonic()))
-            if time.monotonic() >= when:
-                beat.resume()
-        self._stopped = [(when, beat) for when, beat in self._stopped if beat.paused]
-        time.sleep(max(0.0, until - time.monotonic()))
 
 
 def run(folder: Path, seconds: float, measured: Callable[[str], None]) -> None:
@@ -78,13 +39,13 @@ def run(folder: Path, seconds: float, measured: Callable[[str], None]) -> None:
         fleet.wait_working()
         for _ in range(3):
             fleet.start_beat()
-        chaos = Chaos(fleet, random.Random(seed))
+        chaos = LeaderFaults(fleet, random.Random(seed), TTL)
         fleet.leader()
         end = time.monotonic() + seconds
         while (next_strike := time.monotonic() + EVERY) < end:
             chaos.strike()
             chaos.rest(next_strike)
-        chaos.rest(time.monotonic() + 3 * TTL)  # the last one that stood is awake, too
+        chaos.wake_all()
         fleet.leader()
         time.sleep(2 * TTL)
         until = time.time_ns() // 1000 - round(MOST_LATE * MICROSECONDS)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from celery_safe_leader._publishing.broker_settings import QueueKeys
 from tests.support.celery.beats import Beat, leader_of, write_app
 from tests.support.celery.periodic_workers import Workers
 from tests.support.processes import Children, wait_until
@@ -19,14 +20,19 @@ TTL, WAIT = 2.0, 0.4
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("info", [True, False], ids=["exactly", "info-denied"])
+@pytest.mark.parametrize("lines", ["both lines", "the first line"])
 def test_beats_and_workers_need_no_more_than_the_printed_rights(
-    children: Children, tmp_path: Path, valkey_server: Server, info: bool
+    children: Children, tmp_path: Path, valkey_server: Server, info: bool, lines: str
 ) -> None:
-    candidate, viewer = printed("shop")
+    """With the first line alone, which was all there was once, runs go by write-ahead."""
+    candidate, viewer, _ = printed("shop")
     viewing = user_with(valkey_server, viewer)
     limited = user_with(valkey_server, candidate, without="" if info else "info")
     settings = {"leader_url": limited, "leader_ttl": TTL, "leader_wait": WAIT}
     workers = Workers(children, tmp_path, valkey_server.url, **settings)
+    queue = workers.queue
+    if lines == "both lines":
+        user_with(valkey_server, printed("shop", queues=QueueKeys((queue,)))[1])
     folder = tmp_path / "beat"
     folder.mkdir()
     write_app(folder, valkey_server.url, SCHEDULE, **workers.settings)
@@ -52,6 +58,8 @@ def test_beats_and_workers_need_no_more_than_the_printed_rights(
     status = children.module(*program, env={"PYTHONPATH": str(folder)}, cwd=folder, name="status")
     assert status.wait(30) == 0, status.output
     assert f":{second.pid}:" in status.output
+    way = "transactional" if lines == "both lines" else "write-ahead"
+    assert f"publication: {way}" in status.output
 
     second.terminate()
     for consumer in consumers:
@@ -64,5 +72,11 @@ def test_beats_and_workers_need_no_more_than_the_printed_rights(
         assert "lacks a right" not in child.output
         warned = [line for line in child.lines if "may not run INFO" in line]
         assert len(warned) == (0 if info else 1), child.output
+    for beat in beats:
+        fallen = [line for line in beat.child.lines if "Redis does not let one script" in line]
+        assert len(fallen) == (lines != "both lines"), beat.child.output
+    allowed = set() if info else {"celery-leader: info"}
+    if lines == "the first line":
+        allowed |= {"celery-leader: lpush", f"celery-leader: {queue}"}
     refused = denials(valkey_server.client())
-    assert set(refused) <= ({"celery-leader: info"} if not info else set()), refused
+    assert set(refused) <= allowed, refused

@@ -31,13 +31,11 @@ def test_status_tells_who_leads_and_that_a_killed_one_does_not(
 ) -> None:
     before = status(children, folder)
     assert before.returncode == 1
-    assert "shop:beat at redis://127.0.0.1" in before.output
-    assert "no record; no beat has taken part since Redis was emptied (for" in before.output
+    assert "shop at redis://127.0.0.1" in before.output
+    assert "no record: nobody has taken part since Redis was emptied" in before.output
     workers = status(children, folder, "--workers")
     assert workers.returncode == 1
-    assert "shop:worker at redis://127.0.0.1" in workers.output
-    assert "no record; no worker has taken part since Redis was emptied" in workers.output
-    assert "--workers" not in workers.output
+    assert "no record: no worker has taken part since Redis was emptied" in workers.output
 
     beat = Beat(children, folder)
     beat.child.wait_for_line("Elected leader", 30)
@@ -45,16 +43,19 @@ def test_status_tells_who_leads_and_that_a_killed_one_does_not(
     leads = status(children, folder)
     assert leads.returncode == 0, leads.output
     assert f":{beat.pid}:" in leads.output
-    assert f"leads (token {token}, ttl 1 s)" in leads.output
+    assert f"(token {token}, ttl 1 s)" in leads.output
+    assert "led by" in leads.output
+    assert "ledger     " in leads.output
 
     beat.kill()
     dead = status(children, folder)
     assert dead.returncode == 1
-    assert "has not been heard from for its ttl of 1 s" in dead.output
+    assert "nobody leads; " in dead.output
+    assert "which is more than its ttl" in dead.output
 
     valkey_server.kill()
     down = status(children, folder)
-    assert down.returncode == 1
+    assert down.returncode == 2
     assert "no answer from Redis" in down.output
     assert "Traceback" not in down.output
 
@@ -79,4 +80,21 @@ def test_a_setting_on_the_command_line_counts_and_a_wrong_one_is_named(
 
     wrong = Beat(children, folder, "--", "leader.ttl=1500").child
     assert wrong.wait(30) != 0
-    assert "leader_ttl is 1500.0 s; it must be at most 300 s" in wrong.lines[-1]
+    assert "leader_ttl is 1500 s; it must be at most 300 s" in wrong.lines[-1]
+
+
+def test_the_banner_says_which_way_is_tried(
+    children: Children, folder: Path, valkey_server: Server
+) -> None:
+    beat = Beat(children, folder)
+    beat.child.wait_for_line("Standing by for", 30)
+    tried = "transactional if broker and ledger are one Redis database, else write-ahead"
+    assert any(f". publication -> {tried}" in line for line in beat.child.lines)
+    beat.kill()
+
+    write_app(folder, "memory://", "{}", leader_url=valkey_server.url)
+    other = Beat(children, folder)
+    other.child.wait_for_line("Standing by for", 30)
+    decided = "write-ahead (the broker is not Redis (memory))"
+    assert any(f". publication -> {decided}" in line for line in other.child.lines)
+    other.kill()

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.worker.stage import BROKERS, WorkerFleet
 from tests.support.processes import Children
 from tests.support.servers import Server
-from tests.support.servers.rabbitmq import rabbitmq_urls
+from tests.support.servers.rabbitmq import RABBITMQ_URL, rabbitmq_urls
 
 
 @pytest.fixture(params=BROKERS)
@@ -25,3 +25,11 @@ def fleet(
     made = WorkerFleet(children, tmp_path, valkey_server, broker)
     yield made
     made.close()
+
+
+@pytest.fixture
+def on_rabbitmq(children: Children, tmp_path: Path, valkey_server: Server) -> Iterator[WorkerFleet]:
+    """Workers with leader-only tasks on RabbitMQ."""
+    fleet = WorkerFleet(children, tmp_path, valkey_server, RABBITMQ_URL)
+    yield fleet
+    fleet.close()

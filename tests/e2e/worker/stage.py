@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,18 @@ ONE_BROKER = [
 """For tests that take long: on the other broker they run in ``make test-long``."""
 
 TASKS = """
+from celery.signals import task_prerun
 from celery.worker.control import control_command
 from celery_safe_leader.tasks import current_leadership, leader_only
 
 def main_process():
     return os.getpid() if POOL in ("solo", "threads", "gevent") else os.getppid()
+
+@task_prerun.connect
+def look(**_):
+    if os.path.exists("blind"):
+        for name in [name for name in os.environ if name.startswith("SAFE_LEADER_BOARD_")]:
+            os.environ[name] = "/proc/none/fd/0"
 
 @app.task(name="below", bind=True, autoretry_for=(KeyError,), retry_kwargs={"countdown": 0.1})
 @leader_only
@@ -166,7 +172,6 @@ class WorkerFleet:
             self.app.app.close()
 
 
-def blind(worker: Worker) -> None:
-    """Remove the worker's file before its children have looked at it."""
-    (path,) = Path(tempfile.gettempdir()).glob(f"celery-safe-leader-{worker.pid}-*")
-    path.unlink()
+def blind(fleet: WorkerFleet) -> None:
+    """Keep pool processes that have not looked yet from seeing whether their worker leads."""
+    (fleet.folder / "blind").touch()

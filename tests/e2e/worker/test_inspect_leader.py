@@ -72,7 +72,8 @@ def test_every_node_says_what_it_knows(
         nodes = {"first", "second", "aside", *["celerybeat"] * BEATS_ANSWER}
         answers: dict[str, Any] = {}
         wait_until(lambda: answers.update(inspect()) or set(answers) == nodes, 30, "all answers")
-        assert all(set(answer) == FIELDS for answer in answers.values())
+        for name, answer in answers.items():
+            assert set(answer) == (FIELDS if name == "celerybeat" else FIELDS | {"consumes"})
 
         leads, sees, stands_aside = (answers[name] for name in ("first", "second", "aside"))
         assert leads["role"] == "leader"
@@ -82,6 +83,7 @@ def test_every_node_says_what_it_knows(
         assert f"(token {leads['fencing_token']})" in first.child.output
         assert 0 < leads["lease_remaining"] <= 0.99
         assert leads["last_error"] is None
+        assert (leads["consumes"], sees["consumes"]) == (True, False)
 
         assert sees["role"] == "standby"
         assert sees["leader"] == leads["leader"]

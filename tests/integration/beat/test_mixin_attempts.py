@@ -19,6 +19,11 @@ APP = Celery("shop", set_as_current=False)
 NOW = datetime.now(timezone.utc)
 
 
+def first(run: str) -> int:
+    """Count the first message of a run."""
+    return 1
+
+
 def entry(plan: Any, last: datetime | None, name: str = "work", **more: Any) -> ScheduleEntry:
     made = ScheduleEntry(name, "shop.work", last, schedule=plan, app=APP, **more)
     made.last_run_at = last
@@ -75,22 +80,22 @@ def test_without_a_moment_there_is_no_id_and_the_message_is_one_like_any_other(
 ):
     made = entry(schedule(3600.0), last)
     assert run_id(made, plan, "shop") is None
-    message = prepare_attempt(made, plan, "shop", 7)
+    message = prepare_attempt(made, plan, "shop", 7, first)
     assert message.options == {"retry": False, "headers": {"leader_token": 7}}
 
 
 def test_preparing_leaves_the_entry_as_it_is():
     options = {"headers": {"mine": 1}, "queue": "slow", "leader": {"limit": 3}}
     made = entry(schedule(3600.0), NOW - timedelta(hours=2), options=options)
-    first = prepare_attempt(made, made.schedule, "shop", 7)
-    again = prepare_attempt(made, made.schedule, "shop", 8)
+    one = prepare_attempt(made, made.schedule, "shop", 7, first)
+    again = prepare_attempt(made, made.schedule, "shop", 8, first)
     assert options == {"headers": {"mine": 1}, "queue": "slow", "leader": {"limit": 3}}
     assert made.options is options
-    assert first.options["task_id"] == again.options["task_id"]
-    assert first.options["queue"] == "slow"
-    nonces = {copy.options["headers"]["leader_publication"] for copy in (first, again)}
+    assert one.options["task_id"] == again.options["task_id"]
+    assert one.options["queue"] == "slow"
+    nonces = {copy.options["headers"]["leader_publication"] for copy in (one, again)}
     assert len(nonces) == 2
-    assert (first.task, first.last_run_at) == (made.task, made.last_run_at)
+    assert (one.task, one.last_run_at) == (made.task, made.last_run_at)
 
 
 def test_crontabs_of_the_database_are_taken_for_celerys_in_their_own_zone(children: Children):
@@ -127,3 +132,23 @@ def test_beat_finds_the_ready_classes_by_their_short_names():
     found = {point.name: point for point in entry_points(group="celery.beat_schedulers")}
     assert found["leader-redbeat"].load().__name__ == "LeaderRedBeatScheduler"
     assert found["leader-database"].value.endswith(".schedulers:LeaderDatabaseScheduler")
+
+
+def test_further_messages_of_a_run_have_ids_of_their_own_the_same_each_time() -> None:
+    made = entry(schedule(3600.0), NOW - timedelta(hours=2))
+    run = run_id(made, made.schedule, "shop")
+
+    def ids() -> list[str]:
+        numbers = iter(range(1, 4))
+        attempts = [
+            prepare_attempt(made, made.schedule, "shop", 7, lambda _: next(numbers))
+            for _ in range(3)
+        ]
+        for attempt in attempts:
+            assert attempt.options["headers"]["leader_occurrence"] == attempt.options["task_id"]
+        return [attempt.options["task_id"] for attempt in attempts]
+
+    assert ids() == ids()
+    assert ids()[0] == run
+    assert len(set(ids())) == 3
+    assert all(uuid.UUID(text).version == 5 for text in ids())

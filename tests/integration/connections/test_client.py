@@ -117,6 +117,33 @@ def test_connecting_sends_nothing_but_login_name_and_database(
 
 
 @both
+def test_a_server_that_refuses_the_name_is_used_without(
+    start_server: Start, asynchronous: bool
+) -> None:
+    server = start_server()
+    server.client().acl_setuser(
+        "elector", enabled=True, passwords=["+pw"], commands=["+echo", "+select", "-client"]
+    )
+    url = f"redis://elector:pw@127.0.0.1:{server.port}/1"
+    assert ask(url, "ECHO", "x", asynchronous=asynchronous) == b"x"
+
+
+def test_a_proxy_that_closes_at_the_name_is_used_without_from_then_on(proxy: Proxy) -> None:
+    cut = proxy.cut_after_request(b"SETNAME")
+    client = make_client(proxy.url(), {}, connect_timeout=5, read_timeout=5)
+    with pytest.raises(redis.ConnectionError):
+        client.ping()
+    assert cut.is_set()
+    # It would close again.
+    cut = proxy.cut_after_request(b"SETNAME")
+    assert client.ping()
+    client.connection_pool.disconnect()
+    assert client.ping()
+    assert not cut.is_set()
+    client.close()
+
+
+@both
 def test_lost_reply_is_an_error_and_the_command_is_not_repeated(
     server: Server, proxy: Proxy, asynchronous: bool
 ) -> None:

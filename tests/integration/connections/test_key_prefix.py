@@ -42,8 +42,11 @@ def test_beat_and_worker_write_nothing_without_the_prefix(
         BeatService(app),
         start_worker(app, pool="solo", perform_ping_check=False, queues=[key]) as worker,
     ):
-        wait_until(lambda: accepted(client, key), 30, "an occurrence that the worker accepted")
         wait_until(lambda: worker.stats()["total"].get("shop.work", 0), 30, "a task that ran")
+        wait_until(lambda: worker.stats()["leader_publications"]["once"], 30, "one by script")
+        headers = {"leader_publication": "n", "leader_occurrence": "o", "leader_election": key}
+        app.send_task("shop.work", task_id="o", headers=headers)
+        wait_until(lambda: accepted(client, key), 30, "an occurrence that the worker accepted")
         keys = [str(name) for name in client.scan_iter("*", count=1000)]
     ours = {name for name in keys if "leader:" in name}
     assert {

@@ -19,6 +19,7 @@ from celery import Celery
 
 from celery_safe_leader import conf
 from celery_safe_leader._store.connection.client import make_async_client, make_client
+from celery_safe_leader._store.connection.pool_settings import warn_unverified
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader.errors import ConfigurationError
 from tests.support.network.tls import TlsRelay, make_certificates
@@ -26,6 +27,12 @@ from tests.support.servers import Server
 
 LIMITS: dict[str, Any] = {"connect_timeout": 5.0, "read_timeout": 5.0}
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asyncio"])
+
+
+@pytest.fixture(autouse=True)
+def _warn_anew() -> None:
+    """Forget of which connections this process has been warned: it is warned once of each."""
+    warn_unverified.cache_clear()
 
 
 def ping(source: Any, *, asynchronous: bool, options: Any = None) -> bool:

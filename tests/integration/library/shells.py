@@ -33,7 +33,7 @@ class Shell:
 
     def listen(self) -> None:
         """Note every event."""
-        for name in ("elected", "demoted", "error"):
+        for name in ("elected", "demoted", "new_leader", "error"):
             self.leader.on(name, self._listener(name))
 
     def _listener(self, name: str) -> Callable[[Any], None]:

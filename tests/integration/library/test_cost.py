@@ -27,9 +27,9 @@ def test_a_look_at_is_leader_sends_nothing(
     server = start_server()
     leave_resigned(server.url, key)
     link = start_proxy(server)
-    with create_safe_redis_leader(redis=link.url(), key=key, ttl=300, wait=300) as leader:
+    with create_safe_redis_leader(redis=link.url(), key=key, ttl=60, wait=60) as leader:
         leader.wait_until_leader(30)
-        # Renewed is only after 100 s. And a question would get no answer.
+        # Renewed is only after 20 s. And a question would get no answer.
         link.black_hole()
         before = requests_so_far(server)
         assert all(leader.is_leader for _ in range(10_000))

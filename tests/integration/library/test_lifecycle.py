@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from celery_safe_leader import DemotionReason, LifecycleError
+from celery_safe_leader import DemotionReason, LifecycleError, create_safe_redis_leader
 from tests.integration.library.shells import AsyncioShell, Shell
+from tests.support.candidates.resigned import leave_resigned
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import ExternalServer, Server
 
@@ -109,6 +110,24 @@ def test_elect_twice_is_an_error_that_changes_nothing(
     with pytest.raises(LifecycleError, match=r"elect\(\) was called already"):
         one.elect()
     assert one.leader.is_leader
+
+
+def test_who_cannot_have_a_thread_takes_no_part_until_there_is_one(
+    shared_server: ExternalServer, key: str, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    leave_resigned(shared_server.url, key)
+    leader = create_safe_redis_leader(redis=shared_server.url, key=key, ttl=10.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            leader.elect()
+        assert not leader.active
+    leader.elect()
+    assert leader.wait_until_leader(timeout=30)
+    leader.shutdown()
 
 
 def test_shutdown_is_final_and_may_be_repeated(start_candidate: Start, terms: dict[str, Any]):

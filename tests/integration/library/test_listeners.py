@@ -54,13 +54,37 @@ def test_on_once_off_and_remove_all(start_candidate: Start, terms: dict[str, Any
     assert len(one.named("demoted")) == 2
 
 
+def test_who_leads_instead_is_told_at_the_start_and_after_each_change(
+    start_candidate: Start, terms: dict[str, Any]
+):
+    one, two = start_candidate(**terms), start_candidate(**terms)
+    one.elect()
+    first = one.wait_until_leader(30)
+    two.elect()
+    wait_until(lambda: two.named("new_leader"), 30)
+    one.stop()
+    second = two.wait_until_leader(30)
+    one.elect()
+    wait_until(lambda: one.named("new_leader"), 30)
+
+    def told(shell: Shell) -> list[tuple[str, int]]:
+        return [(each.holder, each.fencing_token) for each in shell.named("new_leader")]
+
+    # Neither a vacancy, nor one who has resigned, nor itself.
+    assert told(two) == [(one.leader.candidate_id, first)]
+    assert told(one) == [(two.leader.candidate_id, second)]
+
+
 @pytest.mark.parametrize("verb", ["on", "once", "off", "remove_all_listeners"])
 def test_an_unknown_event_is_named(start_candidate: Start, terms: dict[str, Any], verb: str):
     leader = start_candidate(**terms).leader
     args = () if verb == "remove_all_listeners" else (print,)
     with pytest.raises(ConfigurationError) as caught:
         getattr(leader, verb)("electd", *args)
-    assert str(caught.value) == "event is 'electd'; it must be one of elected, demoted, error"
+    assert (
+        str(caught.value)
+        == "event is 'electd'; it must be one of elected, demoted, new_leader, error"
+    )
 
 
 def test_what_cannot_be_called_is_refused(start_candidate: Start, terms: dict[str, Any]):

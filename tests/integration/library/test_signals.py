@@ -33,6 +33,38 @@ def test_a_handler_may_stop_while_the_main_thread_waits(
     assert said["threads"] == ["MainThread"]
 
 
+@pytest.mark.parametrize("verb", ["stop", "shutdown"])
+def test_a_signal_within_the_handler_of_another_waits_for_the_first_ones_end(
+    quick_server: Server, key: str, children: Children, verb: str
+):
+    program = "tests.integration.library.signal_program"
+    child = children.module(program, quick_server.url, key, verb, "LOCK")
+    child.wait_for_line('"waits"', 30)
+    time.sleep(0.3)
+    child.signal(signal.SIGTERM)
+    assert child.wait(60) == 0, child.output
+    said = [json.loads(line) for line in child.lines if '"handler"' in line]
+    assert [each["handler"] for each in said] == ["begins", "begins", "ends", "ends"]
+    assert [each["closed"] for each in said[2:]] == [verb == "shutdown"] * 2
+
+
+@pytest.mark.parametrize("verb", ["stop", "shutdown"])
+def test_a_signal_while_redis_py_closes_a_pool_waits_for_the_first_ones_end(
+    quick_server: Server, key: str, children: Children, verb: str
+):
+    # redis-py 5.0 closes it under a lock that the same thread cannot take twice.
+    program = "tests.integration.library.signal_program"
+    child = children.module(program, quick_server.url, key, verb, "POOL")
+    child.wait_for_line('"waits"', 30)
+    time.sleep(0.3)
+    child.signal(signal.SIGTERM)
+    assert child.wait(60) == 0, child.output
+    said = [json.loads(line) for line in child.lines]
+    assert [each for each in said if "interrupts" in each], child.output
+    handlers = [each["handler"] for each in said if "handler" in each]
+    assert handlers == ["begins", "begins", "ends", "ends"]
+
+
 @pytest.mark.parametrize("shell", ["blocking", "asyncio"])
 def test_sigterm_at_any_moment_ends_a_candidate_in_order(
     quick_server: Server, key: str, children: Children, shell: str

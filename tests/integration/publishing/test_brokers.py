@@ -10,20 +10,19 @@ from functools import partial
 from typing import Any
 
 import pytest
-from celery import signals
-from celery.backends.base import DisabledBackend
 from celery.beat import ScheduleEntry
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
 from celery_safe_leader._dispatch.outcomes import NotSent, Sent
 from celery_safe_leader._publishing.builder import Builder
-from celery_safe_leader._publishing.messages import CeleryCall, Message
+from celery_safe_leader._publishing.own_way.called_message import CalledMessage
 from celery_safe_leader._publishing.publisher import Publisher
 from tests.support.celery.periodic import (
     CASES,
     DUE_US,
     assert_same,
+    called_message,
     make_app,
     make_entry,
     new_queue,
@@ -69,12 +68,19 @@ def build(app: Any, number: int, **fields: Any) -> Any:
     return Builder(app).build(entry, task_id=f"id-{number}", headers=headers, due_us=DUE_US)
 
 
+def called(app: Any, publisher: Publisher, number: int, **fields: Any) -> CalledMessage:
+    given = {"name": f"entry-{number}", "task": "tests.plain", "schedule": 1, "args": (number, 0)}
+    entry = ScheduleEntry(**{**given, **fields}, app=app)
+    return called_message(publisher, entry, f"id-{number}")
+
+
 def ids(messages: list[dict[str, Any]]) -> list[str]:
     return [message["headers"]["id"] for message in messages]
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "celerys"])
 def test_batch_of_all_kinds_of_entries_arrives_as_stock_beat_sends_it(
-    app: Any, publisher: Publisher
+    app: Any, publisher: Publisher, own: bool
 ) -> None:
     queue, builder = app.conf.task_default_queue, Builder(app)
     cases = [case for case in CASES if not case.conf]
@@ -85,11 +91,14 @@ def test_batch_of_all_kinds_of_entries_arrives_as_stock_beat_sends_it(
     stock = received(app, queue)
     assert sorted(ids(stock)) == sorted(names)
 
-    built = [
-        builder.build(make_entry(app, case, queue), task_id=case.name, headers={}, due_us=DUE_US)
-        for case in cases
-    ]
-    assert {type(one) for one in built} == {Message, CeleryCall}
+    built: list[Any] = []
+    for case in cases:
+        entry = make_entry(app, case, queue)
+        if own or builder.making(entry).is_called:
+            built.append(called_message(publisher, entry, case.name))
+        else:
+            built.append(builder.build(entry, task_id=case.name, headers={}, due_us=DUE_US))
+    assert len({type(one) for one in built}) == (1 if own else 2)
     outcomes: list[Any] = publisher.publish(built, yes)
     ours = received(app, queue)
     nonces = {
@@ -98,6 +107,8 @@ def test_batch_of_all_kinds_of_entries_arrives_as_stock_beat_sends_it(
     assert all(isinstance(outcome, Sent) for outcome in outcomes)
     assert nonces == {name: outcome[0] for name, outcome in zip(names, outcomes, strict=True)}
     for expected, message in zip(stock, ours, strict=True):
+        for name in ("election", "occurrence", "token", "covers"):
+            message["headers"].pop(f"leader_{name}", None)
         assert_same(message, expected)
 
 
@@ -141,12 +152,23 @@ def test_nothing_is_written_once_the_leadership_has_ended(app: Any, together: bo
     ]
 
 
-def test_call_is_not_made_once_the_leadership_has_ended(app: Any) -> None:
-    publisher = Publisher(app)
-    call = build(app, 1, task="tests.wrapping")
-    assert isinstance(call, CeleryCall)
-    assert publisher.publish([call], lambda: False) == [NotSent()]
+def test_message_of_celerys_is_not_written_once_the_leadership_has_ended(
+    app: Any, publisher: Publisher
+) -> None:
+    message = called(app, publisher, 1, task="tests.wrapping")
+    assert publisher.publish([message], lambda: False) == [NotSent()]
     assert not received(app, app.conf.task_default_queue)
+
+
+def test_messages_of_one_run_arrive_in_order_or_are_sent_again_together(
+    app: Any, publisher: Publisher
+) -> None:
+    several = tuple(called(app, publisher, number) for number in range(3))
+    answers = iter([True, True, False])
+    assert publisher.publish([several], lambda: next(answers)) == [NotSent()]
+    assert ids(received(app, app.conf.task_default_queue)) == ["id-0", "id-1"]
+    assert isinstance(publisher.publish([several], yes)[0], Sent)
+    assert ids(received(app, app.conf.task_default_queue)) == ["id-0", "id-1", "id-2"]
 
 
 def test_other_queues_and_exchanges_in_one_batch(app: Any, publisher: Publisher) -> None:
@@ -171,33 +193,6 @@ def test_other_queues_and_exchanges_in_one_batch(app: Any, publisher: Publisher)
     assert arrived == [["id-0"], ["id-1", "id-2"], ["id-1", "id-2"], ["id-3"]]
 
 
-def test_signals_and_result_backend(app: Any, publisher: Publisher) -> None:
-    told: list[Any] = []
-
-    class Backend(DisabledBackend):
-        def on_task_call(self, producer: Any, task_id: str) -> None:
-            told.append(("backend", task_id))
-
-    def receive(sender: str, headers: Any, body: Any, **more: Any) -> None:
-        told.append(("sent", sender, headers["id"], headers["leader_publication"], body[0]))
-
-    app._local.backend = Backend(app=app)
-    assert isinstance(app.backend, Backend)
-    signals.after_task_publish.connect(receive)
-    try:
-        outcomes: Any = publisher.publish(
-            [build(app, 1), build(app, 2, options={"ignore_result": True})], yes
-        )
-    finally:
-        signals.after_task_publish.disconnect(receive)
-    # Where messages go out one by one, signals come one by one, too.
-    assert told[0] == ("backend", "id-1")
-    assert told[1:] == [
-        ("sent", "tests.plain", "id-1", outcomes[0].nonce, [1, 0]),
-        ("sent", "tests.plain", "id-2", outcomes[1].nonce, [2, 0]),
-    ]
-
-
 def test_publisher_survives_a_fork(app: Any, publisher: Publisher) -> None:
     assert isinstance(publisher.publish([build(app, 1)], yes)[0], Sent)
     child = os.fork()
@@ -217,22 +212,12 @@ def test_idle_connection_is_replaced_before_it_is_used(
     app: Any, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher.publish([build(app, 1)], yes)[0]
-    used = publisher._producer
+    used = publisher.session._producer
     assert isinstance(publisher.publish([build(app, 2)], yes)[0], Sent)
-    assert publisher._producer is used
-    monkeypatch.setattr("celery_safe_leader._publishing.publisher._IDLE", -1.0)
+    assert publisher.session._producer is used
+    monkeypatch.setattr("celery_safe_leader._publishing.broker_session._IDLE", -1.0)
     assert isinstance(publisher.publish([build(app, 3)], yes)[0], Sent)
-    assert publisher._producer is not used
-
-
-def test_task_that_raises_when_sent_is_refused_and_the_others_arrive(
-    app: Any, publisher: Publisher
-) -> None:
-    wrapping = build(app, 1, task="tests.wrapping", args=(object(),))
-    outcomes: list[Any] = publisher.publish([build(app, 0), wrapping, build(app, 2)], yes)
-    assert [type(outcome).__name__ for outcome in outcomes] == ["Sent", "Refused", "Sent"]
-    assert str(outcomes[1][0]).startswith("periodic task 'entry-1' (tests.wrapping) cannot be sent")
-    assert ids(received(app, app.conf.task_default_queue)) == ["id-0", "id-2"]
+    assert publisher.session._producer is not used
 
 
 def test_event_task_sent_is_published_for_each_message(broker: str, app: Any) -> None:

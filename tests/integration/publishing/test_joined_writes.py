@@ -10,7 +10,7 @@ from celery.beat import ScheduleEntry
 from kombu.messaging import Producer
 
 from celery_safe_leader._dispatch.outcomes import Sent, Uncertain
-from celery_safe_leader._publishing import publisher as publisher_module
+from celery_safe_leader._publishing import sender as sender_module
 from celery_safe_leader._publishing.builder import Builder
 from celery_safe_leader._publishing.connection import join_writes
 from celery_safe_leader._publishing.publisher import Publisher
@@ -126,7 +126,7 @@ def test_what_is_not_understood_stays_as_it_is(commands: Any) -> None:
 def test_without_these_attributes_messages_are_sent_one_command_each(
     server: Server, app: Any, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher_module, "join_writes", lambda _: join_writes(object()))
+    monkeypatch.setattr(sender_module, "join_writes", lambda _: join_writes(object()))
     publisher.publish([build(app, number) for number in range(5)], yes)
     assert pushes(server) == 5
     assert ids(app, app.conf.task_default_queue) == [f"id-{number}" for number in range(5)]

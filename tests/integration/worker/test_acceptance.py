@@ -59,6 +59,12 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
+def accepted(store: Server, *occurrences: str) -> list[str]:
+    """Return the keys of the acceptance records of some occurrences, whatever their election."""
+    found = store.client().scan_iter("*:accepted:*", count=1000)
+    return sorted(key for key in found if key.rpartition(":")[2] in occurrences)
+
+
 def dropped(worker: Child) -> list[str]:
     return [line for line in worker.lines if DROPPED in line]
 
@@ -132,8 +138,8 @@ def test_a_dropped_message_is_acknowledged_reported_and_leaves_the_result_alone(
     counters = workers.counters(worker)
     server = f"redis://{store.host}:{store.port}/0"
     assert counters == {
-        "server": server, "answers": True, "passed": 1, "dropped": 1, "unchecked": 0,
-        "entered_late": 0, "doubled": 0,
+        "server": server, "answers": True, "passed": 1, "once": 0, "dropped": 1,
+        "unchecked": 0, "entered_late": 0, "doubled": 0,
     }  # fmt: skip
     assert worker.stop() == 0
     assert workers.waiting() == 0
@@ -194,6 +200,52 @@ def test_a_periodic_message_costs_one_round_trip_and_others_none(
     assert len(asked) == len(runs)
     assert all(command.startswith("EVALSHA") for command in asked)
     assert all(run in command for run, command in zip(runs, asked, strict=True))
+
+
+@on_each_broker
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_run_that_was_published_once_costs_nothing_and_leaves_no_record(
+    workers: Workers, store: Server, pool: str
+) -> None:
+    worker = workers.start(pool=pool)
+    once, other = new_id(), new_id()
+    with questions(store) as asked:
+        workers.send(once, "once-1")
+        workers.send(other, "1once-")
+        workers.send(once, "once-1")  # as a broker that redelivers it
+        workers.flush()
+    assert len(asked) == 1
+    assert other in asked[0]
+    assert [each.publication for each in workers.runs(occurrence=once)] == ["once-1", "once-1"]
+    keys = LedgerKeys("shop")
+    assert accepted(store, once, other) == [keys.accepted(other)]
+    # Whatever else is published of a run has a nonce, and is the first of those that ask.
+    workers.send(once, "after it")
+    workers.flush()
+    assert store.client().get(keys.accepted(once)) == "after it"
+    assert dropped(worker) == []
+    counters = workers.counters(worker)
+    assert (counters["once"], counters["passed"], counters["dropped"]) == (2, 2, 0)
+
+
+@on_each_broker
+def test_a_redelivery_of_what_was_published_once_runs_and_leaves_no_record(
+    workers: Workers, store: Server
+) -> None:
+    options = {
+        "visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
+    }  # fmt: skip
+    settings = {"broker_transport_options": options, "leader_dedup_window": 60.0}
+    first = workers.start(settings=settings)
+    run = new_id()
+    workers.send(run, "once-1", "shop.slow", 30)
+    workers.wait_for_runs(1, "shop.slow")
+    first.close()  # SIGKILL to it and its pool
+    workers.start(settings=settings)
+    runs = workers.wait_for_runs(2, "shop.slow", 25)
+    assert [each.publication for each in runs] == ["once-1", "once-1"]
+    assert runs[0].pid != runs[1].pid
+    assert accepted(store, run) == []
 
 
 def test_the_key_is_the_message_s_own(workers: Workers, store: Server) -> None:

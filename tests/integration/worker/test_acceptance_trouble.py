@@ -126,21 +126,25 @@ def test_a_redis_that_is_away_from_the_start_holds_nothing_up(
     assert workers.counters(worker)["doubled"] == 1
 
 
-def test_a_connection_that_was_closed_while_idle_is_replaced(
-    workers: Workers, store: Server
+@pytest.mark.parametrize("cut", ["killed", "restarted", "link"])
+def test_the_first_message_after_a_connection_was_cut_is_checked(
+    workers: Workers, store: Server, link: Proxy, cut: str
 ) -> None:
     worker = workers.start()
     workers.send(run := new_id(), "first")
     workers.wait_for_runs(1)
-    seen = len(worker.lines)
-    store.client().client_kill_filter(_type="normal", skipme=True)
-    workers.send(other := new_id(), "first")
-    workers.wait_for_runs(1, occurrence=other)
-    worker.wait_for_line(WELL, 30, after=seen)
+    if cut == "killed":
+        store.client().client_kill_filter(_type="normal", skipme=True)
+    elif cut == "restarted":
+        store.client().save()
+        store.stop()
+        store.start()
+    else:
+        link.cut()
     workers.send(run, "second")
-    workers.send(other, "second")
     workers.flush()
-    assert len(lines(worker, DROPPED)) == 2
+    assert len(lines(worker, DROPPED)) == 1
+    assert lines(worker, TROUBLE) == []
 
 
 def test_a_replica_that_refuses_writes_is_named_and_asked_until_it_does_not(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -13,10 +14,15 @@ from celery import Celery
 
 from celery_safe_leader import conf
 from celery_safe_leader._runtime.clock import SystemClock
-from celery_safe_leader._worker.leader_only.leadership import Leadership, LeadershipReader
+from celery_safe_leader._worker.leader_only.leadership import (
+    WHY_FOREIGN,
+    Leadership,
+    LeadershipReader,
+)
 from celery_safe_leader._worker.member import Member
 from celery_safe_leader.errors import LeadershipLostError
 from tests.support.network.proxy import Proxy
+from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
 
 TTL = 0.6
@@ -174,3 +180,101 @@ def notice_end(office: Office) -> Noticed:
         time.sleep(0.001)
     waiting.join(30)
     return Noticed(well - deadline, raised - deadline, woken[0] - deadline)
+
+
+def test_a_worker_that_stays_out_of_the_election_for_long_keeps_nothing_of_its_looks(
+    quick_server: Server, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celery_safe_leader._worker.member._POLL", 0.001)
+    office = Office(quick_server, key)
+    try:
+        office.lead()
+        office.member.resign()
+        looks, show = list[int](), office.member._show
+
+        def counted() -> None:
+            looks.append(1)
+            show()
+
+        monkeypatch.setattr(office.member, "_show", counted)
+        wait_until(lambda: len(looks) > 200, what="looks at an election that goes on without it")
+        assert len(office.leader._runner.changed._waiters) <= 2
+    finally:
+        office.close()
+
+
+def test_who_is_elected_again_while_it_resigns_takes_part(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.lead()
+    stop = office.leader.stop
+
+    def overtaken() -> None:
+        office.member.elect("why")
+        stop()
+
+    monkeypatch.setattr(office.leader, "stop", overtaken)
+    office.member.resign("why")
+    assert office.leader.active
+    monkeypatch.setattr(office.leader, "stop", stop)
+    office.member.resign("why")
+    assert not office.leader.active
+
+
+def test_each_close_of_a_worker_returns_at_the_end_of_the_first_one(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.lead()
+    go_on, begun, shutdown = threading.Event(), threading.Event(), office.leader.shutdown
+
+    def held_up() -> None:
+        begun.set()
+        assert go_on.wait(30)
+        shutdown()
+
+    monkeypatch.setattr(office.leader, "shutdown", held_up)
+    closers = [threading.Thread(target=office.member.close) for _ in range(2)]
+    for closer in closers:
+        closer.start()
+    assert begun.wait(30)
+    closers[1].join(0.2)
+    assert all(closer.is_alive() for closer in closers)
+    go_on.set()
+    for closer in closers:
+        closer.join(30)
+    assert "closed" in repr(office.leader)
+
+
+FORKED = """
+import os, sys, time
+from celery import Celery
+from celery_safe_leader._core.events import Lease
+from celery_safe_leader._core.instant import Instant
+from celery_safe_leader._runtime.board import Board
+from celery_safe_leader._runtime.clock import SystemClock
+from celery_safe_leader._worker.leader_only.leadership import Leadership, LeadershipReader
+
+board = Board("shop", "host:1:ab")
+now = SystemClock().now()
+later = Instant(now.boottime + 60, now.raw + 60, now.wall + 60)
+board.write(Lease(7, later, now))
+# A pool process, whose task forks: the one below is a child of the task's, not of the worker's.
+if os.fork() == 0:
+    leadership = Leadership(LeadershipReader(Celery("shop")), "host:1:ab", 7)
+    assert leadership.remaining() > 0
+    if os.fork() == 0:
+        print(leadership.remaining(), leadership.loss(), flush=True)
+        os._exit(0)
+    os.wait()
+    os._exit(0)
+os.wait()
+board.close()
+"""
+
+
+def test_a_process_that_a_task_forks_is_told_why_it_does_not_lead() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], check=True, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.startswith("0.0 leadership of 'shop:worker' under token 7 has ended")
+    assert WHY_FOREIGN in done.stdout

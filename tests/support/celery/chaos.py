@@ -7,6 +7,7 @@ stands for, so whether a run was lost or doubled is not a question of timing.
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -17,17 +18,23 @@ from tests.support.celery.beats import Beat, leader_of, write_app
 from tests.support.processes import Child, Children, wait_until
 from tests.support.processes.cleanup import Closes
 
-__all__ = ["MICROSECONDS", "Execution", "Fleet", "Grid", "doubles", "problems"]
+__all__ = ["LOADED", "MICROSECONDS", "Execution", "Fleet", "Grid", "doubles", "problems"]
 
 MICROSECONDS = 1_000_000
 
+LOADED = "Loaded the ledger of"
+"""Begins the line that a beat logs once it may dispatch."""
+
 _DROPPED = "Dropped a second publication"
 
-_TASK = """
-import os, time
+_INSTALL = """
 import celery_safe_leader
 
 celery_safe_leader.install(app)
+"""
+
+_TASK = """
+import os, time
 
 @app.task(name="shop.record", bind=True, ignore_result=True)
 def record(self, entry):
@@ -137,6 +144,7 @@ class Fleet(Closes):
         steps: Seconds between two runs of each entry.
         beat_broker: URL for the beats, if theirs is another way to the broker.
         phase: Seconds by which each entry's first run is later than that of the one before it.
+        install: Whether the workers have ``install(app)``.
         options: Source of each entry's options.
         more: More source of the app.
         settings: More settings of the app.
@@ -151,6 +159,7 @@ class Fleet(Closes):
         *,
         beat_broker: str = "",
         phase: float = 0.0,
+        install: bool = True,
         options: str = "{}",
         more: str = "",
         **settings: object,
@@ -163,6 +172,7 @@ class Fleet(Closes):
         self.broker = broker
         self.beats: list[Beat] = []
         self.workers: list[Child] = []
+        self._releases: dict[Beat | Child, Path | None] = {}
         began = time.time_ns() // 1000
         self.grids = {
             name: Grid(began + round(index * phase * MICROSECONDS), round(step * MICROSECONDS))
@@ -172,7 +182,7 @@ class Fleet(Closes):
             folder,
             broker,
             f"{{{', '.join(map(self._entry, steps, itertools.repeat(options)))}}}",
-            more=_BROKER + _TASK.format(path=str(self._file)) + more,
+            more=_BROKER + _INSTALL * install + _TASK.format(path=str(self._file)) + more,
             leader_url=election,
             worker_send_task_events=False,
             **settings,
@@ -188,22 +198,35 @@ class Fleet(Closes):
             f"datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds={last})}}"
         )
 
-    def start_beat(self) -> Beat:
-        """Start another beat."""
-        env = {"SHOP_BROKER": self._beat_broker}
-        name = f"beat {len(self.beats) + 1}"
-        self.beats.append(Beat(self._children, self._folder, name=name, env=env))
-        return self.beats[-1]
+    def start_beat(self, *, release: Path | None = None) -> Beat:
+        """Start another beat.
 
-    def start_worker(self, *arguments: str) -> Child:
-        """Start another worker."""
+        Args:
+            release: Folder that the package is imported from, if it is not the present one.
+        """
+        env = {"SHOP_BROKER": self._beat_broker, "PYTHONPATH": self._path(release)}
+        beat = Beat(self._children, self._folder, name=f"beat {len(self.beats) + 1}", env=env)
+        self.beats.append(beat)
+        self._releases[beat] = release
+        return beat
+
+    def start_worker(self, *arguments: str, release: Path | None = None) -> Child:
+        """Start another worker. ``release`` is as for a beat."""
         name = f"worker {len(self.workers) + 1}"
         quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
         program = ["celery", "-A", "app", "worker", "-l", "INFO", "-n", f"{name[7:]}@shop", *quiet]
-        env = {"PYTHONPATH": str(self._folder), "SHOP_BROKER": self.broker}
+        env = {"PYTHONPATH": self._path(release), "SHOP_BROKER": self.broker}
         child = self._children.module(*program, *arguments, env=env, cwd=self._folder, name=name)
         self.workers.append(child)
+        self._releases[child] = release
         return child
+
+    def release_of(self, started: Beat | Child) -> Path | None:
+        """Return the folder that a beat or worker imports the package from, as it was given."""
+        return self._releases[started]
+
+    def _path(self, release: Path | None) -> str:
+        return os.pathsep.join(str(folder) for folder in (self._folder, release) if folder)
 
     def wait_working(self) -> None:
         """Wait until all workers consume."""
@@ -264,7 +287,7 @@ class Fleet(Closes):
     @property
     def takeovers(self) -> int:
         """How many tenures began with a loaded ledger."""
-        return sum(len(beat.lines("Loaded the ledger of")) for beat in self.beats)
+        return sum(len(beat.lines(LOADED)) for beat in self.beats)
 
     def complaints(self) -> list[str]:
         """Return what beats and workers logged that none should: tracebacks, other failures."""

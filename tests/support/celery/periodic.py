@@ -15,12 +15,18 @@ from celery.beat import BeatLazyFunc, ScheduleEntry, Scheduler
 from celery.exceptions import CDeprecationWarning
 from kombu.entity import Exchange, Queue
 
+from celery_safe_leader._ledger.codec import Claim
+from celery_safe_leader._publishing.own_way.called_message import CalledMessage
+from celery_safe_leader._publishing.own_way.celerys_calls import CelerysCalls
+from celery_safe_leader._publishing.publisher import Publisher
+
 __all__ = [
     "CASES",
     "DUE",
     "DUE_US",
     "Case",
     "assert_same",
+    "called_message",
     "make_app",
     "make_entry",
     "new_queue",
@@ -73,7 +79,7 @@ class Case:
     repeated: bool = True
     """Whether a second run repeats the first one's message."""
     call: bool = False
-    """Whether it is left to Celery to send."""
+    """Whether Celery's own code has to send it."""
 
     def __str__(self) -> str:
         return self.name
@@ -140,8 +146,8 @@ CASES = [
     Case("router function", conf={"task_routes": (Options(),)}, repeated=False),
     Case("defaults", conf={"task_serializer": "pickle", "task_compression": "zlib"}),
     Case("transient by default", conf={"task_default_delivery_mode": 1}),
-    Case("protocol 1", conf={"task_protocol": 1}, repeated=False),
-    Case("protocol 1, times", conf={"task_protocol": 1}, options={"countdown": 5}, repeated=False),
+    Case("protocol 1", conf={"task_protocol": 1}, call=True),
+    Case("protocol 1, times", conf={"task_protocol": 1}, options={"countdown": 5}, call=True),
     Case("overridden apply_async", task="tests.wrapping", call=True),
     Case(
         "overridden apply_async, times", task="tests.wrapping", options={"countdown": 9}, call=True
@@ -214,6 +220,18 @@ def stock_send(app: Celery, case: Case, queue: str, task_id: str) -> None:
     scheduler = Scheduler(app, lazy=True)
     with app.connection_for_write() as connection:
         scheduler.apply_async(entry, app.amqp.Producer(connection), advance=False)
+
+
+def called_message(
+    publisher: Publisher, entry: ScheduleEntry, task_id: str, token: int = 7
+) -> CalledMessage:
+    """Return the message that Celery's own code makes of an entry, as a beat lets it do that."""
+    calls = CelerysCalls(Scheduler(entry.app, lazy=True), "shop", publisher.session, 5.0)
+    claim = Claim(str(entry.name), task_id, 9, 5, "", token)
+    called = calls.call(entry, claim, token, None)
+    assert (called.error, called.trouble) == (None, None)
+    [message] = called.messages
+    return message
 
 
 def received(app: Celery, queue: str) -> list[dict[str, Any]]:

@@ -36,19 +36,24 @@ def shop(broker: str, key: str, schedule: Mapping[str, Any], **settings: Any) ->
 
 
 class BeatService(Closes):
-    """A running beat. As a context manager it ends itself."""
+    """A running beat. As a context manager it ends itself.
 
-    def __init__(self, app: Celery) -> None:
-        self.service = Service(app, scheduler_cls=LeaderScheduler)
+    Args:
+        app: Its app.
+        scheduler: Of another release, if it is not the present one.
+    """
+
+    def __init__(self, app: Celery, scheduler: type[Any] = LeaderScheduler) -> None:
+        self.service = Service(app, scheduler_cls=scheduler)
         # Here, so that what its constructor raises is raised to the test.
-        self.scheduler: LeaderScheduler = self.service.scheduler
+        self.scheduler: Any = self.service.scheduler
         self._thread = threading.Thread(target=self.service.start, name="beat", daemon=True)
         self._thread.start()
 
     @property
     def leads(self) -> bool:
         """Whether it leads."""
-        return self.scheduler.is_leader
+        return bool(self.scheduler.is_leader)
 
     def wait_leading(self, timeout: float = 30.0) -> None:
         """Wait until it leads."""

@@ -8,19 +8,50 @@ from typing import Any
 
 import redis
 
+from celery_safe_leader._publishing.broker_settings import QueueKeys
 from celery_safe_leader.cli import rights
 from tests.support.servers import Server
 
-__all__ = ["denials", "printed", "url_of", "user_with"]
+__all__ = ["AT_FIRST", "VIEWER_BEFORE", "denials", "printed", "url_of", "user_with", "words_of"]
 
 
-def printed(key: str, url: str = "redis://h", user: str = "celery-leader") -> list[list[bytes]]:
-    """Return the printed lines, as words: for candidates, for viewers."""
-    lines = rights(key, url, user)
-    return [_words(line) for line in lines if not line.startswith("#")]
+AT_FIRST = (
+    "ACL SETUSER celery-leader on >PASSWORD resetkeys resetchannels -@all ~{leader:shop}:beat:* "
+    "~{leader:shop}:worker:* ~{leader:shop}:runs ~{leader:shop}:pending ~{leader:shop}:unknown "
+    "~{leader:shop}:accepted:* ~{leader:shop}:again:* +blpop +client|setname +del +eval +evalsha "
+    "+exists +get +hdel +hget +hlen +hmget +hscan +hset +info +ltrim +mget +pexpire +rpush "
+    "+select +set +time +wait +xadd",
+    "ACL SETUSER celery-leader-viewer on >PASSWORD resetkeys resetchannels -@all "
+    "%R~{leader:shop}:beat:lease %R~{leader:shop}:beat:history %R~{leader:shop}:worker:lease "
+    "%R~{leader:shop}:worker:history +client|setname +hgetall +hmget +select +xrange",
+)
+"""What was printed before there was transactional publication. Users have it in their servers."""
+VIEWER_BEFORE = (
+    "ACL SETUSER celery-leader-viewer on >PASSWORD resetkeys resetchannels -@all "
+    "%R~{leader:shop}:beat:lease %R~{leader:shop}:beat:history %R~{leader:shop}:beat:publication "
+    "%R~{leader:shop}:worker:lease %R~{leader:shop}:worker:history "
+    "%R~{leader:shop}:worker:publication +client|setname +get +hgetall +hmget +select +xrange"
+)
+"""What was printed for viewers before the commands looked at clock, epoch and ledger."""
 
 
-def _words(line: str) -> list[bytes]:
+def printed(
+    key: str,
+    url: str = "redis://h",
+    user: str = "celery-leader",
+    *,
+    queues: QueueKeys | None = None,
+) -> list[list[bytes]]:
+    """Return the printed lines, as words.
+
+    They are for candidates, if ``queues`` are given also for transactional publication, for
+    viewers and for operators.
+    """
+    lines = rights(key, url, user, queues=queues)
+    return [words_of(line) for line in lines if not line.startswith("#")]
+
+
+def words_of(line: str) -> list[bytes]:
     """Take a line apart as redis-cli does."""
     found = re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', line)
     return [_unescaped(quoted) if quoted else plain.encode() for quoted, plain in found]

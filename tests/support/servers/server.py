@@ -72,6 +72,7 @@ class Server(ExternalServer):
         replica_of: Master, either a ``Server`` or host and port (of a proxy, say).
         unix_socket: Also listen on a socket in the folder: see ``unix_url``.
         config: More lines of the configuration file, such as ``{"appendonly": "yes"}``.
+        env: More environment of the process.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Server(ExternalServer):
         replica_of: Server | tuple[str, int] | None = None,
         unix_socket: bool = False,
         config: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__("")
         self.kind = kind
@@ -93,6 +95,7 @@ class Server(ExternalServer):
         self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, True)
         self.socket_path = self.folder / "socket" if unix_socket else None
         self._config = dict(config or {})
+        self._env = {"LC_ALL": "C", **(env or {})}
         self._process: Child | None = None
         self._started_once = False
 
@@ -160,7 +163,7 @@ class Server(ExternalServer):
         if self._process is not None:
             self._process.close()
         name = f"{self.kind}:{self.port}"
-        self._process = Child([binary, str(file)], env={"LC_ALL": "C"}, name=name)
+        self._process = Child([binary, str(file)], env=self._env, name=name)
 
     def start(self, *, ready: bool = True) -> Server:
         """Start it, with whatever data its folder holds, and wait until it answers.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -15,9 +16,18 @@ from celery_safe_leader._core.events import Lease
 from celery_safe_leader._runtime.board import Board, variable
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._runtime.pulse import Pulse, PulseReader
-from tests.support.processes.waiting import wait_until
+from tests.support.processes import Children, wait_until
 
 KEY = "shop"
+
+
+OTHER_WORKER = """
+import signal
+from celery_safe_leader._runtime.board import Board
+board = Board("shop", "host:1:ab")
+print(board.path, flush=True)
+signal.pause()
+"""
 
 
 def settings() -> conf.LeaderSettings:
@@ -104,6 +114,37 @@ def test_one_that_rests_does_not_lead_and_asks_its_worker_to_resign(
     assert pulse.wish() == 5.0
 
 
+def test_one_that_stands_down_leads_no_more_in_this_tenure_and_says_why(
+    board: Board, pulse: PulseReader, following: Following
+) -> None:
+    board.write(lease(7))
+    assert pulse.stood_down() is None
+    for _ in range(2):
+        following.stand_down("broker", 120.0)
+        assert not following.is_leader
+        assert pulse.stood_down() == "broker"
+        assert pulse.stood_down() is None
+    board.write(lease(8))
+    assert following.is_leader
+    assert pulse.wish() is None
+    following.stand_down("clock", 60.0)
+    assert pulse.stood_down() == "clock"
+
+
+def test_the_next_beat_of_a_worker_inherits_the_patience_of_one_that_stood_down(
+    board: Board, pulse: PulseReader, following: Following
+) -> None:
+    assert following.patience == 0
+    following.stand_down("broker", 120.0)
+    successor = Following(settings(), board.path)
+    assert successor.patience == 120.0
+    assert not pulse.succeeded()
+    successor.is_able()
+    assert pulse.succeeded()
+    assert not pulse.succeeded()
+    assert Following(settings(), board.path).patience == 0
+
+
 def test_one_that_left_does_not_lead(board: Board, following: Following) -> None:
     board.write(lease(7))
     following.leave()
@@ -143,6 +184,19 @@ def test_a_board_that_cannot_be_read_is_an_error(
         follow_worker(settings())
 
 
+def test_the_board_of_another_worker_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch, children: Children
+) -> None:
+    # As for a worker that a task of another one started, which inherits its environment. The other
+    # worker may be gone, and another file may have its number.
+    shown = children.python(OTHER_WORKER)
+    path = shown.wait_for_line("/proc/").text
+    monkeypatch.setenv(variable(KEY), path)
+    assert follow_worker(settings()) is None
+    shown.close()
+    assert follow_worker(settings()) is None
+
+
 def test_waiting_costs_little(following: Following) -> None:
     # A standby waits all its life.
     looks = 0
@@ -154,3 +208,20 @@ def test_waiting_costs_little(following: Following) -> None:
 
     following.wait(leads, 1.0)
     assert 0 < looks <= 60  # each 20 ms
+
+
+def test_what_a_beat_did_reaches_its_worker(tmp_path: Path) -> None:
+    file = tmp_path / "board"
+    file.write_bytes(bytes(512))
+    reader = PulseReader(str(file))
+    assert reader.said() == b""
+    pulse = Pulse(str(file))
+    for text in (b'{"published":3}', b"x" * 3072, b"{}"):
+        pulse.say(text)
+        assert reader.said() == text
+    pulse.say(b"x" * 3073)
+    assert reader.said() == b"", "too long"
+    pulse.say(b"abc")
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"abc", b"abX"))
+    assert PulseReader(str(file)).said() == b"", "half written"

@@ -12,6 +12,7 @@ from celery_safe_leader._core.messages import (
     Answer,
     Await,
     Campaign,
+    LedgerLook,
     Observe,
     Record,
     ReplyStatus,
@@ -79,10 +80,16 @@ class Driver:
         self._drain()
 
     def answer(
-        self, request: Request, status: str, shown: Record, *, confirmed: bool = True
+        self,
+        request: Request,
+        status: str,
+        shown: Record,
+        *,
+        confirmed: bool = True,
+        look: LedgerLook | None = None,
     ) -> None:
         """Give the reply of a script."""
-        self.receive(request, Answer(ReplyStatus(status), shown, confirmed))
+        self.receive(request, Answer(ReplyStatus(status), shown, confirmed, look))
 
     def fail(self, request: Request) -> None:
         """Say that no reply came."""

@@ -7,7 +7,7 @@ import pytest
 from celery_safe_leader._core.events import Demoted, DemotionReason, Elected
 from celery_safe_leader._core.messages import Await, Campaign, Observe, Renew, Resign, Woken
 from celery_safe_leader._core.state import State
-from tests.unit.core.drive import TTL, Driver, record
+from tests.unit.core.drive import TTL, WAIT, Driver, record
 
 THIRD = TTL / 3 + 1e-6
 
@@ -195,3 +195,45 @@ def test_who_closes_while_it_resigns_sends_nothing_more(driver: Driver) -> None:
     driver.election.close()
     assert driver.election.state is State.CLOSED
     assert driver.poll() is None
+
+
+def test_the_history_is_told_more_than_the_listeners(driver: Driver) -> None:
+    driver.election.stop(driver.now, DemotionReason.RESIGNED, "stood_down:broker")
+    assert driver.expect(Resign).reason == "stood_down:broker"
+    assert driver.heard(Demoted) == [Demoted(6, DemotionReason.RESIGNED)]
+
+
+def test_who_stood_down_campaigns_after_the_others_had_their_turn(driver: Driver) -> None:
+    driver.election.observation.campaign_later = 2 * WAIT
+    driver.stop()
+    driver.answer(driver.expect(Resign), "resigned", record("gone", "me", 6, resigned=True))
+    driver.election.start(driver.now)
+    driver.sees(record("gone", "me", 6, resigned=True))
+    driver.wait()  # one wait is over
+    driver.sees(record("gone", "me", 6, resigned=True))
+    driver.wait()
+    driver.later(0.001)
+    assert driver.expect(Campaign).version == "gone"
+
+
+def test_who_stood_down_and_could_not_say_so_waits_as_long_as_others(driver: Driver) -> None:
+    driver.election.observation.campaign_later = 2 * WAIT
+    driver.stop()
+    driver.fail(driver.expect(Resign))
+    driver.later(0.5)
+    driver.fail(driver.expect(Resign))
+    driver.election.start(driver.now)
+    driver.sees(record("own", "me", 6))
+    takeover = driver.election.observation.takeover_in(driver.now)
+    assert takeover is not None
+    assert takeover > 1.01 * TTL + WAIT  # some of it has passed since its last renewal
+    driver.election.observation.campaign_later = 0.0
+    assert driver.election.observation.takeover_in(driver.now) == 0.0
+
+
+def test_who_stood_down_waits_for_a_silent_leader_two_waits_longer() -> None:
+    driver = Driver()
+    driver.election.observation.campaign_later = 2 * WAIT
+    driver.sees(record("v", "other", 5))
+    expected = 1.01 * TTL + 2 * WAIT
+    assert driver.election.observation.takeover_in(driver.now) == pytest.approx(expected)

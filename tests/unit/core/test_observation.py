@@ -179,3 +179,41 @@ def test_what_was_given_up_unseen_may_not(observation: Observation, before: Reco
     for seconds in (1, 2):
         observation.note(given_up("w"), START.plus(seconds))
         assert observation.takeover_in(START.plus(seconds)) == pytest.approx(FULL - seconds + 1)
+
+
+def test_a_record_resigned_to_another_is_left_to_it_for_one_wait() -> None:
+    observation = Observation(Options(10.0, 2.0), "me")
+    resigned = replace(record("v"), resigned=True, successor="other")
+    observation.note(resigned, START)
+    assert observation.takeover_in(START) == 2.0
+    observation.note(resigned, START.plus(1.5))
+    assert observation.takeover_in(START.plus(1.5)) == 0.5
+    assert observation.takeover_in(START.plus(2.0)) == 0.0
+    observation.note(replace(resigned, version="v2", successor="me"), START.plus(2.0))
+    assert observation.takeover_in(START.plus(2.0)) == 0.0
+
+
+def test_who_is_asked_for_goes_first_even_if_it_is_to_go_last() -> None:
+    observation = Observation(Options(10.0, 2.0), "me")
+    observation.campaign_later = 4.0
+    observation.note(replace(record("v"), resigned=True, successor="me"), START)
+    assert observation.takeover_in(START) == 0.0
+    observation.note(replace(record("w"), resigned=True, successor="other"), START)
+    assert observation.takeover_in(START) == 4.0
+
+
+def test_a_record_resigned_to_another_waits_for_no_replica() -> None:
+    """Else it would be for longer than one wait."""
+    observation = Observation(Options(10.0, 2.0, 1), "me")
+    observation.note(replace(record("v"), resigned=True, successor="other"), START)
+    assert observation.takeover_in(START.plus(2.0)) == 0.0
+
+
+def test_a_successor_of_a_record_that_is_held_means_nothing() -> None:
+    observation = Observation(Options(10.0, 2.0), "me")
+    for who in ("me", "other"):
+        observation.note(replace(record(f"v {who}"), successor=who), START)
+        assert observation.takeover_in(START) == pytest.approx(FULL)
+    # Nor does one of a record that was resigned on another server.
+    observation.note(replace(record("w"), given_up=True, successor="me"), START)
+    assert observation.takeover_in(START) == pytest.approx(FULL)

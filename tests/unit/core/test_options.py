@@ -59,6 +59,14 @@ def test_a_long_ttl_is_taken_for_milliseconds_unless_allowed() -> None:
     assert Options(1500, allow_long_ttl=True).ttl == 1500.0
 
 
+def test_a_long_wait_is_taken_for_milliseconds_unless_allowed() -> None:
+    # As in a half-converted call of the JavaScript original.
+    with pytest.raises(ConfigurationError, match=r"wait is 3000 s; .* at most 300 s, .* write 3\)"):
+        Options(1.5, 3000)
+    assert Options(1.5, 3000, allow_long_ttl=True).wait == 3000.0
+    assert Options(1500, allow_long_ttl=True).wait == 300.0
+
+
 @pytest.mark.parametrize("count", [-1, 1.0, "1", True, None])
 def test_wrong_replicas_are_refused(count: Any) -> None:
     with pytest.raises(ConfigurationError, match="wait_replicas is"):

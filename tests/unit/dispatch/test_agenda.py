@@ -73,3 +73,30 @@ def test_it_agrees_with_a_sorted_list_after_many_changes():
             for _, n in due:
                 del moments[n]
         assert agenda.next_us() == min(moments.values(), default=None)
+
+
+def places(agenda: Agenda) -> int:
+    return len(agenda._heap)
+
+
+def test_the_heap_stays_flat_when_a_schedule_is_set_again_and_again():
+    agenda = Agenda()
+    for turn in range(60):
+        for number in range(500):
+            agenda.remove(f"entry-{number}")
+            agenda.put(f"entry-{number}", 1_000_000 * number + turn)
+    assert len(agenda) == 500
+    assert places(agenda) <= 1_100
+    assert agenda.pop_due(10**12, 1000) == [(1_000_000 * n + 59, f"entry-{n}") for n in range(500)]
+
+
+def test_the_heap_stays_flat_when_names_come_and_go():
+    agenda = filled(stays=10**9)
+    for number in range(10_000):
+        agenda.put(f"entry-{number}", 10**6 + number)
+        if number % 2:
+            agenda.remove(f"entry-{number}")
+        else:
+            agenda.put(f"entry-{number}", None)
+        assert places(agenda) < 100
+    assert agenda.pop_due(10**12, 10) == [(10**9, "stays")]

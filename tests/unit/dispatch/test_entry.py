@@ -50,6 +50,31 @@ def test_a_new_entry_begins_now_or_at_the_users_last_run():
     assert entry.initial_last_run(100 * SECOND, later).moment == 100 * SECOND
 
 
+def test_a_moment_that_comes_again_has_another_id_until_all_have_come():
+    minute, noon = 60 * SECOND, 1_700_000_040 * SECOND  # a full minute
+    entry = make_entry(crontab(app=APP))
+    before = started(noon - minute, when=crontab(app=APP))
+
+    def occurrence(run: Any, now: int) -> str:
+        entry.set_last_run(run)
+        return entry.claim_for("shop", entry.due_runs(now), 5).occurrence
+
+    first = occurrence(before.last_run, noon)
+    done = LastRun(noon, 1, noon - minute, entry.rule.fingerprint)
+    back = done.set_back(noon - 30 * SECOND, entry.rule.fingerprint)
+    again = occurrence(back, noon)
+    assert again != first
+    # Other leaders, and later ones, make the same of it.
+    assert occurrence(back, noon + SECOND) == again
+    # What comes for the first time has the id that it would have had.
+    after = LastRun(noon, 2, back.seen, entry.rule.fingerprint)
+    assert occurrence(after, noon + minute) == occurrence(done, noon + minute)
+    # Set back to the same moment a second time.
+    later = LastRun(noon + minute, 3, back.seen, entry.rule.fingerprint)
+    third = later.set_back(noon - 30 * SECOND, entry.rule.fingerprint)
+    assert occurrence(third, noon) not in (first, again)
+
+
 def test_a_changed_schedule_keeps_the_count_and_misses_nothing_of_before():
     run = LastRun(100 * SECOND, 7, 50 * SECOND, "the old one")
     changed = make_entry().rebased_last_run(run, 500 * SECOND)
@@ -119,7 +144,7 @@ def test_an_entrys_own_options_win_over_the_setting():
 @pytest.mark.parametrize(
     ("own", "value", "allowed"),
     [
-        ("all", "'all'", "a dict with any of missed_runs, max_lateness, limit"),
+        ("all", "'all'", "a dict with any of missed_runs, max_lateness, limit, expires_from"),
         ({"missed_runs": "some"}, "'some'", "one of coalesce, skip, all"),
         ({"max_lateness": 0}, "0", "a number of seconds above 0"),
         ({"max_lateness": float("nan")}, "nan", "a number of seconds above 0"),
@@ -142,7 +167,7 @@ def test_an_unknown_option_is_named_with_the_valid_ones():
         make_entry(options={"leader": {"lateness": 1}})
     assert str(caught.value) == (
         "options[\"leader\"] of beat entry 'tick': lateness: unknown option; valid options are "
-        "missed_runs, max_lateness, limit"
+        "missed_runs, max_lateness, limit, expires_from"
     )
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), str(again)) == (type(caught.value), str(caught.value))

@@ -107,3 +107,18 @@ def test_a_schedule_that_fails_is_named_and_tried_again(caplog: pytest.LogCaptur
     assert "The schedule of entry 'e' fails: ZeroDivisionError" in caplog.text
     assert [name for _, name in timetable.pop_due(NOW, 10)] == ["other"]
     assert timetable.next_us() == NOW + 60 * SECOND - EARLY + 50_000
+
+
+def test_setting_a_schedule_again_and_again_keeps_the_timetable_flat() -> None:
+    year = 365 * 86_400
+    timetable = Timetable()
+    for turn in range(60):
+        for number in range(500):
+            # Now and then it is of a class that can only be asked.
+            every = Own(year) if (number + turn) % 5 == 0 else year
+            entry = make_entry(f"e{number}", NOW - number * SECOND - turn, every)
+            timetable.remove(entry.name)
+            timetable.put(entry, NOW + year * SECOND - number * SECOND - turn)
+    agendas = (timetable._known, timetable._asked)
+    assert sum(map(len, agendas)) == 500
+    assert sum(len(agenda._heap) for agenda in agendas) <= 2 * 500 + 2 * 64

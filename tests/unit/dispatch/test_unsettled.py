@@ -59,7 +59,7 @@ def test_without_a_connection_nothing_is_held_against_a_run(clock: Clock):
     for pause in (0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0):
         clock.now += pause
         assert unsettled.ready(100) == [BAD, A, B]
-        unsettled.failed([BAD, A, B], ERROR, reached=False)
+        unsettled.failed([], ERROR)
         assert unsettled.broker_pause() == pytest.approx(pause)
     unsettled.published()
     clock.now += 5.0
@@ -109,6 +109,26 @@ def test_the_next_run_of_an_entry_begins_without_the_failures_of_the_last(clock:
     assert [unsettled.ready(100), unsettled.ready(100)] == [[], []]
     unsettled.add(claim("a", 9))
     assert unsettled.ready(100) == [claim("a", 9)]
+
+
+def test_one_that_is_refused_while_others_are_accepted_is_named_once_a_minute(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    unsettled = Unsettled()
+    unsettled.add(BAD)
+    assert not unsettled.refused(BAD, "queue 'q'", ERROR)  # it may be the broker
+    unsettled.failed([BAD], ERROR)
+    assert not unsettled.refused(BAD, "queue 'q'", ERROR)
+    unsettled.published()
+    caplog.clear()
+    for _ in range(12):
+        clock.now += 6.0
+        assert unsettled.refused(BAD, "queue 'q'", ERROR)
+        assert unsettled.broker_pause() <= 0
+        assert unsettled.ready(100) == []
+    assert unsettled.next_in() == pytest.approx(5.0)
+    told = [text for text in caplog.messages if "Entry 'bad': queue 'q' does not take" in text]
+    assert len(told) == len(caplog.messages) == 2
 
 
 def test_an_outage_is_one_error_and_its_end_one_line(

@@ -20,7 +20,7 @@ def make_entry(name: str) -> Entry:
 
 
 def run_of(name: str, moment: int) -> Run:
-    return Run(make_entry(name), Claim(name, f"id-{name}", moment, moment, "f", 7))
+    return Run.of(make_entry(name), Claim(name, f"id-{name}", moment, moment, "f", 7))
 
 
 def test_waiting_runs_come_in_the_order_of_their_moments() -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from celery import signals
+from celery.backends.base import DisabledBackend
 from celery.beat import BeatLazyFunc, ScheduleEntry
 
 from celery_safe_leader._dispatch.outcomes import BuildError
+from celery_safe_leader._dispatch.ports import Making
 from celery_safe_leader._publishing.builder import Builder
 from celery_safe_leader._publishing.encoding import Encoded, encode
 from celery_safe_leader._publishing.messages import Message
@@ -175,33 +177,6 @@ def test_replaced_task_and_replaced_routes_are_noticed(app: Any, builder: Builde
         build(builder, entry)
 
 
-def test_receiver_of_before_task_publish_may_change_each_message(
-    app: Any, builder: Builder
-) -> None:
-    entry = entry_of(app, task="tests.any", kwargs={"k": 1})
-    plain = build(builder, entry)
-    seen: list[dict[str, Any]] = []
-
-    def receive(sender: str, body: Any, headers: Any, properties: Any, **more: Any) -> None:
-        seen.append({"sender": sender, "id": headers["id"], **more})
-        headers["trace"] = len(seen)
-        body[1]["k"] = len(seen) + 10
-        properties["priority"] = len(seen)
-
-    signals.before_task_publish.connect(receive)
-    try:
-        built = [build(builder, entry, str(number)) for number in (1, 2)]
-    finally:
-        signals.before_task_publish.disconnect(receive)
-    assert [message.headers["trace"] for message in built] == [1, 2]
-    assert [message.properties["priority"] for message in built] == [1, 2]
-    assert [b'"k": 11' in built[0].body, b'"k": 12' in built[1].body] == [True, True]
-    assert [call["id"] for call in seen] == ["1", "2"]
-    assert seen[0].keys() >= {"exchange", "routing_key", "declare", "retry_policy", "sender"}
-    assert entry.kwargs == {"k": 1}
-    assert build(builder, entry) == plain
-
-
 def test_event_names_the_run_it_belongs_to() -> None:
     app = make_app("memory://", new_queue(), task_send_sent_event=True)
     builder, entry = Builder(app), entry_of(app, options={"expires": 5})
@@ -215,15 +190,42 @@ def test_event_names_the_run_it_belongs_to() -> None:
 
 def test_eager_task_is_left_to_celery(app: Any) -> None:
     app.conf.task_always_eager = True
-    assert build(Builder(app), entry_of(app)).reason == "task_always_eager"
+    builder = Builder(app)
+    assert builder.making(entry_of(app)) is Making.CALLED
+    assert builder.why_called(entry_of(app)) == "task_always_eager"
+    assert not builder.making(entry_of(app, task="elsewhere.unknown")).is_called
 
 
-def test_method_replaced_by_a_tracing_tool_is_called(
-    app: Any, monkeypatch: pytest.MonkeyPatch
+def test_with_a_receiver_celery_makes_every_message_from_the_next_on(
+    app: Any, builder: Builder
 ) -> None:
-    original = type(app).send_task
-    monkeypatch.setattr(type(app), "send_task", lambda *args, **kw: original(*args, **kw))
-    assert "own way of sending" in build(Builder(app), entry_of(app)).reason
+    def receive(**_: Any) -> None:
+        """Be there."""
+
+    for signal in (
+        signals.before_task_publish,
+        signals.after_task_publish,
+        signals.task_sent,
+    ):
+        assert builder.making(entry_of(app)) is Making.EARLY
+        signal.connect(receive)
+        try:
+            assert builder.making(entry_of(app)) is Making.CALLED_WITHIN
+            options = {"reply_to": "me"}
+            assert builder.making(entry_of(app, options=options)) is Making.CALLED
+        finally:
+            signal.disconnect(receive)
+
+
+def test_a_result_backend_that_is_told_first_is_told_by_celery(app: Any) -> None:
+    class Backend(DisabledBackend):
+        def on_task_call(self, producer: Any, task_id: str) -> None:
+            """Be told."""
+
+    app._local.backend = Backend(app=app)
+    builder = Builder(app)
+    assert builder.making(entry_of(app)) is Making.CALLED
+    assert "the result backend" in builder.why_called(entry_of(app))
 
 
 def test_body_is_encoded_once_for_all_runs(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,3 +293,21 @@ def test_headers_of_one_run_do_not_stay_for_the_next(app: Any, builder: Builder)
     assert second.headers["leader_token"] == 2
     assert second.headers["mine"] == 1
     assert "again" not in second.headers
+
+
+def test_entries_that_come_and_go_leave_no_template_behind(app: Any, builder: Builder) -> None:
+    for number in range(1_000):
+        # Each with arguments of its own, and every second with options of its own.
+        options = {"priority": 1, "headers": {"number": number}} if number % 2 else {}
+        entry = entry_of(app, name=f"entry-{number}", args=(number, 2), options=options)
+        build(builder, entry)
+        build(builder, entry)
+        builder.forget(entry.name)
+    templates = builder._templates
+    assert len(templates._of_entries) == 0
+    assert 0 < len(templates._shared) <= 1_000
+    for number in range(2_000):
+        entry = entry_of(app, options={"headers": {"number": number}})
+        build(builder, entry)
+    assert len(templates._of_entries) == 1
+    assert len(templates._shared) <= 1_000

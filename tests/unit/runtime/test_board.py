@@ -14,10 +14,15 @@ import pytest
 
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._runtime.board import Board, BoardReader, variable
+from celery_safe_leader._runtime.board import Board, BoardReader, maker, variable
 from tests.support.processes import Children, wait_until
 
 KEY = "shop"
+
+
+def without_files_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this a system that has none."""
+    monkeypatch.delattr(os, "memfd_create", raising=False)
 
 
 def lease(token: int) -> Lease:
@@ -25,8 +30,10 @@ def lease(token: int) -> Lease:
     return Lease(token, Instant(token, token + 1, token + 2), Instant(-token, 0.5, 0.25))
 
 
-@pytest.fixture
-def board() -> Iterator[Board]:
+@pytest.fixture(params=["memory", "folder"])
+def board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
+    if request.param == "folder":
+        without_files_in_memory(monkeypatch)
     made = Board(KEY, "host:1:ab")
     yield made
     made.close()
@@ -51,17 +58,25 @@ def test_a_closed_board_says_that_nobody_leads_and_its_file_is_gone(board: Board
     assert variable(KEY) not in os.environ
 
 
-def test_the_file_of_a_worker_that_never_ran_is_removed() -> None:
+def test_the_file_of_a_worker_that_never_ran_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_files_in_memory(monkeypatch)
     forgotten = Board(KEY, "host:1:ab")
     path = Path(forgotten.path)
     assert path.exists()
     del forgotten
     gc.collect()
     assert not path.exists()
+    assert variable(KEY) not in os.environ
+
+
+def test_a_path_tells_who_made_the_board(board: Board) -> None:
+    assert maker(board.path) == os.getpid()
+    assert maker("/nowhere/at/all") is None
 
 
 KILLED = """
 import os, signal
+del os.memfd_create
 from celery_safe_leader._runtime.board import Board
 board = Board("shop", "host:1:ab")
 print(board.path, flush=True)
@@ -72,8 +87,10 @@ signal.pause()
 
 
 def test_the_file_of_a_killed_worker_is_removed_once_no_process_of_it_is_left(
-    board: Board, children: Children
+    monkeypatch: pytest.MonkeyPatch, children: Children
 ) -> None:
+    without_files_in_memory(monkeypatch)
+    board = Board(KEY, "host:1:ab")
     killed = children.python(KILLED)
     path = Path(killed.wait_for_line("celery-safe-leader-").text)
     killed.wait()
@@ -87,27 +104,63 @@ def test_the_file_of_a_killed_worker_is_removed_once_no_process_of_it_is_left(
         return not path.exists()
 
     wait_until(removed, 30, "the removal of what the killed worker left")
+    assert not path.parent.exists()
     assert Path(board.path).exists()
+    board.close()
 
 
-def test_a_file_that_another_worker_took_for_left_behind_is_made_anew(
+def test_nothing_of_it_lies_in_the_folder_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    board = Board(KEY, "host:1:ab")
+    board.write(lease(7))
+    assert BoardReader(board.path).read() == ("host:1:ab", lease(7))
+    board.close()
+
+
+def test_the_folder_of_a_living_worker_is_locked_as_cleaners_respect_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = tempfile.mkstemp
-    paths: list[str] = []
-
-    def robbed(prefix: str) -> tuple[int, str]:
-        handle, path = made(prefix=prefix)
-        if not paths:
-            os.unlink(path)
-        paths.append(path)
-        return handle, path
-
-    monkeypatch.setattr(tempfile, "mkstemp", robbed)
-    board = Board("other", "host:2:cd")
-    assert Path(board.path).exists()
-    assert len(paths) == 2
+    without_files_in_memory(monkeypatch)
+    board = Board(KEY, "host:1:ab")
+    script = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), 6)"
+    argv = [sys.executable, "-c", script, str(Path(board.path).parent)]
+    assert "BlockingIOError" in subprocess.run(argv, capture_output=True, text=True).stderr
     board.close()
+    assert not Path(board.path).parent.exists()
+
+
+FULL = """
+import os, resource, sys
+from celery_safe_leader._runtime.board import Board
+if sys.argv[1] == "folder":
+    del os.memfd_create
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    Board("shop", "host:1:ab")
+except OSError as exc:
+    print("refused", type(exc).__name__)
+"""
+
+
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+def test_without_room_for_it_there_is_an_error_and_no_signal(kind: str) -> None:
+    argv = [sys.executable, "-c", FULL, kind]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=20)
+    assert done.stdout == "refused OSError\n"
+
+
+def test_a_board_that_follows_another_of_the_same_path_is_known_from_it() -> None:
+    first = Board(KEY, "host:1:ab")
+    reader = BoardReader(first.path)
+    assert reader.read() is None
+    assert not reader.closed
+    first.close()
+    second = Board(KEY, "host:2:cd")
+    assert reader.read() is None
+    assert reader.closed
+    second.close()
 
 
 @pytest.mark.parametrize("at", [0, 8, 20, 50, 200], ids=lambda at: f"byte {at}")
@@ -147,13 +200,14 @@ def test_a_reader_sees_whole_values_only_while_they_change(board: Board) -> None
 
 READ = """
 import os, sys
-from celery_safe_leader._runtime.board import BoardReader, variable
+from celery_safe_leader._runtime.board import BoardReader, maker, variable
 if sys.argv[1] == "orphan" and os.fork():
     os._exit(0)
 if sys.argv[1] == "orphan":
     while os.getppid() != 1 and os.getppid() == int(sys.argv[2]):
         pass
-print(BoardReader(os.environ[variable("shop")]).read())
+reader = BoardReader(os.environ[variable("shop")])
+print(reader.read(), reader.is_foreign)
 """
 
 
@@ -165,11 +219,12 @@ def read_in_child(kind: str) -> str:
 def test_a_child_reads_what_its_parent_wrote(board: Board) -> None:
     board.write(lease(7))
     assert "fencing_token=7" in read_in_child("child")
+    assert read_in_child("child").endswith(" False\n")
 
 
 def test_a_process_whose_parent_is_another_does_not_believe(board: Board) -> None:
     board.write(lease(7))
-    assert read_in_child("orphan") == "None\n"
+    assert read_in_child("orphan") == "None True\n"
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -76,11 +76,46 @@ def test_notifying_nobody_is_nothing(broadcast: Broadcast) -> None:
     broadcast.notify_all()
 
 
-def test_entries_of_those_who_gave_up_do_not_stay(broadcast: Broadcast) -> None:
-    for _ in range(5):
-        broadcast.wait(lambda: False, 0.001)
-    broadcast.notify_all()
+def test_who_gave_up_is_not_waited_for_and_costs_nothing_any_more(broadcast: Broadcast) -> None:
+    # Nobody ever notifies a worker that stays out of the election, and it waits again and again.
+    for _ in range(1000):
+        assert not broadcast.wait(lambda: False, 0.0)
+    broadcast.wait(lambda: False, 0.001)
     assert not broadcast._waiters
+
+
+def test_who_became_ready_at_the_last_look_leaves_nothing_behind(broadcast: Broadcast) -> None:
+    answers = iter([False, True, True])
+    assert broadcast.wait(lambda: next(answers), 30.0)
+    assert not broadcast._waiters
+
+
+def test_a_signal_handler_that_raises_in_the_middle_of_a_wait_leaves_nothing_behind(
+    broadcast: Broadcast,
+) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise SystemExit
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(SystemExit):
+            broadcast.wait(lambda: False, 100.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not broadcast._waiters
+
+
+def test_notifying_ends_although_those_who_are_woken_wait_on(broadcast: Broadcast) -> None:
+    # As fast as that: who waits is in the list again before the next one is taken from it.
+    class Eager:
+        def release(self) -> None:
+            broadcast._waiters.append(self)  # type: ignore[arg-type]
+
+    broadcast._waiters.extend((Eager(), Eager()))  # type: ignore[arg-type]
+    broadcast.notify_all()
+    assert len(broadcast._waiters) == 2
 
 
 def test_a_signal_handler_may_notify_in_the_middle_of_a_wait(broadcast: Broadcast) -> None:

@@ -24,8 +24,8 @@ def listeners() -> Listeners:
 
 
 def test_nobody_listens_at_first(listeners: Listeners) -> None:
-    assert EVENT_NAMES == ("elected", "demoted", "error")
-    assert [listeners.pop_callees(name) for name in EVENT_NAMES] == [(), (), ()]
+    assert EVENT_NAMES == ("elected", "demoted", "new_leader", "error")
+    assert [listeners.pop_callees(name) for name in EVENT_NAMES] == [(), (), (), ()]
 
 
 def test_listeners_are_called_in_the_order_in_which_they_came(listeners: Listeners) -> None:
@@ -72,14 +72,14 @@ def test_all_of_one_event_or_all_at_once_are_removed(listeners: Listeners) -> No
     for name in EVENT_NAMES:
         listeners.add(name, first)
     listeners.clear("elected")
-    assert [len(listeners.pop_callees(name)) for name in EVENT_NAMES] == [0, 1, 1]
+    assert [len(listeners.pop_callees(name)) for name in EVENT_NAMES] == [0, 1, 1, 1]
     listeners.clear()
-    assert [len(listeners.pop_callees(name)) for name in EVENT_NAMES] == [0, 0, 0]
+    assert [len(listeners.pop_callees(name)) for name in EVENT_NAMES] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("event", ["Elected", "", "ELECTED", "error "])
 def test_an_unknown_event_is_refused_by_name(listeners: Listeners, event: str) -> None:
-    match = "event is .* must be one of elected, demoted, error"
+    match = "event is .* must be one of elected, demoted, new_leader, error"
     with pytest.raises(ConfigurationError, match=match):
         listeners.add(event, first)
     with pytest.raises(ConfigurationError, match=match):

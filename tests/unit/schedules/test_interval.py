@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_safe_leader._beat.entries.rule_for import rule_for
+from celery_safe_leader._schedules.interval import RelativeInterval
 from celery_safe_leader._schedules.moments import LAST_US, to_datetime
 from celery_safe_leader._schedules.rule import Rule
 from tests.unit.schedules.almanac import MINUTE_US, ZONES, app_in, microseconds, year_bounds
@@ -131,3 +132,49 @@ def test_searches_agree_with_the_chain(
 
 def test_ends_with_none() -> None:
     assert relative(timedelta(days=1), "UTC").after(LAST_US) is None
+
+
+def count_questions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets each moment after which the next one is asked for."""
+    asked: list[int] = []
+    after = RelativeInterval.after
+
+    def note(self: RelativeInterval, moment: int) -> int | None:
+        asked.append(moment)
+        return after(self, moment)
+
+    monkeypatch.setattr(RelativeInterval, "after", note)
+    return asked
+
+
+@pytest.mark.parametrize("zone", [*ZONES, "Australia/Lord_Howe"])
+@pytest.mark.parametrize(
+    "step", [timedelta(hours=1), timedelta(hours=7), timedelta(1), timedelta(3)]
+)
+def test_years_are_found_as_the_chain_finds_them_with_few_questions(
+    zone: str, step: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = relative(step, zone)
+    start, end = year_bounds(2024)[0] + 12_345_678, year_bounds(2026)[1]
+    chain, moment = [], rule.after(start)
+    while moment is not None and moment <= end:
+        chain.append(moment)
+        moment = rule.after(moment)
+    asked = count_questions(monkeypatch)
+    assert rule.count(start, end) == len(chain)
+    assert rule.recent(start, end, 1) == chain[-1:]
+    assert rule.recent(start, end, 40) == chain[-40:]
+    assert rule.recent(start, end, 10**6) == chain
+    # Some for each change of the clocks, not one for each hour.
+    assert len(asked) < 200
+
+
+def test_a_last_run_of_1970_costs_no_more_than_there_were_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = count_questions(monkeypatch)
+    for step in (timedelta(seconds=7), timedelta(minutes=5), timedelta(hours=1), timedelta(days=1)):
+        rule = relative(step, "Europe/Berlin")
+        assert rule.count(0, year_bounds(2026)[1]) > 20_000
+        assert len(rule.recent(0, year_bounds(2026)[1], 1)) == 1
+    assert len(asked) < 2_000

@@ -6,7 +6,9 @@ import pytest
 from celery.schedules import BaseSchedule, schedstate
 
 from celery_safe_leader._beat.entries.rule_for import rule_for
-from celery_safe_leader._schedules.missed import DueRun, DueRuns, Policy, due_runs
+from celery_safe_leader._schedules import asked as asked_module
+from celery_safe_leader._schedules.asked import Asked
+from celery_safe_leader._schedules.missed import DueRun, DueRuns
 from celery_safe_leader._schedules.moments import to_datetime
 from celery_safe_leader._schedules.occurrence_id import occurrence_id, successor_id
 from celery_safe_leader._schedules.opaque import SHORTEST_PAUSE_US, OpaqueRule
@@ -34,23 +36,35 @@ class Lunar(BaseSchedule):
         return "<lunar>"
 
 
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asked_module, "steady_us", lambda: 0)
+
+
 def unknown(answer: object) -> OpaqueRule:
-    rule = rule_for(Lunar(answer))
+    return rule_of(Lunar(answer))
+
+
+def rule_of(lunar: Lunar) -> OpaqueRule:
+    rule = rule_for(lunar, 20.0)
     assert isinstance(rule, OpaqueRule)
     assert not rule.exact
     return rule
 
 
+def due_runs(rule: OpaqueRule, base_us: int, now_us: int) -> DueRuns:
+    return Asked().due_runs(rule, base_us, now_us)
+
+
 def test_it_is_asked_with_the_last_run_in_its_own_zone() -> None:
     lunar = Lunar(schedstate(False, 30.0))
-    assert due_runs(rule_for(lunar), 7 * S, 9 * S) == DueRuns((), 0, 0, 39 * S, 7 * S)
+    assert due_runs(rule_of(lunar), 7 * S, 9 * S) == DueRuns((), 0, 0, 39 * S, 7 * S)
     assert lunar.asked == [to_datetime(7 * S)]
     assert lunar.asked[0].utcoffset() == timedelta(hours=1)
 
 
-@pytest.mark.parametrize("policy", Policy)
-def test_due_run_covers_all_since_the_last(policy: Policy) -> None:
-    found = due_runs(unknown((True, 30)), 7 * S, 9 * S, policy)
+def test_due_run_covers_all_since_the_last() -> None:
+    found = due_runs(unknown((True, 30)), 7 * S, 9 * S)
     assert found == DueRuns((DueRun(7 * S + 1, 9 * S),), 0, 0, 39 * S, 7 * S)
 
 
@@ -59,20 +73,27 @@ def test_its_runs_rise_also_if_the_clock_stepped_back() -> None:
     assert found.runs == (DueRun(7 * S + 1, 7 * S + 1),)
 
 
-def test_nothing_counts_before_it_was_first_seen() -> None:
-    lunar = Lunar((True, 30))
-    found = due_runs(rule_for(lunar), 7 * S, 20 * S, seen_us=15 * S)
-    assert lunar.asked == [to_datetime(15 * S)]
-    assert (found.base_us, found.runs) == (15 * S, (DueRun(15 * S + 1, 20 * S),))
-
-
 def test_schedule_that_wants_to_be_asked_at_once_is_no_hot_loop() -> None:
     assert due_runs(unknown((True, 0)), 0, S).next_due == S + SHORTEST_PAUSE_US
     assert due_runs(unknown((False, -3.0)), 0, S).next_due == S + SHORTEST_PAUSE_US
 
 
+def test_schedule_that_does_not_say_when_to_ask_again_is_asked_as_by_stock_beat() -> None:
+    assert due_runs(unknown((False, None)), 0, S).next_due == 21 * S  # max_interval
+    assert due_runs(unknown((True, None)), 0, S).next_due == S + SHORTEST_PAUSE_US
+
+
 def test_schedule_that_is_over_is_not_asked_again() -> None:
-    assert due_runs(unknown((True, None)), 0, S) == DueRuns((DueRun(1, S),), 0, 0, None, 0)
+    for_ever = float("inf")
+    assert due_runs(unknown((True, for_ever)), 0, S) == DueRuns((DueRun(1, S),), 0, 0, None, 0)
+    assert due_runs(unknown((False, for_ever)), 0, S).next_due is None
+
+
+def test_a_pause_of_any_length_is_a_pause() -> None:
+    for seconds in (1e300, 10**400, 1e18):
+        pause = unknown((False, seconds)).ask(0).pause_us
+        assert pause is None or pause > 10**15
+    assert unknown((False, -(10.0**300))).ask(0).pause_us == SHORTEST_PAUSE_US
 
 
 @pytest.mark.parametrize(
@@ -82,7 +103,6 @@ def test_schedule_that_is_over_is_not_asked_again() -> None:
         (True, r"schedule <lunar> failed in is_due: TypeError"),
         ((True, "soon"), r"schedule <lunar> failed in is_due: ValueError"),
         ((True, float("nan")), r"schedule <lunar> wants to be asked again in nan s"),
-        ((False, float("inf")), r"schedule <lunar> wants to be asked again in inf s"),
     ],
 )
 def test_answer_that_is_none_is_an_error_that_names_the_schedule(

@@ -10,7 +10,8 @@ from celery.schedules import solar
 from celery_safe_leader._beat.entries.rule_for import rule_for
 from celery_safe_leader._schedules.moments import LAST_US, from_datetime, to_datetime
 from celery_safe_leader._schedules.rule import ScheduleError
-from tests.unit.schedules.almanac import year_bounds
+from celery_safe_leader._schedules.solar import Solar
+from tests.unit.schedules.almanac import app_in, microseconds, year_bounds
 
 S = 1_000_000
 DAY = 86_400 * S
@@ -129,3 +130,32 @@ def test_searches_agree_with_the_chain() -> None:
 
 def test_ends_with_none() -> None:
     assert rule_for(solar("solar_noon", 0, 0)).after(LAST_US) is None
+
+
+def test_decades_cost_no_more_than_a_year(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = rule_for(solar("sunrise", 52.5, 13.4, app=app_in("UTC")))
+    asked = []
+    find = Solar._next_event
+
+    def note(self: Solar, start: datetime) -> datetime:
+        asked.append(start)
+        return find(self, start)
+
+    monkeypatch.setattr(Solar, "_next_event", note)
+    end = microseconds("2026-06-01T12:00Z")
+    [last] = rule.recent(0, end, 1)
+    assert end - 24 * 3600 * 10**6 < last <= end
+    assert rule.latest(0, end) == last
+    assert rule.count(0, end) == pytest.approx(56.42 * 365.25, rel=0.01)
+    assert len(asked) < 500
+
+
+def test_recent_events_are_those_of_the_chain_also_after_a_polar_night() -> None:
+    rule = rule_for(solar("sunrise", 78.2, 15.6, app=app_in("UTC")))
+    start, end = microseconds("2025-08-01T00:00Z"), microseconds("2026-03-01T00:00Z")
+    chain, moment = [], rule.after(start)
+    while moment is not None and moment <= end:
+        chain.append(moment)
+        moment = rule.after(moment)
+    for limit in (1, 5, 30):
+        assert rule.recent(start, end, limit) == chain[-limit:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from datetime import timedelta
 from decimal import Decimal
@@ -13,7 +14,10 @@ from celery.app import defaults
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
+from celery_safe_leader._clients import warn_of_other_servers
+from celery_safe_leader._runtime.service.http_address import HttpAddress
 from celery_safe_leader._store.connection.client import make_client
+from celery_safe_leader.beat import LeaderScheduler
 from celery_safe_leader.conf import LeaderSettings
 
 PASSWORD = "Zq9Xv7"
@@ -23,10 +27,11 @@ SCHEMES = (
     "redis, valkey, rediss, valkeys, unix, redis+socket, sentinel, redis-sentinel, redis+cluster, "
     "rediss+cluster or redis-cluster, and then ://"
 )
+OR_IGNORE = ", or if it is not meant for celery-safe-leader, add it to leader_ignored_settings"
 SETTINGS = (
     "leader_url, leader_options, leader_key, leader_ttl, leader_wait, leader_wait_replicas, "
-    "leader_allow_long_ttl, leader_missed_runs, leader_dedup_window, leader_queue, "
-    "leader_candidate, leader_drain_timeout"
+    "leader_allow_long_ttl, leader_missed_runs, leader_expires_from, leader_dedup_window, "
+    "leader_queue, leader_candidate, leader_drain_timeout, leader_http, leader_ignored_settings"
 )
 
 
@@ -66,6 +71,7 @@ def test_defaults() -> None:
         wait_replicas=0,
         allow_long_ttl=False,
         missed_runs="coalesce",
+        expires_from="publication",
         dedup_window=7200.0,
         queue="leader.shop",
         candidate=True,
@@ -87,6 +93,7 @@ VALUES: dict[str, Any] = {
     "missed_runs": "all",
     "dedup_window": timedelta(hours=3),
     "queue": "elected",
+    "http": "127.0.0.1:9808",
 }
 
 
@@ -108,6 +115,7 @@ def test_every_setting_is_read_in_every_form(way: str) -> None:
     assert (settings.missed_runs, settings.dedup_window) == ("all", 10_800.0)
     assert settings.url_setting == ("CELERY_LEADER_URL" if way == "namespace" else "leader_url")
     assert settings.candidate_options.ttl == 400.0
+    assert settings.http == HttpAddress("127.0.0.1", 9808)
 
 
 def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
@@ -119,6 +127,12 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        (
+            {"leader_http": 9808},
+            "leader_http is 9808 (a int); it must be 'HOST:PORT' such as '127.0.0.1:9808' or "
+            "'[::1]:9808', or the path of a unix socket such as '/run/shop/%r-%p.sock', in which "
+            "%h is the host, %r the role and %p the process id",
+        ),
         ({"leader_ttl": 0}, "leader_ttl is 0; it must be a number of seconds from 0.05 to 86400"),
         ({"leader_ttl": -1}, "leader_ttl is -1; it must be a number of seconds from 0.05 to 86400"),
         (
@@ -212,6 +226,14 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
             "broker_url is redis://h/x; it must be a URL whose database is a whole number",
         ),
         (
+            {"leader_expires_from": "now"},
+            "leader_expires_from is 'now'; it must be 'publication' or 'due'",
+        ),
+        (
+            {"leader_ignored_settings": [7]},
+            "leader_ignored_settings is [7]; it must be a list of names of settings",
+        ),
+        (
             {"leader_tll": 3},
             "leader_tll is not a setting of celery-safe-leader; did you mean leader_ttl?",
         ),
@@ -219,12 +241,34 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
             {"leader_zzz": 3},
             f"leader_zzz is not a setting of celery-safe-leader; valid settings are {SETTINGS}",
         ),
-        ({"LEADER_TTL": 3}, "LEADER_TTL is not read by this app; write leader_ttl"),
-        ({"CELERY_LEADER_TTL": 3}, "CELERY_LEADER_TTL is not read by this app; write leader_ttl"),
+        ({"LEADER_TTL": 3}, f"LEADER_TTL is not read by this app; write leader_ttl{OR_IGNORE}"),
+        (
+            {"CELERY_LEADER_TTL": 3},
+            f"CELERY_LEADER_TTL is not read by this app; write leader_ttl{OR_IGNORE}",
+        ),
     ],
 )
 def test_bad_setting_is_refused(values: dict[str, Any], message: str) -> None:
     assert refusal(make_app({"broker_url": BROKER, **values})) == message
+
+
+@pytest.mark.parametrize("names", [["LEADER_KEY", "leader_board"], ("LEADER_KEY", "leader_board")])
+def test_settings_of_others_that_are_called_like_ours_can_be_named(names: Any) -> None:
+    values = {"broker_url": BROKER, "LEADER_KEY": "flag", "leader_board": True, "leader_key": "k"}
+    assert "LEADER_KEY is not read" in refusal(make_app({**values, "leader_board": None}))
+    assert conf.read(make_app({**values, "leader_ignored_settings": names})).key == "k"
+
+
+def test_a_time_zone_that_does_not_exist_ends_beat_before_anything_starts() -> None:
+    app = make_app({"broker_url": BROKER, "timezone": "Mars/Olympus", "leader_key": "k"})
+    with pytest.raises(ImproperlyConfigured) as caught:
+        LeaderScheduler(app, lazy=True)
+    assert str(caught.value).startswith(
+        "timezone is 'Mars/Olympus', which cannot be used as a time "
+    )
+    app = make_app({"CELERY_BROKER_URL": BROKER, "CELERY_TIMEZONE": "Nowhere"}, DJANGO)
+    with pytest.raises(ImproperlyConfigured, match=r"^CELERY_TIMEZONE is 'Nowhere'"):
+        LeaderScheduler(app, lazy=True)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +293,11 @@ def test_bad_setting_is_refused(values: dict[str, Any], message: str) -> None:
             {"leader_tttl": 1},
             "leader_tttl is not a setting of celery-safe-leader; did you mean leader_ttl?",
         ),
-        ({"LEADER_TTL": 3}, "LEADER_TTL is not read by this app; write CELERY_LEADER_TTL"),
+        (
+            {"LEADER_TTL": 3},
+            "LEADER_TTL is not read by this app; write CELERY_LEADER_TTL, or if it is not meant "
+            "for celery-safe-leader, add it to CELERY_LEADER_IGNORED_SETTINGS",
+        ),
         (
             {"leader_wait": 0},
             "leader_wait is 0; it must be a number of seconds from 0.001 to 86400",
@@ -318,6 +366,30 @@ def test_server_is_the_first_redis_that_is_configured(
 ) -> None:
     settings = conf.read(make_app(values))
     assert (settings.server, settings.url_setting) == (server, setting)
+
+
+@pytest.mark.parametrize(
+    ("values", "others"),
+    [
+        ({"broker_url": f"{BROKER};redis://u:{PASSWORD}@z"}, ("redis://z",)),
+        ({"broker_url": [BROKER, "amqp://a", "redis://y"]}, ("redis://y",)),
+        ({"broker_url": "sentinel://a:1;sentinel://b:1"}, ()),
+        ({"broker_url": f"{BROKER};{BROKER}"}, ()),
+        ({"broker_url": f"{BROKER};redis://z", "leader_url": BROKER}, ()),
+        ({"broker_url": BROKER, "result_backend": "redis://z"}, ()),
+    ],
+)
+def test_servers_that_the_election_does_not_ask_are_told(
+    values: dict[str, Any], others: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    values.setdefault("broker_transport_options", {"master_name": "m"})
+    settings = conf.read(make_app(values))
+    assert settings.other_servers == others
+    warn_of_other_servers(settings, logging.getLogger("celery_safe_leader"))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == bool(others)
+    assert all(settings.server in line and others[0] in line for line in said)
+    assert PASSWORD not in "".join(said)
 
 
 def test_broker_from_the_environment_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

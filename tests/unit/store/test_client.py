@@ -17,7 +17,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from celery_safe_leader._store.connection.client import describe, make_async_client, make_client
-from celery_safe_leader._store.connection.pool_settings import CLIENT_NAME
+from celery_safe_leader._store.connection.pool_settings import CLIENT_NAME, warn_unverified
 from celery_safe_leader.errors import ConfigurationError
 
 Maker = Callable[..., Any]
@@ -60,6 +60,12 @@ def sources() -> list[Any]:
         redis.asyncio.Redis(host="h", ssl=True, retry=eager_async, **common),
         redis.asyncio.Redis(unix_socket_path="/run/r.sock", retry=eager_async, **common),
     ]
+
+
+@pytest.fixture(autouse=True)
+def _warn_anew() -> None:
+    """Forget of which connections this process has been warned: it is warned once of each."""
+    warn_unverified.cache_clear()
 
 
 @both
@@ -150,7 +156,7 @@ def test_tls_verifies_unless_told_otherwise(make: Maker, caplog: pytest.LogCaptu
 def test_tls_without_verification_is_told(
     make: Maker, url: str, options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = connection(make(url, options, **LIMITS))
+    made = [connection(make(url, options, **LIMITS)) for _ in range(3)][-1]
     assert (made.cert_reqs, made.check_hostname) == (ssl.CERT_NONE, False)
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
         (

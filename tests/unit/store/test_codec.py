@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._core.messages import Await, Campaign, Observe, Renew, ReplyStatus, Resign
+from celery_safe_leader._core.messages import (
+    Await,
+    Campaign,
+    LedgerLook,
+    Observe,
+    Renew,
+    ReplyStatus,
+    Resign,
+)
 from celery_safe_leader._core.options import MAX_TTL
-from celery_safe_leader._store.codec import checked_replies, decode, encode
+from celery_safe_leader._store.codec import checked_replies, decode, encode, encode_looking
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.errors import StoreRefusedError
 
@@ -59,6 +68,16 @@ def test_each_request_becomes_a_call(
     assert call.full_command == (call.script.text, len(keys), *keys, *args)
 
 
+def test_a_renewal_that_looks_has_the_ledgers_keys_too() -> None:
+    request = Renew(NOW, "me", 7, "n", 1.5, 10.0)
+    call, plain = encode_looking(request, KEYS), encode(request, KEYS)
+    assert call.keys == (LEASE, "{leader:shop}:runs", "{leader:shop}:pending")
+    assert call.args == (*plain.args, "1")
+    assert (call.script, call.confirm) == (plain.script, plain.confirm)
+    prefixed = encode_looking(request, ElectionKeys("shop", "beat", "app1_"))
+    assert prefixed.keys[1:] == ("app1_{leader:shop}:runs", "app1_{leader:shop}:pending")
+
+
 @pytest.mark.parametrize(
     ("ttl", "ms"), [(0.05, "50"), (1.0001, "1001"), (0.1 + 0.2, "301"), (86_400.0, "86400000")]
 )
@@ -80,6 +99,37 @@ def test_a_reply_becomes_an_answer() -> None:
     assert (record.token, record.ttl, record.resigned) == (7, 1.5, False)
     assert decode([*raw[:6], 1], KEYS, confirmed=False).record.resigned
     assert not decode(raw, KEYS, confirmed=False).confirmed
+
+
+def test_a_look_is_handed_on_as_it_came() -> None:
+    raw = [
+        b"accepted",
+        b"v",
+        b"e",
+        b"me",
+        b"7",
+        b"1500",
+        0,
+        b"1 g 5 \xff",
+        b"",
+        b"1700000000000001",
+    ]
+    answer = decode(raw, KEYS, looked_at=NOW)
+    assert answer.look == LedgerLook(NOW, b"1 g 5 \xff", b"", 1_700_000_000_000_001)
+    assert replace(answer, look=None) == decode(raw[:7], KEYS)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        [], [b"a"], [b"a", b"b"], [None, b"b", b"1"], [b"a", 1, b"1"], [b"a", b"b", b"x"],
+        [b"a", b"b", b"99999999999999999"], [b"a", b"b", b"1", b"more"],
+    ],
+)  # fmt: skip
+def test_a_look_of_another_shape_is_refused_in_words(look: list[Any]) -> None:
+    raw = [b"accepted", b"v", b"e", b"me", b"7", b"1500", 0, *look]
+    with pytest.raises(StoreRefusedError, match="reply has an unknown shape"):
+        decode(raw, KEYS, looked_at=NOW)
 
 
 def test_text_that_is_not_utf_8_goes_back_as_it_came() -> None:

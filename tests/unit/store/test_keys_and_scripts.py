@@ -23,7 +23,8 @@ def test_all_keys_of_one_key_share_a_slot() -> None:
     )
     names = [
         *(name for keys in (beat, worker) for name in (keys.lease, keys.history, keys.wake)),
-        beat.witness, ledger.runs, ledger.pending, ledger.accepted("o"), ledger.again("o"),
+        beat.witness, beat.publication, beat.probe, ledger.runs, ledger.pending, ledger.running,
+        ledger.versions, ledger.accepted("o"), ledger.again("o"),
     ]  # fmt: skip
     assert all(name.startswith("{leader:shop}:") for name in names)
     assert len(set(names)) == len(names)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from celery_safe_leader._ledger.acceptance import Acceptance, AcceptanceOutcome
+from celery_safe_leader._publishing.headers import ONCE
 from celery_safe_leader._worker.dedup.duplicate_filter import DuplicateFilter
 
 HEADERS = {
@@ -101,6 +102,27 @@ def test_retries_pass_unasked(retries: int) -> None:
     assert not stage.drops({**HEADERS, "retries": retries})
     assert not stage.drops(HEADERS, {"task": "shop.work", "retries": retries})
     assert stage.inquirer.asked == []
+
+
+@pytest.mark.parametrize("outcome", [AcceptanceOutcome.OTHER, None])
+def test_the_only_publication_of_a_run_passes_unasked(outcome: AcceptanceOutcome | None) -> None:
+    stage = FilterHarness(outcome)
+    headers = {**HEADERS, "leader_publication": f"{ONCE}5f3a"}
+    assert not stage.drops(headers)
+    assert not stage.drops(headers, {"task": "shop.work", "retries": 0})
+    assert (stage.inquirer.asked, stage.acknowledged) == ([], [])
+    assert (stage.gate.once, stage.gate.passed, stage.gate.unchecked) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("nonce", ["5f3a", "once", "Once-5f3a", " once-5f3a", "x-once-5f3a"])
+def test_every_other_nonce_asks(nonce: str) -> None:
+    stage = FilterHarness(AcceptanceOutcome.OTHER)
+    assert stage.drops({**HEADERS, "leader_publication": nonce})
+    assert stage.inquirer.asked == [("shop", "run-1", nonce)]
+
+
+def test_what_marks_the_only_publication_is_part_of_the_wire_contract() -> None:
+    assert ONCE == "once-"
 
 
 def test_protocol_1_keeps_task_and_id_in_the_body(caplog: pytest.LogCaptureFixture) -> None:

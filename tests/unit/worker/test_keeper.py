@@ -47,6 +47,8 @@ class KeeperHarness:
         self.member: Any = SimpleNamespace(
             board_path=str(board),
             resign=lambda reason: self.calls.append(f"resign {reason}"),
+            stand_down=lambda why: self.calls.append(f"stand down: {why}"),
+            campaign_in_time=lambda: self.calls.append("able"),
             elect=lambda reason: self.calls.append(f"elect {reason}"),
         )
         followed: Any = self.member if follows else None
@@ -255,3 +257,84 @@ def test_a_new_reader_has_seen_no_wish(tmp_path: Path) -> None:
     reader = PulseReader(str(board))
     assert reader.beats == 0
     assert reader.wish() is None
+
+
+@pytest.fixture
+def kept(
+    make: Callable[..., KeeperHarness], monkeypatch: pytest.MonkeyPatch
+) -> tuple[KeeperHarness, Pulse]:
+    """A beat that is watched and not expected to give signs of life; and its own end."""
+    monkeypatch.setattr(embedded_keeper, "_LONGEST_START", 60.0)
+    stage = make()
+    stage.keeper.start()
+    stage.keeper.watch()
+    return stage, Pulse(stage.member.board_path)
+
+
+def test_a_beat_that_cannot_work_is_replaced_and_its_worker_leads_on(
+    kept: tuple[KeeperHarness, Pulse], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage, pulse = kept
+    pulse.stand_down("call", 120.0)
+    stage.wait_for("start 1", "terminate 1", "start 2")
+    assert Pulse(stage.member.board_path).patience == 120.0
+    assert [record.message for record in caplog.records] == [
+        "The embedded beat (pid 1) could not publish anything (cause: call). This worker starts "
+        "another one, and hands leadership over if that is in vain"
+    ]
+
+
+def test_the_second_time_its_worker_hands_over(
+    kept: tuple[KeeperHarness, Pulse], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage, pulse = kept
+    pulse.stand_down("call", 120.0)
+    stage.wait_started(2)
+    caplog.clear()
+    pulse.stand_down("broker", 240.0)
+    stage.wait_for(
+        *("start 1", "terminate 1", "start 2"),
+        *("stand down: broker", "terminate 2", "start 3"),
+    )
+    assert [record.message for record in caplog.records] == [
+        "The embedded beat (pid 2) could not publish anything (cause: broker), as the one before "
+        "it: this worker hands leadership over, and others go first"
+    ]
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_the_second_time_counts_if_it_is_soon_or_nothing_was_published_since(
+    kept: tuple[KeeperHarness, Pulse], monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    monkeypatch.setattr(embedded_keeper, "_NOT_AGAIN", 0.0)
+    stage, pulse = kept
+    pulse.stand_down("call", 120.0)
+    stage.wait_started(2)
+    if published:
+        pulse.succeed()
+        wait_until(lambda: "able" in stage.calls, 30)
+        assert pulse.patience == 0
+    pulse.stand_down("call", 120.0)
+    stage.wait_started(3)
+    assert ("stand down: call" in stage.calls) is not published
+
+
+def test_soon_counts_although_something_was_published(kept: tuple[KeeperHarness, Pulse]) -> None:
+    stage, pulse = kept
+    pulse.stand_down("call", 120.0)
+    stage.wait_started(2)
+    pulse.succeed()
+    wait_until(lambda: "able" in stage.calls, 30)
+    pulse.stand_down("call", 120.0)
+    stage.wait_started(3)
+    assert "stand down: call" in stage.calls
+
+
+def test_a_beat_whose_clock_is_off_is_kept_and_its_worker_hands_over(
+    kept: tuple[KeeperHarness, Pulse],
+) -> None:
+    stage, pulse = kept
+    pulse.stand_down("clock", 60.0)
+    stage.wait_for("start 1", "stand down: clock")
+    pulse.stand_down("clock", 60.0)
+    stage.wait_for("start 1", *["stand down: clock"] * 2)

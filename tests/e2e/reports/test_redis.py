@@ -1,0 +1,178 @@
+"""What people reported of Celery's workers on Redis, its proxies and services, and of pools.
+
+docs/explanation/reports.md says of each which report it is, what stock Celery does, and what we do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.reports.scene import STOCK, Scene
+from tests.support.network.proxy import Proxy
+from tests.support.processes import Children, wait_until
+from tests.support.servers import Server
+from tests.support.servers.kinds import installed_kinds
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+Make = Callable[..., Scene]
+
+
+@pytest.fixture
+def redis_server() -> Iterator[Server]:
+    """Broker and election."""
+    with Server(installed_kinds()[0]) as server:
+        yield server
+
+
+@pytest.fixture
+def link(redis_server: Server) -> Iterator[Proxy]:
+    """A way to it."""
+    with Proxy(redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def make(
+    children: Children, tmp_path: Path, valkey_server: Server, redis_server: Server
+) -> Iterator[Make]:
+    scenes: list[Scene] = []
+
+    def made(server: Server = redis_server, **settings: Any) -> Scene:
+        # ``valkey_server`` keeps what ran; nothing is done to it.
+        scene = Scene(children, tmp_path, valkey_server, server.url, server.url, **settings)
+        scenes.append(scene)
+        return scene
+
+    yield made
+    for scene in scenes:
+        scene.close()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_worker_consumes_on_after_its_connections_were_cut_again_and_again(
+    make: Make, link: Proxy, pool: str, measured: Callable[[str], None]
+) -> None:
+    scene = make()
+    url = link.url()
+    scene.start("-P", pool, broker=url, election=url)
+    scene.start("-P", pool, queue=STOCK, broker=url)
+    scene.leader()
+    for turn in range(6):
+        # A message that is on its way to a worker then is lost, with stock Celery, too.
+        link.cut()
+        if turn % 2:  # twice in a row, and then once it works again
+            scene.plain(f"cut-{turn}")
+            scene.alone(f"cut-{turn}")
+            scene.wait_ran("plain", f"cut-{turn}")
+            scene.wait_ran("alone", f"cut-{turn}")
+    scene.plain("after")
+    scene.plain("after", queue=STOCK)
+    ran = wait_until(
+        lambda: sum(x == "after" for _, x, _, _ in scene.ran("plain")) == 2, 60, scene.standing
+    )
+    measured(f"cut 6 times, {pool}: stock consumes on: {ran}")
+
+
+def test_remote_control_and_lead_outlive_the_end_of_idle_connections(
+    make: Make, redis_server: Server
+) -> None:
+    scene = make()
+    only = scene.start()
+    scene.leader()
+    wait_until(lambda: scene.answers(only), 30, "remote control")
+    client = redis_server.client()
+    for kind in ("pubsub", "normal", "pubsub"):
+        client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        wait_until(lambda: scene.answers(only), 60, scene.standing)
+    scene.leader()
+    scene.alone("after")
+    scene.wait_ran("alone", "after")
+
+
+def test_a_leader_whose_connections_are_dropped_in_silence_is_followed_by_another(
+    make: Make, link: Proxy
+) -> None:
+    scene = make()
+    url = link.url()
+    scene.start(broker=url, election=url)
+    first = scene.leader()
+    second = scene.start()
+    second.wait_for_line("leads (takes over", 60)
+    link.black_hole()
+    # Its broker's connection hangs as with stock Celery, which sets no time limit for it.
+    assert scene.leader(other_than=first) is second
+    scene.alone("after")
+    scene.wait_ran("alone", "after")
+    assert {who for who, _, _, _ in scene.ran("alone")} == {f"{second.name}@here"}
+    first.wait_for_line("Demoted: no longer leader", 60)
+    link.heal()
+    link.cut()
+    second.stop()
+    assert scene.leader(other_than=second) is first
+    scene.alone("again")
+    scene.wait_ran("alone", "again")
+
+
+@pytest.mark.parametrize("retry", [False, True], ids=["as by default", "channel error retry"])
+def test_a_redis_that_becomes_a_replica_has_no_leader_until_it_is_a_master_again(
+    make: Make, redis_server: Server, retry: bool, measured: Callable[[str], None]
+) -> None:
+    scene = make(broker_channel_error_retry=retry)
+    only = scene.start()
+    stock = scene.start(queue=STOCK)
+    scene.leader()
+    with Server(installed_kinds()[0]) as other:
+        redis_server.follow(other)
+        only.wait_for_line("Demoted", 60)
+        # As stock Celery's, whose loop ends with a refused write unless it is told to go on.
+        wait_until(lambda: stock.running is only.running is retry, 30, scene.standing)
+        measured(f"broker a replica, retry {retry}: both run on: {only.running}")
+        redis_server.promote()
+        if not retry:
+            scene.start()
+        scene.alone("after")
+        scene.wait_ran("alone", "after")
+
+
+def test_a_redis_that_knows_no_client_command_elects_and_works(make: Make) -> None:
+    with Server(installed_kinds()[0], config={"rename-command": 'CLIENT ""'}) as server:
+        scene = make(server)
+        scene.start()
+        scene.leader()
+        scene.alone("there")
+        scene.wait_ran("alone", "there")
+
+
+def test_a_pool_that_grows_and_shrinks_runs_all_calls_and_leads_on(make: Make) -> None:
+    scene = make()
+    only = scene.start("--autoscale=6,1")
+    scene.leader()
+    burst = [f"burst-{n}" for n in range(30)]
+    for call in burst:
+        scene.alone(call, 0.5)
+    scene.wait_ran("alone", *burst)
+    assert scene.most_at_once("alone", *burst) > 1
+    only.wait_for_line("Scaling down", 90)
+    scene.alone("after")
+    scene.wait_ran("alone", "after")
+    assert len(scene.ran("alone")) == len(burst) + 1
+
+
+def test_each_new_pool_process_leads_while_the_link_is_cut(make: Make, link: Proxy) -> None:
+    scene = make(broker_transport_options={"visibility_timeout": 10})
+    url = link.url()
+    scene.start("--max-tasks-per-child", "1", broker=url, election=url)
+    scene.leader()
+    calls = [f"call-{n}" for n in range(20)]
+    for n, call in enumerate(calls):
+        scene.alone(call)
+        if n % 7 == 3:
+            scene.wait_ran("alone", *calls[: n + 1])
+            link.cut()
+            scene.plain(f"cut-{n}")
+            scene.wait_ran("plain", f"cut-{n}")
+    scene.wait_ran("alone", *calls, timeout=150)

@@ -1,0 +1,192 @@
+"""Beats and workers as containers run them: another user, a root that nobody can write to."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.celery.beats import write_app
+from tests.support.processes import Child, Children, wait_until
+from tests.support.processes.child import ROOT
+from tests.support.processes.confined import NOBODY, confined, missing_programs
+from tests.support.servers import Server
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(sys.platform != "linux", reason="mounts are Linux's"),
+]
+
+TASKS = """
+import os
+
+import redis
+
+from celery_safe_leader import current_leadership, leader_only
+
+store = redis.Redis.from_url({store!r})
+PLACES = (".", "/tmp", "/var/tmp", "/", os.path.expanduser("~"))
+
+def refused(place):
+    try:
+        with open(os.path.join(place, "probe"), "w"):
+            return False
+    except OSError:
+        return True
+
+@app.task(name="periodic")
+def periodic():
+    store.rpush("periodic", os.getuid())
+
+@app.task(name="alone")
+@leader_only
+def alone(x):
+    current_leadership().check()
+    store.rpush("alone", os.getpid())
+    return [os.getuid(), all(map(refused, PLACES)), x]
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that other users may enter, unlike pytest's."""
+    path = Path(tempfile.mkdtemp(prefix="confined-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def start(
+    children: Children, folder: Path, *arguments: str, name: str, env: dict[str, str], **how: object
+) -> Child:
+    """Start ``celery -A app …`` confined."""
+    argv = [sys.executable, "-m", "celery", "-A", "app", *arguments, "-l", "INFO"]
+    command = confined(argv, needed=[ROOT, folder], **how)  # type: ignore[arg-type]
+    path = os.pathsep.join((str(folder), str(ROOT)))
+    return children.start(
+        command, env={"PYTHONPATH": path, "HOME": "/nonexistent", **env}, cwd=folder, name=name
+    )
+
+
+def app(folder: Path, server: Server) -> None:
+    write_app(
+        folder,
+        server.url,
+        '{"p": {"task": "periodic", "schedule": 0.5}}',
+        more=TASKS.format(store=server.url),
+        result_backend=server.url,
+        leader_ttl=2.0,
+        leader_wait=0.2,
+        broker_connection_retry_on_startup=True,
+        worker_hijack_root_logger=True,
+    )
+
+
+def call(children: Children, folder: Path, times: int) -> list[list[object]]:
+    """Call the leader-only task from outside, and return what came of it."""
+    script = "import app, json\nprint(json.dumps([app.alone.delay(n).get(60) for n in range(%d)]))"
+    child = children.python(script % times, env={"PYTHONPATH": str(folder)}, cwd=folder)
+    assert child.wait(90) == 0, child.output
+    found: list[list[object]] = json.loads(child.lines[-1])
+    return found
+
+
+def test_user_65534_needs_what_the_docs_name_a_folder_for_temporary_files_for_pool_processes(
+    children: Children, folder: Path, valkey_server: Server
+) -> None:
+    missing = missing_programs()
+    assert not missing, f"not on this machine: {', '.join(missing)}"
+    assert os.getuid() == 0, "another user's processes are started by root"
+    app(folder, valkey_server)
+    page = (ROOT / "docs/operations/running.md").read_text()
+    assert "| `celery worker` with the pool prefork | a folder for temporary files" in page
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    # What is stored there, as Celery's pool does, is in a folder of that worker's own.
+    env = {"TMPDIR": str(temporary)}
+    worker = start(
+        children, folder, "worker", "-c", "2", name="worker", env=env, writable=temporary
+    )
+    others = [
+        start(children, folder, "worker", "-P", pool, name=pool, env={})
+        for pool in ("threads", "solo")
+    ]
+    beat = start(children, folder, "beat", "-S", "leader", "--pidfile=", name="beat", env={})
+    store = valkey_server.client()
+
+    def standing() -> str:
+        return "runs; " + "\n".join(child.output for child in (worker, *others, beat))
+
+    wait_until(lambda: store.llen("periodic") >= 3, 60, standing)
+    assert set(store.lrange("periodic", 0, -1)) == {str(NOBODY)}
+    assert call(children, folder, 3) == [[NOBODY, True, n] for n in range(3)]
+    assert not list(temporary.iterdir())
+    for child in (beat, worker, *others):
+        child.wait_for_line("Taking part in the election", 30)
+        assert child.stop() == 0, child.output
+
+
+def test_an_embedded_beat_needs_no_more_than_its_worker(
+    children: Children, folder: Path, valkey_server: Server
+) -> None:
+    app(folder, valkey_server)
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    arguments = ("worker", "-c", "1", "-B", "--scheduler", "leader")
+    env = {"TMPDIR": str(temporary)}
+    worker = start(children, folder, *arguments, name="worker", env=env, writable=temporary)
+    store = valkey_server.client()
+    wait_until(lambda: store.llen("periodic") >= 3, 60, lambda: f"runs; {worker.output}")
+    assert call(children, folder, 1) == [[NOBODY, True, 0]]
+    assert worker.stop() == 0, worker.output
+
+
+def test_systemd_tmpfiles_leaves_a_workers_file_alone_and_new_pool_processes_lead(
+    children: Children, folder: Path, valkey_server: Server
+) -> None:
+    missing = missing_programs("systemd-tmpfiles")
+    assert not missing, f"not on this machine: {', '.join(missing)}"
+    assert os.getuid() == 0, "a worker changes its user if root started it"
+    app(folder, valkey_server)
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
+    # A worker that has changed its user has no file in memory: it is in the folder.
+    arguments = ("worker", "-c", "1", "--max-tasks-per-child", "1", f"--uid={NOBODY}")
+    worker = start(
+        children,
+        folder,
+        *arguments,
+        name="worker",
+        env={"TMPDIR": str(temporary)},
+        user=None,
+        read_only=False,
+    )
+    before = call(children, folder, 2)
+    assert [found[0] for found in before] == [NOBODY, NOBODY]
+    (own,) = temporary.glob("celery-safe-leader-*")
+    stray = temporary / "celery-safe-leader-1-stray"
+    stray.mkdir()
+    (stray / "board").write_bytes(b"x")
+    configuration = folder / "clean.conf"
+    configuration.write_text(f"d {temporary} 1777 root root 1s\n")
+    command = ["systemd-tmpfiles", "--clean", str(configuration)]
+    deadline = time.monotonic() + 60
+    while stray.exists():
+        assert time.monotonic() < deadline, "systemd-tmpfiles removed nothing"
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        time.sleep(0.2)
+    assert (own / "board").exists()
+    # Each call runs in a new process, which has to find the leadership anew.
+    assert [found[0] for found in call(children, folder, 3)] == [NOBODY] * 3
+    assert worker.stop() == 0, worker.output
+    assert not own.exists()

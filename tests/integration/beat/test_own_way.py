@@ -1,0 +1,361 @@
+"""Runs that go Celery's own way, since somebody listens, overrides or has replaced something."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any
+
+import celery
+import pytest
+from celery import Task, current_app, signals
+from celery.backends.base import DisabledBackend
+from kombu.exceptions import OperationalError
+from kombu.messaging import Producer
+
+from celery_safe_leader._ledger.acceptance import accept
+from celery_safe_leader._schedules.occurrence_id import message_id
+from celery_safe_leader.beat import LeaderScheduler
+from tests.integration.beat.driven_leaders import (
+    TRANSACTIONAL,
+    WRITE_AHEAD,
+    DrivenLeaders,
+    Leader,
+)
+from tests.integration.beat.random_history import Tenants
+from tests.support.processes.waiting import wait_until
+from tests.support.servers import Server
+
+WAYS = [TRANSACTIONAL, WRITE_AHEAD]
+BY_STOCK = {"celery_beat_task": True} if celery.VERSION >= (5, 7) else {}
+"""Headers that stock beat adds."""
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[str, Callable[..., Any]], None]]:
+    connected: list[tuple[Any, Any]] = []
+
+    def connect(name: str, receiver: Callable[..., Any]) -> None:
+        signal = getattr(signals, name)
+        signal.connect(receiver, weak=False)
+        connected.append((signal, receiver))
+
+    yield connect
+    for signal, receiver in connected:
+        signal.disconnect(receiver)
+
+
+def overdue(stage: DrivenLeaders, *names: str, **more: Any) -> dict[str, Any]:
+    return {name: stage.entry(name, -1.0, **more) for name in names}
+
+
+def run_until(leader: Leader, condition: Callable[[], Any]) -> None:
+    wait_until(lambda: (leader.run(), condition())[1], 30)
+    leader.run()  # what is left to commit
+
+
+def way_of(stage: DrivenLeaders) -> str:
+    """Return how runs are published: before kombu 5.7 it cannot be by one script."""
+    return stage.way if hasattr(Producer, "batch") else WRITE_AHEAD
+
+
+def names_of(stage: DrivenLeaders) -> list[str]:
+    return [sent.headers["kwargsrepr"].split("'")[3] for sent in stage.messages()]
+
+
+def test_before_and_after_of_one_message_are_told_one_after_the_other_with_it_in_its_queue(
+    stage: DrivenLeaders, listen: Any
+) -> None:
+    told: list[tuple[str, str, int]] = []
+
+    def note(kind: str) -> Callable[..., None]:
+        def receive(sender: str, headers: Any, **_: Any) -> None:
+            told.append((kind, headers["id"], len(stage.messages())))
+
+        return receive
+
+    listen("before_task_publish", note("before"))
+    listen("after_task_publish", note("after"))
+    leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
+    run_until(leader, lambda: len(stage.messages()) == 3)
+    ids = [sent.headers["id"] for sent in stage.messages()]
+    assert told == [
+        (kind, ids[n], n + (kind == "after")) for n in range(3) for kind in ("before", "after")
+    ]
+    assert {sent.way for sent in stage.messages()} == {way_of(stage)}
+    assert stage.pending() == set()
+    assert leader.run() > 0
+    assert len(told) == 6
+
+
+class Noting(LeaderScheduler):
+    """Notes how its methods are called."""
+
+    calls: list[tuple[str, Any, Any]]
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        self.calls.append(("apply_entry", entry, (producer, self.producer, current_app.main)))
+        trace.set(entry.name)
+        super().apply_entry(entry, producer=producer)
+
+    def apply_async(self, entry: Any, *args: Any, **options: Any) -> Any:
+        self.calls.append(("apply_async", entry, trace.get()))
+        return super().apply_async(entry, *args, **options)
+
+    def send_task(self, *args: Any, **options: Any) -> Any:
+        self.calls.append(("send_task", args[0], options["task_id"]))
+        return super().send_task(*args, **options)
+
+
+trace: ContextVar[str] = ContextVar("trace", default="")
+
+
+def test_overridden_methods_are_called_as_stock_beat_calls_them(stage: DrivenLeaders) -> None:
+    stage.scheduler_class = type("NotingHere", (Noting,), {"calls": []})
+    options = {"headers": {"tenant": "a"}, "leader": {"missed_runs": "skip"}}
+    entries = overdue(stage, "a", options=options)
+    entries |= overdue(stage, "b", task="elsewhere.unknown")
+    leader = stage.leader(stage.app(**entries))
+    run_until(leader, lambda: len(stage.messages()) == 2)
+    calls = leader.scheduler.calls
+    assert [call[0] for call in calls] == [
+        "apply_entry", "apply_async", "apply_entry", "apply_async", "send_task",
+    ]  # fmt: skip
+    first = next(call for call in calls if call[1].name == "a")
+    _, copy, (producer, same, main) = first
+    assert producer is same
+    assert main == "shop"
+    assert copy is not leader.scheduler.schedule["a"]
+    assert copy.options["headers"] == {"tenant": "a", **BY_STOCK}
+    assert "leader" not in copy.options
+    assert leader.scheduler.schedule["a"].options == options
+    sent = dict(zip(names_of(stage), stage.messages(), strict=True))
+    assert copy.options["task_id"] == sent["a"].headers["id"]
+    assert calls[-1][1:] == ("elsewhere.unknown", sent["b"].headers["id"])
+    assert [call[2] for call in calls if call[0] == "apply_async"] == ["a", "b"]
+    assert trace.get() == ""
+    assert {each.way for each in sent.values()} == {way_of(stage)}
+
+
+def test_a_replaced_method_of_the_tasks_class_is_called_for_each_run(
+    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[str] = []
+    original = Task.apply_async
+
+    def wrapper(self: Any, *args: Any, **options: Any) -> Any:
+        traced.append(options["task_id"])
+        options["headers"] = {**options["headers"], "trace": "t"}
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(Task, "apply_async", wrapper)
+    leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
+    run_until(leader, lambda: len(stage.messages()) == 3)
+    assert traced == [sent.headers["id"] for sent in stage.messages()]
+    assert {sent.headers["trace"] for sent in stage.messages()} == {"t"}
+    assert {sent.way for sent in stage.messages()} == {way_of(stage)}
+
+
+def test_each_of_several_messages_of_a_run_has_an_id_that_the_next_leader_would_give_it(
+    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.scheduler_class = Tenants
+    app = stage.app(**overdue(stage, "a"))
+    first = stage.leader(app)
+    # It dies when the first of the two is written.
+    allowed = iter([True])
+    publish: Any = first.dispatcher._publisher.publish
+
+    def publish_one(batch: Any, gate: Callable[[], bool]) -> Any:
+        def closing() -> bool:
+            if gate() and next(allowed, False):
+                return True
+            first.still_leads = lambda: False
+            return False
+
+        return publish(batch, closing)
+
+    monkeypatch.setattr(first.dispatcher._publisher, "publish", publish_one)
+    wait_until(lambda: (first.run(), stage.pending())[1], 30)
+    pending: Any = stage.client.hget(stage.names.pending, "a")
+    assert pending.endswith(b" x2")
+    before = [sent.headers for sent in stage.messages()]
+    assert len(before) == 1
+    second = stage.leader(stage.app(**overdue(stage, "a")))
+    run_until(second, lambda: len(stage.messages()) == len(before) + 2)
+    assert stage.pending() == set()
+    sent = [each.headers for each in stage.messages()]
+    assert [each["tenant"] for each in sent[-2:]] == ["", "~"]
+    assert len({each["leader_occurrence"] for each in sent}) == 2
+    for each in sent:
+        assert each["id"] == each["leader_occurrence"] == each["root_id"]
+    assert sent[-1]["id"] == message_id(sent[-2]["id"], 2)
+    assert {each.way for each in stage.messages()} == {WRITE_AHEAD}
+    # Workers run each of the two once, whichever publication comes first.
+    accepted = [
+        accept(stage.client, stage.key, each["leader_occurrence"], nonce, window=60).may_run
+        for each in sent
+        if (nonce := each["leader_publication"])
+    ]
+    assert sum(accepted) == 2
+
+
+@pytest.mark.filterwarnings("ignore:task_always_eager")
+@pytest.mark.parametrize("fails", ["override", "receiver", "nothing sent", "eager"])
+def test_what_brings_no_message_is_done_and_costs_the_others_nothing(
+    stage: DrivenLeaders, listen: Any, fails: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "celery_safe_leader.beat")
+
+    class Odd(LeaderScheduler):
+        def apply_entry(self, entry: Any, producer: Any = None) -> None:
+            if entry.name == "odd" and fails == "override":
+                raise LookupError("no tenant")
+            if entry.name == "odd" and fails == "nothing sent":
+                return
+            super().apply_entry(entry, producer=producer)
+
+    stage.scheduler_class = Odd
+    if fails == "receiver":
+
+        def leave(headers: Any, **_: Any) -> None:
+            if "'odd'" in headers["kwargsrepr"]:
+                raise SystemExit(3)
+
+        listen("before_task_publish", leave)
+    app = stage.app(**overdue(stage, "odd", "good"))
+    ran: list[Any] = []
+    if fails == "eager":
+        app.conf.task_always_eager = True
+        app.conf.task_store_eager_result = False
+
+        @app.task(name="shop.eager", shared=False)
+        def task(**kwargs: Any) -> None:
+            ran.append(kwargs)
+
+        app.conf.beat_schedule["odd"] = {**app.conf.beat_schedule["odd"], "task": task.name}
+        app.conf.beat_schedule["good"]["task"] = "elsewhere.unknown"
+    leader = stage.leader(app)
+    run_until(leader, lambda: stage.runs()["odd"].split()[1] == b"1" and stage.messages())
+    assert names_of(stage) == ["good"]
+    assert stage.pending() == set()
+    assert leader.run() > 0
+    if fails == "eager":
+        assert ran == [{"entry": "odd"}]
+    elif fails == "override":
+        assert "cannot be sent: LookupError: no tenant" in caplog.text
+    elif fails == "receiver":
+        assert "SystemExit(3)" in caplog.text
+    else:
+        assert "Entry 'odd': its run is done, and no message of it was sent" in caplog.text
+
+
+def test_a_result_backend_that_cannot_be_reached_leaves_the_run_due(
+    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+
+    def on_task_call(self: Any, producer: Any, task_id: str) -> None:
+        told.append(task_id)
+        if len(told) < 3:
+            raise OperationalError("no backend")
+
+    monkeypatch.setattr(DisabledBackend, "on_task_call", on_task_call)
+    leader = stage.leader(stage.app(**overdue(stage, "a")))
+    run_until(leader, stage.messages)
+    [sent] = stage.messages()
+    assert told == [sent.headers["id"]] * 3
+    assert "The run stays due; trying again in 0.5 s" in caplog.text
+
+
+def test_nobody_is_called_while_the_ledger_is_paused_or_the_broker_is_away(
+    stage: DrivenLeaders, quick_server: Server
+) -> None:
+    stage.scheduler_class = type("NotingHere", (Noting,), {"calls": []})
+    leader = stage.leader(stage.app(a=stage.entry("a", 0.5)))
+    leader.run()
+    calls = leader.scheduler.calls
+    assert stage.pause(1)
+    leader.run_for(1.5)
+    assert calls == []
+    assert stage.pause(1, resumed=True)
+    run_until(leader, stage.messages)
+    assert [call[0] for call in calls] == ["apply_entry", "apply_async"]
+
+
+def test_a_message_that_has_to_wait_is_published_without_a_second_call(
+    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pausing(Noting):
+        def apply_entry(self, entry: Any, producer: Any = None) -> None:
+            super().apply_entry(entry, producer=producer)
+            assert stage.pause(1)
+
+    stage.scheduler_class = type("PausingHere", (Pausing,), {"calls": []})
+    leader = stage.leader(stage.app(**overdue(stage, "a")))
+    calls = leader.scheduler.calls
+    wait_until(lambda: (leader.run(), calls)[1], 30)
+    leader.run_for(1.2)
+    assert stage.messages() == []
+    assert stage.pause(1, resumed=True)
+    run_until(leader, stage.messages)
+    assert [call[0] for call in calls] == ["apply_entry", "apply_async"]
+    assert stage.messages()[0].headers["id"] == calls[0][1].options["task_id"]
+
+
+@pytest.mark.parametrize("own", ["receivers", "override"])
+def test_the_event_task_sent_follows_its_message(
+    stage: DrivenLeaders, quick_server: Server, listen: Any, own: str
+) -> None:
+    if own == "override":
+        stage.scheduler_class = type("NotingHere", (Noting,), {"calls": []})
+    else:
+        listen("before_task_publish", lambda **_: None)
+    app = stage.app(**overdue(stage, "a", "b"))
+    app.conf.task_send_sent_event = True
+    subscriber: Any = quick_server.client().pubsub(ignore_subscribe_messages=True)
+    subscriber.psubscribe("*celeryev*")
+    subscriber.get_message(timeout=5)
+    leader = stage.leader(app)
+    run_until(leader, lambda: len(stage.messages()) == 2)
+    heard = [subscriber.get_message(timeout=5)["channel"] for _ in range(2)]
+    assert all(channel.endswith("task.sent") for channel in heard)
+    subscriber.close()
+
+
+@pytest.mark.parametrize("own", ["receivers", "override"])
+def test_expires_counts_from_the_due_moment_where_the_entry_says_so(
+    stage: DrivenLeaders, listen: Any, own: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[Any] = []
+    if own == "override":
+        stage.scheduler_class = type("NotingHere", (Noting,), {"calls": calls})
+    else:
+        listen("before_task_publish", lambda headers, **_: calls.append(headers))
+    options = {"expires": 60, "leader": {"expires_from": "due"}}
+    app = stage.app(
+        late=stage.entry("late", -1800.0, options=options),
+        soon=stage.entry("soon", 0.2, options=options),
+        usual=stage.entry("usual", -1800.0, options={"expires": 60}),
+    )
+    before = time.time()
+    leader = stage.leader(app)
+    run_until(leader, lambda: len(stage.messages()) == 2 and "'late'" in caplog.text)
+    sent = dict(zip(names_of(stage), stage.messages(), strict=True))
+    assert sorted(sent) == ["soon", "usual"]
+    assert expiry(sent["soon"]) - sent["soon"].covers[1] / 1e6 == pytest.approx(60, abs=0.001)
+    assert expiry(sent["usual"]) >= before + 60
+    assert "periodic task 'late' (shop.work) is missed: it expired 17" in caplog.text
+    # It is done: nobody is called for it again, and nothing is owed.
+    assert stage.runs()["late"].split()[1] == b"1"
+    assert stage.pending() == set()
+    called = len(calls)
+    leader.run()
+    assert len(calls) == called
+
+
+def expiry(sent: Any) -> float:
+    return datetime.fromisoformat(sent.headers["expires"]).timestamp()

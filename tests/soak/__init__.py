@@ -1,0 +1,1 @@
+"""Minutes of faults, counted at the broker's lists: ``make soak``."""

@@ -1,0 +1,191 @@
+"""Let a fleet run for an hour, with entries that come and go, and see what grows.
+
+    python -m tests.soak.endurance [--seconds 3600]
+
+A leader and a standby dispatch a hundred runs a second to a worker. Every few seconds each beat is
+given a new ``beat_schedule``, in which twenty names are new and those of the last time are gone:
+in an hour 500 settings and 10,000 names. What each process and Redis hold is noted twice a minute.
+Nothing may be larger in the last third than in the middle one; the first third is for warming up.
+The figures are printed and kept in a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+
+from tests.support.celery.beats import Beat, leader_of, write_app
+from tests.support.processes import Children
+from tests.support.processes.child import ROOT, Child
+from tests.support.servers import Server
+from tests.support.servers.kinds import installed_kinds
+
+__all__ = ["Sample", "growth", "play"]
+
+Sample = Mapping[str, float]
+
+STEADY = 100
+"""Entries that stay. Each runs once a second."""
+SETTINGS = 500
+COMING = 20
+"""Entries that are new with each setting, and gone with the next."""
+ALLOWED: Mapping[str, tuple[float, float]] = {
+    "RSS KiB": (0.02, 2048),
+    "sockets": (0.0, 1),
+    "threads": (0.0, 1),
+    "keys": (0.0, 2),
+    "Redis KiB": (0.02, 4096),
+}
+"""By how much each may be larger: a part of it, or so much; whichever is more. Of 10,000 names the
+ledger keeps a field of a few hundred bytes each, for a week; the leader remembers the latest
+thousand."""
+
+_COMES_AND_GOES = """
+import threading, time
+from celery.signals import beat_init
+
+def entry(name):
+    return {{"task": "shop.work", "schedule": 1.0, "args": (name,)}}
+
+def schedule(turn):
+    names = [f"steady-{{n}}" for n in range({steady})]
+    names += [f"comes-{{turn}}-{{n}}" for n in range({coming})]
+    return {{name: entry(name) for name in names}}
+
+def set_again():
+    while True:
+        # The same turn in all beats.
+        app.conf.beat_schedule = schedule(int(time.time() / {every}))
+        time.sleep({every} - time.time() % {every} + 0.01)
+
+@beat_init.connect(weak=False)
+def begin(**_):
+    threading.Thread(target=set_again, daemon=True).start()
+"""
+
+
+def growth(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
+    """Return for each figure its median in the middle and in the last third of the time."""
+    third = len(samples) // 3
+    middle, last = samples[third : 2 * third], samples[2 * third :]
+    return {
+        name: (median(each[name] for each in middle), median(each[name] for each in last))
+        for name in samples[0]
+    }
+
+
+def problems(samples: Sequence[Sample]) -> list[str]:
+    """Return what grew, in words."""
+    found = []
+    for name, (before, after) in growth(samples).items():
+        part, least = ALLOWED[name.split(": ")[-1]]
+        if after - before > max(part * before, least):
+            found.append(f"{name} grew from {before:.0f} to {after:.0f}")
+    return found
+
+
+def play(folder: Path, seconds: float, samples: list[Sample]) -> dict[str, object]:
+    """Let them run, add a sample twice a minute, and return what was counted."""
+    every = seconds / SETTINGS
+    with Server(installed_kinds()[0]) as server:
+        more = _COMES_AND_GOES.format(steady=STEADY, coming=COMING, every=every)
+        write_app(folder, server.url, "{}", more=more, leader_ttl=3.0, leader_wait=0.6)
+        children = Children()
+        try:
+            arguments = ("-A", "app", "worker", "-l", "WARNING", "-P", "threads", "-c", "2")
+            env = {"PYTHONPATH": str(folder)}
+            worker = children.module("celery", *arguments, env=env, cwd=folder, name="worker")
+            beats = [
+                Beat(children, folder, "-s", str(folder / f"{n}"), name=f"beat {n}") for n in "ab"
+            ]
+            leader = leader_of(lambda: beats, 60)
+            processes = {"worker": worker}
+            for beat in beats:
+                processes["leader" if beat is leader else "standby"] = beat.child
+            client = server.client()
+            commands = _pops(client)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                time.sleep(min(30.0, seconds / 60))
+                samples.append(_sample(processes, client))
+            return {
+                "pops by the worker": _pops(client) - commands,
+                "tenures": sum(len(beat.tenures) for beat in beats),
+                "waiting at the end": client.llen("celery"),
+            }
+        finally:
+            children.close()
+
+
+def _sample(processes: Mapping[str, Child], client: object) -> Sample:
+    found: dict[str, float] = {}
+    for name, child in processes.items():
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        found[f"{name}: RSS KiB"] = float(fields["VmRSS"].split()[0])
+        found[f"{name}: threads"] = float(fields["Threads"])
+        found[f"{name}: sockets"] = float(_sockets(child.pid))
+    found["keys"] = float(client.dbsize())  # type: ignore[attr-defined]
+    found["Redis KiB"] = client.info("memory")["used_memory"] / 1024  # type: ignore[attr-defined]
+    return found
+
+
+def _sockets(pid: int) -> int:
+    count = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            count += str(link.readlink()).startswith("socket:")
+        except OSError:
+            continue  # closed meanwhile
+    return count
+
+
+def _pops(client: object) -> int:
+    stats = client.info("commandstats")  # type: ignore[attr-defined]
+    return int(stats.get("cmdstat_brpop", {}).get("calls", 0))
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def main() -> int:
+    """Play, print and keep what was found, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak.endurance", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3600.0, help="for how long")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".soak", help="for the file")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    start, samples = _now(), list[Sample]()
+    with tempfile.TemporaryDirectory(prefix="endurance-") as name:
+        counts = play(Path(name), given.seconds, samples)
+    found = problems(samples)
+    kept = {
+        "start": start,
+        "end": _now(),
+        "counts": counts,
+        "growth": growth(samples),
+        "problems": found,
+        "samples": samples,
+    }
+    file = given.folder / f"endurance-{start[:19].replace(':', '')}.json"
+    file.write_text(json.dumps(kept, indent=1) + "\n")
+    for name, (before, after) in growth(samples).items():
+        print(f"{name:>24}  {before:12,.0f}  {after:12,.0f}")
+    for name, value in counts.items():
+        print(f"{name:>24}  {value}")
+    for line in found:
+        print(f"PROBLEM: {line}")
+    print(f"{'FAILED' if found else 'passed'}; kept in {file}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

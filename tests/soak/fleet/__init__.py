@@ -1,0 +1,1 @@
+"""Four workers and three beats under random faults of all kinds."""

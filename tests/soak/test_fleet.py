@@ -1,0 +1,111 @@
+"""The judge of the fleet finds each thing that it is there to find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.soak.fleet.__main__ import grown
+from tests.soak.fleet.app import EffectRun, PeriodicRun
+from tests.soak.fleet.judge import judge_effects, judge_periodic, let_through
+from tests.support.celery.chaos import Execution, Grid
+
+GRIDS = {"tick": Grid(1_000, 10)}
+
+
+def effect(call: str, began: float, token: int = 7, **more: object) -> EffectRun:
+    run = EffectRun(call, token, f"host:{token}", began, 2.0, "written", "w", 0, False, 0)
+    return replace(run, **more)  # type: ignore[arg-type]
+
+
+def periodic(number: int, publication: str = "", **more: object) -> PeriodicRun:
+    moment = 1_000 + 10 * number
+    name = publication or f"p{number}"
+    execution = Execution("tick", f"o{number}", moment, moment, name, 7, float(number))
+    return replace(PeriodicRun(execution, float(number), "w", False), **more)  # type: ignore[arg-type]
+
+
+EFFECTS = [effect(f"c{n}", float(n), token=7 + n // 5) for n in range(10)]
+SENT = {run.call for run in EFFECTS}
+RUNS = [periodic(number) for number in range(10)]
+
+
+def test_each_call_and_each_run_once_is_right() -> None:
+    assert judge_effects(SENT, set(), EFFECTS, []).problems == []
+    assert judge_periodic(RUNS, GRIDS, 1_090, set(), []).problems == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "problem"),
+    [
+        (EFFECTS[1:], "c0 was lost"),
+        ([*EFFECTS, effect("c9", 20.0, token=8)], "c9 ran again for no reason"),
+        ([*EFFECTS, effect("other", 20.0, token=8)], "nobody sent other"),
+        ([*EFFECTS[:-1], effect("c9", 9.0, token=7)], "c9 began under token 7 after token 8 ran"),
+        ([*EFFECTS[:-1], effect("c9", 9.0, token=8, candidate="x")], "token 8 of host:8 and x"),
+        ([*EFFECTS[:-1], effect("c9", 9.0, token=8, outcome="refused")], "c9 was lost"),
+    ],
+)
+def test_what_is_wrong_with_calls_is_named(runs: list[EffectRun], problem: str) -> None:
+    problems = judge_effects(SENT, set(), runs, []).problems
+    assert any(line.startswith(problem) for line in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("again", "restarts"),
+    [
+        ({"redelivered": True}, []),
+        ({"retries": 1}, []),
+        ({"forwards": 1}, []),
+        ({}, [15.0]),
+    ],
+)
+def test_what_the_broker_delivers_again_is_its_own(
+    again: dict[str, object], restarts: list[float]
+) -> None:
+    run = effect("c9", 20.0, token=8, outcome="again", **again)
+    verdict = judge_effects(SENT, set(), [*EFFECTS, run], restarts)
+    assert verdict.problems == []
+    assert sum(verdict.counts["runs again"].values()) == 1  # type: ignore[attr-defined]
+
+
+def test_a_run_under_an_old_token_whose_lease_was_over_is_no_second_leader() -> None:
+    runs = [*EFFECTS[:-1], effect("c9", 9.0, token=7, left=0.0, outcome="refused")]
+    runs.append(effect("c9", 10.0, token=8, retries=1))
+    assert judge_effects(SENT, set(), runs, []).problems == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "problem"),
+    [
+        (RUNS[:5] + RUNS[6:], "tick: lost between 1050 and 1060 (token 7)"),
+        (RUNS[:-1], "tick: lost from 1090 to 1090"),
+        ([*RUNS, periodic(3, at=20.0)], "o3 ran again for no reason"),
+        ([*RUNS, periodic(3, "other", at=20.0)], "o3 ran again for no reason"),
+    ],
+)
+def test_what_is_wrong_with_runs_is_named(runs: list[PeriodicRun], problem: str) -> None:
+    problems = judge_periodic(runs, GRIDS, 1_090, set(), []).problems
+    assert any(line.startswith(problem) for line in problems), problems
+
+
+def test_a_second_publication_is_excused_by_what_its_worker_says_alone() -> None:
+    line = "Periodic run o3 of shop was executed twice: publication x was let through unchecked"
+    unchecked = let_through(["o4 of shop", line])
+    assert unchecked == {"o3"}
+    runs = [*RUNS, periodic(3, "other", at=20.0)]
+    assert judge_periodic(runs, GRIDS, 1_090, unchecked, []).problems == []
+    redelivered = [*RUNS, periodic(3, at=20.0, redelivered=True)]
+    assert judge_periodic(redelivered, GRIDS, 1_090, set(), []).problems == []
+    assert judge_periodic(runs, GRIDS, 1_090, set(), [15.0]).problems != []
+
+
+def test_what_grows_is_named() -> None:
+    level = [{"worker 0: RSS KiB": 60_000.0, "worker 0: sockets": 11.0}] * 9
+    assert grown(level) == []
+    more = [*level[:6], *[{"worker 0: RSS KiB": 64_000.0, "worker 0: sockets": 14.0}] * 3]
+    assert grown(more) == [
+        "worker 0: RSS KiB grew from 60000 to 64000",
+        "worker 0: sockets grew from 11 to 14",
+    ]

@@ -1,0 +1,1 @@
+"""Tools that trace and monitor, beside stock beat: ``python -m tests.tools``."""

@@ -1,0 +1,1 @@
+"""A Django app with tenants, for ``tests.tools``."""
