@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import traceback
 from typing import Protocol
 
-from benchmarks import changes, confirms, dispatch, election, idle, lateness, older
+from benchmarks import (
+    changes,
+    confirms,
+    dispatch,
+    election,
+    endings,
+    handover,
+    idle,
+    lateness,
+    older,
+    operations,
+    overdue,
+    own_way,
+    presence,
+    receivers,
+    scrapes,
+    standbys,
+)
 from benchmarks.report import Report
 
 
@@ -19,12 +37,21 @@ class _Part(Protocol):
 
 PARTS: dict[str, _Part] = {
     "dispatch": dispatch.main,
+    "overdue": overdue.main,
+    "own-way": own_way.main,
     "older": older.main,
     "confirms": confirms.main,
     "lateness": lateness.main,
     "idle": idle.main,
     "election": election.main,
     "changes": changes.main,
+    "endings": endings.main,
+    "handover": handover.main,
+    "standbys": standbys.main,
+    "presence": presence.main,
+    "operations": operations.main,
+    "receivers": receivers.main,
+    "scrapes": scrapes.main,
 }
 
 
@@ -41,7 +68,7 @@ def main() -> None:
         parser.error(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     report, start, failed = Report(), time.monotonic(), 0
     for name in named:
-        began = time.monotonic()
+        began, load = time.monotonic(), os.getloadavg()[0]
         report.say(f"\n== {name}\n")
         try:
             PARTS[name](report, quick=given.quick, full=given.full)
@@ -49,7 +76,11 @@ def main() -> None:
             traceback.print_exc()
             report.left_out(name, f"failed: {exc!r}")
             failed += 1
-        report.say(f"({name}: {time.monotonic() - began:.0f} s)")
+        # What is measured makes a load of 1 to 2 itself.
+        report.say(
+            f"({name}: {time.monotonic() - began:.0f} s; load {load:.1f} before, "
+            f"{os.getloadavg()[0]:.1f} after)"
+        )
     report.say("\n== goals\n")
     report.goals()
     report.machine()

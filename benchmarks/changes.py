@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.report import Report
 from celery_safe_leader import create_safe_redis_leader
 from celery_safe_leader._store.connection.client import make_client
-from celery_safe_leader._worker.dedup.inquirer import LIMIT, Inquirer
+from celery_safe_leader._worker.dedup.inquirer import LONGEST_LIMIT, Inquirer
 from celery_safe_leader._worker.dedup.strategies import FilteredStrategies
 from tests.e2e.worker.stage import WorkerFleet
 from tests.e2e.worker.test_rolling import handovers_of, roll
@@ -254,7 +254,7 @@ def _notices(report: Report) -> None:
 def _acceptance(report: Report) -> None:
     """What a Redis that hangs costs the periodic runs of a worker, and the guard the others."""
     with Server(installed_kinds()[0]) as server:
-        client = make_client(server.url, connect_timeout=1, read_timeout=LIMIT)
+        client = make_client(server.url, connect_timeout=1, read_timeout=LONGEST_LIMIT)
         inquirer = Inquirer(client, "the server", "shop", 100.0)
         inquirer.start()
         server.pause()

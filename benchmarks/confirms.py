@@ -38,5 +38,9 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
     rates.table(report, loads, (LOOP.name, LEADER.name))
     for entries in loads:
         report.at_least(
-            _GOAL.format(entries), rates.ratio(LEADER.name, entries), _LIMIT, " × the loop"
+            _GOAL.format(entries),
+            rates.ratio(LEADER.name, entries),
+            _LIMIT,
+            " × the loop",
+            beside=rates.beside(entries),
         )

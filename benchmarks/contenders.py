@@ -21,6 +21,8 @@ __all__ = [
     "CONTENDERS",
     "LEADER",
     "LOOP",
+    "OVERDUE",
+    "OVERDUE_LOOP",
     "PEERS",
     "Contender",
     "Measured",
@@ -29,6 +31,8 @@ __all__ = [
 
 _LOOP_LENGTH = 5_000
 """Messages after which the loop ends: each costs the same, whatever the number of entries."""
+_OVERDUE = 60.0
+"""Seconds for which entries are overdue that run for the first time."""
 _PART_SECONDS = 1.0
 _PART_MOST = 300
 """What is measured of a scheduler of which each tick sends one entry and costs the same."""
@@ -64,6 +68,8 @@ class Contender:
     session: Session
     """Called with the stage, how many entries, and when they are due. The context is ready to
     send at that moment; its value sends, and returns how many it sent."""
+    elects: bool = False
+    """Whether it takes part in an election before it is ready."""
     early: float = 0.0
     """Seconds before the moment at which it begins with its work, if it is called then. It must be
     ready before: all the work is to be measured."""
@@ -114,6 +120,41 @@ def _leader(stage: Rig, entries: int, due: float) -> Iterator[Send]:
     stage.hold_election()
     scheduler = LeaderScheduler(app=stage.app(entries, due), lazy=False, max_interval=1e-4)
     with contextlib.closing(scheduler), _all_at_once(scheduler, stage, entries, due) as send:
+        yield send
+
+
+@contextlib.contextmanager
+def _loop_of_entries(stage: Rig, entries: int, due: float) -> Iterator[Send]:
+    """The yardstick of ``OVERDUE``: the loop over the same entries, the first message included."""
+    app = stage.app(entries, due - _OVERDUE, warm_up=False)
+    each = list(app.conf.beat_schedule.values())[:_LOOP_LENGTH]
+    with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
+
+        def send() -> int:
+            for entry in each:
+                app.send_task(entry["task"], entry["args"], entry["kwargs"], producer=producer)
+            return len(each)
+
+        yield send
+
+
+@contextlib.contextmanager
+def _overdue(stage: Rig, entries: int, due: float) -> Iterator[Send]:
+    """All that follows the election: the ledger is loaded, and all entries are new to it."""
+    stage.hold_election()
+    app = stage.app(entries, due - _OVERDUE, warm_up=False)
+    scheduler = LeaderScheduler(app=app, lazy=False, max_interval=1e-4)
+    with contextlib.closing(scheduler), stage.arrivals() as arrived:
+        while not scheduler.is_leader:
+            scheduler.tick()
+        if arrived():
+            raise RuntimeError("entries were dispatched before the clock was started")
+
+        def send() -> int:
+            while arrived() < entries:
+                scheduler.tick()
+            return entries
+
         yield send
 
 
@@ -209,7 +250,9 @@ def _multibeat(app: Celery, stage: Rig) -> Any:
 
 
 LOOP = Contender("loop of send_task", 100_000, _loop)
-LEADER = Contender("LeaderScheduler", 100_000, _leader, early=EARLIEST)
+LEADER = Contender("LeaderScheduler", 100_000, _leader, elects=True, early=EARLIEST)
+OVERDUE_LOOP = Contender("loop over the entries", 100_000, _loop_of_entries)
+OVERDUE = Contender("LeaderScheduler", 100_000, _overdue, elects=True)
 PEERS = (
     Contender("Scheduler", 100_000, _one_by_one(_stock)),
     Contender("PersistentScheduler", 3_000, _one_by_one(_persistent)),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import redis
 
@@ -23,6 +24,7 @@ from benchmarks.contenders import (
 )
 from benchmarks.report import Report
 from benchmarks.stage import Rig, server_kind
+from celery_safe_leader._ledger import ledger_session, packed_commands
 from tests.support.servers import Server
 
 __all__ = ["Rates", "main"]
@@ -39,6 +41,7 @@ class Rates:
     """Messages a second of some contenders with some loads, one figure for each turn."""
 
     stage: Rig
+    yardstick: str = LOOP.name
     each: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     costs: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds of the sender's processor for a message: less dependent on what else runs."""
@@ -56,7 +59,7 @@ class Rates:
     def _measure(self, contender: Contender, entries: int) -> Measured:
         # The entries are due at a moment that has to be chosen before it is known how long a
         # contender needs until it knows them all.
-        election = _ELECTION if contender is LEADER else 0.0
+        election = _ELECTION if contender.elects else 0.0
         lead = 0.3 + contender.early + election + entries * self._per_entry.get(contender.name, 0)
         while True:
             self.stage.clear()
@@ -75,14 +78,25 @@ class Rates:
         """Return the median of all turns."""
         return median(self.each[name, entries])
 
-    def ratio(self, name: str, entries: int, to: str = LOOP.name) -> float:
-        """Return the median of the ratios within a turn: the machine is not always as fast."""
-        pairs = zip(self.each[name, entries], self.each[to, entries], strict=True)
+    def ratio(self, name: str, entries: int, to: str = "") -> float:
+        """Return the median of the ratios within a turn: the machine is not always as fast.
+
+        Args:
+            name: Of a contender.
+            entries: The load.
+            to: To whom it is compared; by default the yardstick.
+        """
+        others = self.each[to or self.yardstick, entries]
+        pairs = zip(self.each[name, entries], others, strict=True)
         return median(one / other for one, other in pairs)
 
     def cost(self, name: str, entries: int) -> float:
         """Return the median of the costs of all turns."""
         return median(self.costs[name, entries])
+
+    def beside(self, entries: int) -> str:
+        """Return the rate of the yardstick, to be printed beside a ratio."""
+        return f"{self.yardstick} {self.rate(self.yardstick, entries):,.0f}/s"
 
     def has(self, name: str, entries: int) -> bool:
         """Tell whether this was measured."""
@@ -94,7 +108,7 @@ class Rates:
             [f"{entries:,}", *(self._cell(name, entries) for name in names)] for entries in loads
         ]
         report.table(("due", *names), rows)
-        for name in (LOOP.name, LEADER.name):
+        for name in (self.yardstick, LEADER.name):
             each = [f"{1e6 * self.cost(name, entries):.0f} ({entries:,})" for entries in loads]
             report.say(f"{name}, µs of the sender's processor for a message: {', '.join(each)}\n")
 
@@ -102,17 +116,19 @@ class Rates:
         if not self.has(name, entries):
             return ""
         rate = f"{self.rate(name, entries):,.0f}/s"
-        return rate if name == LOOP.name else f"{rate} ({self.ratio(name, entries):.2g})"
+        return rate if name == self.yardstick else f"{rate} ({self.ratio(name, entries):.2g})"
 
 
 def _judge(report: Report, rates: Rates, loads: Sequence[int]) -> None:
     batched = [entries for entries in loads if entries >= 1_000]
     ours = {entries: rates.ratio(LEADER.name, entries) for entries in loads}
+    lowest = min(batched, key=lambda entries: ours[entries])
     report.at_least(
-        f"dispatches to Redis, from {batched[0]:,} to {batched[-1]:,} due, the least",
-        min(ours[entries] for entries in batched),
-        2,
+        f"dispatches to Redis, from {batched[0]:,} to {batched[-1]:,} due, the least (aim: 5)",
+        ours[lowest],
+        3.5,
         " × the loop",
+        beside=rates.beside(lowest),
     )
     flat = f"cost of a dispatch, {batched[0]:,} to {batched[-1]:,} due, the largest over the least"
     for what, costs in (
@@ -130,20 +146,25 @@ def _judge(report: Report, rates: Rates, loads: Sequence[int]) -> None:
     report.at_least(f"faster than every peer; the nearest is {which}", least, 1, " × its rate")
 
 
-def _round_trips(stage: Rig, entries: int) -> tuple[float, list[float]]:
+def _round_trips(stage: Rig, entries: int) -> tuple[int, list[float]]:
     """Count what the ledger costs.
 
     Returns:
-        Scripts per dispatch; for how many milliseconds each of them kept Redis, the least first.
+        How often the leader waited for replies; for how many milliseconds each script kept Redis,
+        the least first.
     """
     stage.clear()
-    with redis.Redis.from_url(stage.state, decode_responses=True) as client:
+    send_packed = mock.patch.object(
+        ledger_session, "send_packed", wraps=packed_commands.send_packed
+    )
+    with redis.Redis.from_url(stage.state, decode_responses=True) as client, send_packed as sent:
         due = time.time() + 2.0 + entries * 3e-4
         with LEADER.session(stage, entries, due) as send:
             time.sleep(max(0.0, due - time.time()) + 0.02)
             client.config_set("slowlog-max-len", 100_000)
             client.config_set("slowlog-log-slower-than", 0)
             client.slowlog_reset()
+            sent.reset_mock()
             send()
             client.config_set("slowlog-log-slower-than", -1)
         times = sorted(
@@ -151,17 +172,18 @@ def _round_trips(stage: Rig, entries: int) -> tuple[float, list[float]]:
             for each in client.slowlog_get(100_000)
             if "EVALSHA" in str(each["command"][:10])
         )
-    return len(times) / entries, times
+    return sent.call_count, times
 
 
 def _ledger(report: Report, stage: Rig, entries: int) -> None:
-    each, times = _round_trips(stage, entries)
+    waits, times = _round_trips(stage, entries)
     nearly = times[int(len(times) * 0.99)]
     report.say(
-        f"Ledger, {entries:,} due: {each:.4f} round trips a dispatch; one script keeps Redis for "
-        f"{median(times):.2f} ms (median), {nearly:.2f} ms (99 %), {times[-1]:.2f} ms (most).\n"
+        f"Ledger, {entries:,} due: {len(times):,} scripts in {waits:,} round trips; one script "
+        f"keeps Redis for {median(times):.2f} ms (median), {nearly:.2f} ms (99 %), "
+        f"{times[-1]:.2f} ms (most), all together for {sum(times):.0f} ms.\n"
     )
-    report.at_most(f"round trips of the ledger a dispatch, {entries:,} due", each, 0.03)
+    report.at_most(f"round trips of the ledger a dispatch, {entries:,} due", waits / entries, 0.03)
     report.at_most("one script keeps Redis, 99 % of them", nearly, 0.3, " ms")
 
 

@@ -1,4 +1,4 @@
-"""What entries cost that are not due: waking, starting, memory."""
+"""What entries cost that are not due: waking, starting, memory; and what is sent meanwhile."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from celery import Celery
 from celery.beat import Scheduler
 
 from benchmarks.report import Report
+from benchmarks.rest import measure
 from benchmarks.stage import Rig, server_kind
 from celery_safe_leader import LeaderScheduler
 from tests.support.servers import Server
@@ -62,8 +63,7 @@ def _measure(kind: str, url: str, folder: str, lead: float) -> dict[str, Any]:
             scheduler.tick()
     stage.clear()
     stage.hold_election()
-    app = stage.app(_ENTRIES, due)
-    del app.conf.beat_schedule["warm-up"]
+    app = stage.app(_ENTRIES, due, warm_up=False)
     gc.collect()
     before = _resident()
     scheduler, started = _start(kind, app)
@@ -93,7 +93,7 @@ def _in_process(kind: str, server: Server, lead: float = _FAR) -> dict[str, Any]
 
 
 def main(report: Report, *, quick: bool, full: bool) -> None:
-    """Print what 10,000 entries cost."""
+    """Print what 10,000 entries cost, and what beats and workers send while none is due."""
     turns = 1 if quick else 3
     ours, stock, after = [], [], []
     with Server(server_kind()) as server:
@@ -119,6 +119,7 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
     report.at_most("start-up with 10,000 entries, above stock's", slower, 0.3, " s")
     larger = middle("grown", after or ours) - middle("grown", stock)
     report.at_most("memory of an entry, above stock's", larger, 2000, " bytes")
+    measure(report, quick=quick)
 
 
 if __name__ == "__main__":

@@ -1,99 +1,84 @@
-"""How late 1,000 entries arrive at the broker, and whether any run is missing."""
+"""How late 1,000 entries arrive at the broker, and whether any run is missing.
+
+In one script where broker and ledger are one Redis, beside bytes that are written to a socket; and
+by write-ahead to another Redis and to RabbitMQ, with all of the history also as it was before.
+"""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
-import time
-from datetime import datetime, timezone
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-import redis
-
+from benchmarks.phase import ENTRIES, Arrival, Phase, at_percent, in_words
+from benchmarks.reading import RAW
 from benchmarks.report import Report
 from benchmarks.stage import Rig, server_kind
-from celery_safe_leader import LeaderScheduler
+from tests.support.older_release import BASE, unpacked
 from tests.support.servers import Server
+from tests.support.servers.rabbitmq import rabbitmq_urls
 
 __all__ = ["main"]
 
-_ENTRIES = 1_000
-_WARM_UP = 5  # seconds, for the election
-
-
-def _interval(number: int) -> int:
-    return number % 60 + 1
-
-
-def _read(url: str, until: float) -> None:
-    """Take messages off the queue; print when each was in it and what it covers."""
-    arrived: list[tuple[float, bytes]] = []
-    with redis.Redis.from_url(url) as client:
-        while time.time() < until:
-            taken = client.blmpop(0.5, 1, "celery", direction="RIGHT", count=1)
-            if not taken:
-                continue
-            # What is in the queue now has arrived, however long it takes to read it out.
-            there = client.llen("celery")
-            at = time.time()
-            arrived.append((at, taken[1][0]))
-            if there:
-                rest = client.lmpop(1, "celery", direction="RIGHT", count=there)
-                arrived += [(at, raw) for raw in rest[1]]
-    for at, raw in arrived:
-        headers = json.loads(raw)["headers"]
-        first, last = map(int, headers["leader_covers"].split(","))
-        print(json.dumps([headers["argsrepr"], at, first, last]))
-
-
-def _lead(stage: Rig, start: float, end: float) -> None:
-    app = stage.app(_ENTRIES, start)
-    del app.conf.beat_schedule["warm-up"]
-    for number, entry in enumerate(app.conf.beat_schedule.values()):
-        entry["schedule"] = float(_interval(number))
-        entry["last_run_at"] = datetime.fromtimestamp(start, timezone.utc)
-    stage.hold_election()
-    scheduler = LeaderScheduler(app=app, lazy=False)
-    try:
-        while time.time() < end + 0.5:
-            scheduler.tick()
-    finally:
-        scheduler.close()
+_GOAL = f"lateness of {ENTRIES:,} entries in phase"
+_NOW, _BEFORE = "now", f"at {BASE}"
 
 
 def main(report: Report, *, quick: bool, full: bool) -> None:
     """Print the figures."""
-    seconds = 12 if quick else 60
     with Server(server_kind()) as server, tempfile.TemporaryDirectory() as folder:
-        start = float(int(time.time()))
-        end = start + _WARM_UP + seconds
-        command = [sys.executable, "-m", "benchmarks.lateness", server.url, str(end + 2)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
-            _lead(Rig(server.url, server.url, Path(folder)), start, end)
-            out, _ = reader.communicate(timeout=30)
-    late, coalesced = [], 0
-    for line in out.splitlines():
-        _, at, first, last = json.loads(line)
-        if start + _WARM_UP < last / 1e6 <= end:
-            late.append(1000 * (at - last / 1e6))
-            coalesced += first != last
-    expected = sum(
-        (_WARM_UP + seconds) // _interval(number) - _WARM_UP // _interval(number)
-        for number in range(_ENTRIES)
-    )
-    late.sort()
-    half, nearly = (late[int(len(late) * part)] for part in (0.5, 0.99))
+        stage = Rig(server.url, server.url, Path(folder))
+        _one_script(report, Phase(stage, 12 if quick else 60))
+        with Server(server_kind()) as other:
+            stages = {"another Redis": Rig(other.url, server.url, Path(folder))}
+            for url in rabbitmq_urls():
+                queue = f"bench-{uuid.uuid4().hex}"
+                stages["RabbitMQ"] = Rig(url, server.url, Path(folder), queue)
+            for name, each in stages.items():
+                _write_ahead(report, name, each, quick=quick, full=full)
+
+
+def _one_script(report: Report, phase: Phase) -> None:
+    phase.stage.clear()
+    arrivals = phase.run(raw_socket=True)
+    ours, limit = arrivals["leader"], arrivals[RAW]
     report.say(
-        f"{_ENTRIES:,} entries of 1 s to 60 s in phase, {seconds} s: median {half:.1f} ms, "
-        f"99 % within {nearly:.1f} ms, at most {late[-1]:.1f} ms; {len(late)} of {expected} "
-        f"runs, {coalesced} of them for more than one moment"
+        f"{ENTRIES:,} entries of 1 s to 60 s in phase, {phase.seconds} s: {in_words(ours)}; "
+        f"{len(ours)} of {phase.expected} runs, {_coalesced(ours)} of them for more than one "
+        f"moment\n\nThe same bytes, written to a socket: {in_words(limit)}; {len(limit)} messages\n"
     )
-    report.at_most("lateness of 1,000 entries in phase, median", half, 1, " ms")
-    report.at_most("lateness of 1,000 entries in phase, 99 %", nearly, 25, " ms")
-    report.at_most("lateness of 1,000 entries in phase: runs missing", expected - len(late), 0)
+    for name, percent, most in (("median", 50, 1.2), ("99 %", 99, 5)):
+        beside = f"a raw socket {at_percent(limit, percent):.2f} ms"
+        late = at_percent(ours, percent)
+        report.at_most(f"{_GOAL}, {name}", late, most, " ms", beside=beside)
+    report.at_most(f"{_GOAL}: runs missing", phase.expected - len(ours), 0)
 
 
-if __name__ == "__main__":
-    _read(sys.argv[1], float(sys.argv[2]))
+def _write_ahead(report: Report, name: str, stage: Rig, *, quick: bool, full: bool) -> None:
+    """Print how late what is claimed first arrives; with ``full`` also before and now, in turn."""
+    found: dict[str, list[Arrival]] = defaultdict(list)
+    missing = 0
+    with tempfile.TemporaryDirectory() as folder:
+        releases: dict[str, Path | None] = {_NOW: None}
+        if full:
+            releases[_BEFORE] = unpacked(Path(folder) / BASE)
+        for _ in range(3 if full else 1):
+            for release, package in releases.items():
+                stage.clear()
+                phase = Phase(stage, 12 if quick else 20)
+                try:
+                    arrivals = phase.run(package=package)["leader"]
+                finally:
+                    stage.clear()
+                found[release] += arrivals
+                missing += phase.expected - len(arrivals)
+    for release, arrivals in found.items():
+        arrivals.sort(key=lambda arrival: arrival.late)
+        report.say(f"By write-ahead to {name}, {release}: {in_words(arrivals)}\n")
+    report.at_most(f"{_GOAL}, by write-ahead to {name}: runs missing", missing, 0)
+
+
+def _coalesced(arrivals: Sequence[Arrival]) -> int:
+    return sum(arrival.coalesced for arrival in arrivals)

@@ -28,13 +28,27 @@ class Report:
         lines = [head, ["---"] * len(head), *rows]
         self.say("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
 
-    def at_least(self, goal: str, measured: float, limit: float, unit: str = "") -> None:
-        """Compare a figure with the least that it should be."""
-        self._add(f"{goal}: at least {limit:g}{unit}", measured, unit, measured >= limit)
+    def at_least(
+        self, goal: str, measured: float, limit: float, unit: str = "", *, beside: str = ""
+    ) -> None:
+        """Compare a figure with the least that it should be.
 
-    def at_most(self, goal: str, measured: float, limit: float, unit: str = "") -> None:
-        """Compare a figure with the most that it should be."""
-        self._add(f"{goal}: at most {limit:g}{unit}", measured, unit, measured <= limit)
+        Args:
+            goal: What it is a figure of.
+            measured: The figure.
+            limit: The least.
+            unit: Of both.
+            beside: The yardstick, if it is to be printed beside the figure.
+        """
+        head = f"{goal}: at least {limit:g}{unit}"
+        self._add(head, measured, unit, beside, holds=measured >= limit)
+
+    def at_most(
+        self, goal: str, measured: float, limit: float, unit: str = "", *, beside: str = ""
+    ) -> None:
+        """Compare a figure with the most that it should be; see ``at_least``."""
+        head = f"{goal}: at most {limit:g}{unit}"
+        self._add(head, measured, unit, beside, holds=measured <= limit)
 
     def left_out(self, goal: str, why: str) -> None:
         """Say that a goal was not measured."""
@@ -53,9 +67,10 @@ class Report:
             f"after it {os.getloadavg()[0]:.1f}"
         )
 
-    def _add(self, goal: str, measured: float, unit: str, holds: bool) -> None:
+    def _add(self, goal: str, measured: float, unit: str, beside: str, *, holds: bool) -> None:
         figure = f"{measured:.0f}" if abs(measured) >= 100 else f"{measured:.4g}"
-        self._goals.append((goal, f"{figure}{unit}", "holds" if holds else "**does not hold**"))
+        found = f"{figure}{unit}; {beside}" if beside else f"{figure}{unit}"
+        self._goals.append((goal, found, "holds" if holds else "**does not hold**"))
 
 
 def _processor() -> str:

@@ -13,9 +13,6 @@ import redis
 from celery import Celery
 from kombu.connection import Connection
 
-from celery_safe_leader._core.options import Options
-from celery_safe_leader._store.keys import BEAT, ElectionKeys
-from celery_safe_leader.leader import build_leader
 from tests.support.servers import installed_kinds
 
 __all__ = ["TASK", "Rig", "server_kind"]
@@ -38,7 +35,7 @@ class Rig:
     """For schedule files."""
     queue: str = "celery"
 
-    def app(self, entries: int, due: float) -> Celery:
+    def app(self, entries: int, due: float, *, warm_up: bool = True) -> Celery:
         """Make an app with entries that are due once, all at the same moment.
 
         One more is due already. It makes connections, queues and scripts known, as they are in
@@ -47,6 +44,7 @@ class Rig:
         Args:
             entries: How many.
             due: Seconds since 1970.
+            warm_up: Whether there is that one more.
         """
         app = Celery("bench", set_as_current=False)
         app.conf.update(
@@ -76,6 +74,8 @@ class Rig:
             }
             for number in range(entries)
         }
+        if not warm_up:
+            return app
         app.conf.beat_schedule["warm-up"] = {
             "task": TASK,
             "schedule": _EVERY,
@@ -103,6 +103,11 @@ class Rig:
 
     def hold_election(self) -> None:
         """Leave a record of which the leader has resigned: the next one need not wait for a ttl."""
+        # Not at the top: older releases, which also run on this stage, keep them elsewhere.
+        from celery_safe_leader._core.options import Options
+        from celery_safe_leader._store.keys import BEAT, ElectionKeys
+        from celery_safe_leader.leader import build_leader
+
         keys = ElectionKeys(_KEY, BEAT)
         with build_leader(self.state, keys, Options(0.4), {}) as leader:
             leader.wait_until_leader(20)

@@ -1,6 +1,6 @@
 """Three beats, one leads: shows a takeover after a crash, a planned handover, and counts runs.
 
-    python -m demo
+    python -m demo [--pictures FOLDER]
 
 Starts a Valkey, three beats and a worker of the example project as real processes, and ends them
 all, whatever happens. It shows beside each promise what came of it. The exit status is 0 only if no
@@ -10,8 +10,10 @@ machine may have other work to do.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +24,7 @@ from demo.audit import audit
 from demo.console import Console
 from demo.election import Transition
 from demo.processes import Child, DemoError
-from demo.shop import Shop
+from demo.shop import KEY, Shop
 from demo.tally import table, window
 
 TTL = 2.0
@@ -37,9 +39,10 @@ TOLERANCE = 10
 class Demo:
     """The story, one part after the other."""
 
-    def __init__(self, console: Console, shop: Shop) -> None:
+    def __init__(self, console: Console, shop: Shop, pictures: Path | None = None) -> None:
         self._console = console
         self._shop = shop
+        self._pictures = pictures
         self._faults: list[str] = []
 
     def run(self) -> int:
@@ -50,6 +53,7 @@ class Demo:
         self._restart()
         self._handover(second)
         self._count(first.at, self._finish())
+        self._history()
         return self._verdict()
 
     def _set_up(self) -> None:
@@ -152,6 +156,24 @@ class Demo:
         )
         self._console.text(f"lost {lost}, doubled {doubled}")
 
+    def _history(self) -> None:
+        """Show what `leader history` says of all this, and draw it."""
+        self._console.title("The history, as `leader history` shows it")
+        command = [
+            *(sys.executable, "-m", "celery_safe_leader", "--url", self._shop.url, "--key", KEY),
+            *("history", "--role", "beat"),
+        ]
+        if self._pictures is not None:
+            self._pictures.mkdir(parents=True, exist_ok=True)
+            files = self._pictures / "history.svg", self._pictures / "history.html"
+            command += ["--svg", str(files[0]), "--html", str(files[1])]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        self._console.text(shown.stdout + shown.stderr)
+        if shown.returncode:
+            self._faults.append(f"`leader history` ended with {shown.returncode}")
+        elif self._pictures is not None:
+            self._console.say("demo", f"drew it: {files[0]} and {files[1]}")
+
     def _verdict(self) -> int:
         self._console.title("Verdict")
         for fault in self._faults:
@@ -163,13 +185,16 @@ class Demo:
 
 def main() -> int:
     """Run the demo and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description="Kill the leader, watch.")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw the history there")
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     folder = Path(tempfile.mkdtemp(prefix="leader-demo-"))
     shop = Shop(console, folder, ttl=TTL, wait=WAIT)
     try:
-        return Demo(console, shop).run()
+        return Demo(console, shop, arguments.pictures).run()
     except KeyboardInterrupt:
         console.say("demo", "interrupted; cleaning up", "yellow")
         return 128 + signal.SIGINT

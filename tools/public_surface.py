@@ -211,6 +211,7 @@ def keys(find: Finder) -> dict[str, str]:
 RUNS = (b"1767225600000000 3 1767225000000000 abc", b"-5 0 0 f p")
 CLAIMS = (b"1767225600000000 1767225540000000 1764000000123 id-1 abc", b"1 1 1 i f")
 SENTINELS = (b"1 g 7 whole beat", b"1 g 7 partial worker", b"")
+OF_A_SENTINEL = ("generation", "step", "partial", "owner")
 BAD = (
     b"",
     b"1 2",
@@ -232,18 +233,20 @@ def ledger(find: Finder) -> dict[str, Any]:
             return type(error).__name__
         return None if value is None else [str(part) for part in astuple(value)]
 
+    def claim(raw: bytes) -> Any:
+        # What every release finds in it, whatever else it may hold.
+        found = read(find.decode_claim, "e", raw)
+        return found[:6] if isinstance(found, list) else found
+
     return {
         "format": find.FORMAT,
         "sentinel field": find.SENTINEL.hex(),
         "entries": {ascii(entry): find.encode_entry(entry).hex() for entry in ENTRIES},
         "runs": {str(raw): read(find.decode_run, raw) for raw in (*RUNS, *BAD)},
         "runs again": [str(find.encode_run(find.decode_run(raw))) for raw in RUNS],
-        "claims": {str(raw): read(find.decode_claim, "e", raw) for raw in (*CLAIMS, *BAD)},
+        "claims": {str(raw): claim(raw) for raw in (*CLAIMS, *BAD)},
         "claims again": [str(find.encode_claim(find.decode_claim("e", raw))) for raw in CLAIMS],
-        "sentinels": {str(raw): read(find.decode_sentinel, raw) for raw in SENTINELS},
-        "sentinels again": [
-            str(find.encode_sentinel(find.decode_sentinel(raw))) for raw in SENTINELS if raw
-        ],
+        "sentinels": {str(raw): sentinel(find, raw) for raw in SENTINELS},
         "ids": [
             find.occurrence_id("shop", "nightly", 1_767_225_600_000_000),
             find.successor_id("shop", "nightly", 1_767_225_600_000_000),
@@ -251,6 +254,12 @@ def ledger(find: Finder) -> dict[str, Any]:
         ],
         "fingerprints": dict(fingerprints(find)),
     }
+
+
+def sentinel(find: Finder, raw: bytes) -> list[str] | None:
+    """Read a sentinel: what every release finds in it, whatever else it may hold."""
+    read = find.decode_sentinel(raw)
+    return read and [str(getattr(read, name)) for name in OF_A_SENTINEL]
 
 
 def fingerprints(find: Finder) -> Iterator[tuple[str, str]]:
