@@ -24,6 +24,7 @@ from benchmarks import (
     presence,
     receivers,
     scrapes,
+    scripts,
     standbys,
 )
 from benchmarks.report import Report
@@ -37,6 +38,7 @@ class _Part(Protocol):
 
 PARTS: dict[str, _Part] = {
     "dispatch": dispatch.main,
+    "scripts": scripts.main,
     "overdue": overdue.main,
     "own-way": own_way.main,
     "older": older.main,

@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from unittest import mock
-
-import redis
 
 from benchmarks.contenders import (
     CONTENDERS,
@@ -24,7 +21,6 @@ from benchmarks.contenders import (
 )
 from benchmarks.report import Report
 from benchmarks.stage import Rig, server_kind
-from celery_safe_leader._ledger import ledger_session, packed_commands
 from tests.support.servers import Server
 
 __all__ = ["Rates", "main"]
@@ -146,47 +142,6 @@ def _judge(report: Report, rates: Rates, loads: Sequence[int]) -> None:
     report.at_least(f"faster than every peer; the nearest is {which}", least, 1, " × its rate")
 
 
-def _round_trips(stage: Rig, entries: int) -> tuple[int, list[float]]:
-    """Count what the ledger costs.
-
-    Returns:
-        How often the leader waited for replies; for how many milliseconds each script kept Redis,
-        the least first.
-    """
-    stage.clear()
-    send_packed = mock.patch.object(
-        ledger_session, "send_packed", wraps=packed_commands.send_packed
-    )
-    with redis.Redis.from_url(stage.state, decode_responses=True) as client, send_packed as sent:
-        due = time.time() + 2.0 + entries * 3e-4
-        with LEADER.session(stage, entries, due) as send:
-            time.sleep(max(0.0, due - time.time()) + 0.02)
-            client.config_set("slowlog-max-len", 100_000)
-            client.config_set("slowlog-log-slower-than", 0)
-            client.slowlog_reset()
-            sent.reset_mock()
-            send()
-            client.config_set("slowlog-log-slower-than", -1)
-        times = sorted(
-            each["duration"] / 1000
-            for each in client.slowlog_get(100_000)
-            if "EVALSHA" in str(each["command"][:10])
-        )
-    return sent.call_count, times
-
-
-def _ledger(report: Report, stage: Rig, entries: int) -> None:
-    waits, times = _round_trips(stage, entries)
-    nearly = times[int(len(times) * 0.99)]
-    report.say(
-        f"Ledger, {entries:,} due: {len(times):,} scripts in {waits:,} round trips; one script "
-        f"keeps Redis for {median(times):.2f} ms (median), {nearly:.2f} ms (99 %), "
-        f"{times[-1]:.2f} ms (most), all together for {sum(times):.0f} ms.\n"
-    )
-    report.at_most(f"round trips of the ledger a dispatch, {entries:,} due", waits / entries, 0.03)
-    report.at_most("one script keeps Redis, 99 % of them", nearly, 0.3, " ms")
-
-
 def main(report: Report, *, quick: bool, full: bool) -> None:
     """Print all figures."""
     loads = _QUICK_LOADS if quick else _LOADS
@@ -202,7 +157,6 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
             report.say(f"turn {number + 1} of {_TURNS}: {time.monotonic() - began:.0f} s")
         rates.table(report, loads, names)
         _judge(report, rates, loads)
-        _ledger(report, rates.stage, 10_000)
         if full:
             _everyone(report, rates.stage)
 
