@@ -322,13 +322,7 @@ class LeaderScheduler(Scheduler):
         return joined, self._dispatcher
 
     def _families(self) -> Iterable[Family]:
-        dispatcher = self._dispatcher
-        return pipeline_families(
-            self._events,
-            len(self._roster.entries),
-            None if dispatcher is None else dispatcher.unsettled,
-            None if dispatcher is None else dispatcher.is_paused,
-        )
+        return pipeline_families(self._events, len(self._roster.entries), self._dispatcher)
 
     def _why_stuck(self) -> str:
         if not self._calls.is_full:
@@ -338,6 +332,7 @@ class LeaderScheduler(Scheduler):
     def _follow(self, worker: Following | None) -> None:
         if worker is not None:
             worker.describe(self._summary)
+            worker.relay(lambda: (*run_families(self._events), *self._families()))
             self._membership = worker
             self._events.announces = False  # its process tells
             self._patience.inherit(worker.patience)

@@ -70,11 +70,23 @@ def test_the_dashboard_asks_for_metrics_that_there_are_and_has_a_place_for_each_
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
+def test_each_alert_has_cases_in_which_it_fires_and_in_which_it_does_not() -> None:
+    """They are run by the next test, which is a long one."""
+    cases = {
+        (case["alertname"], bool(case["exp_alerts"]))
+        for group in yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["tests"]
+        for case in group["alert_rule_test"]
+    }
+    fires = {name for name, does in cases if does}
+    assert fires == {rule["alert"] for rule in RULES}
+    # Two claim to lead in one election of that case, and in the other it is a handover.
+    assert fires - {name for name, does in cases if not does} == {"TwoLeaders"}
+
+
 @pytest.mark.long
-def test_promtool_accepts_the_rules() -> None:
+@pytest.mark.parametrize("words", ["check rules alerts.yml", "test rules alerts_test.yml"])
+def test_promtool_accepts_the_rules_and_they_fire_when_they_should(words: str) -> None:
     tool = shutil.which("promtool")
     assert tool is not None, "promtool is not installed: make setup-long"
-    done = subprocess.run(
-        [tool, "check", "rules", str(FOLDER / "alerts.yml")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run([tool, *words.split()], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from celery_safe_leader._beat.membership import Membership
+from celery_safe_leader._dispatch.dispatcher import Dispatcher
 from celery_safe_leader._dispatch.run_events import RunEvents
 from celery_safe_leader._runtime.service.loop_watch import LoopWatch
 from celery_safe_leader._runtime.service.metrics import (
@@ -60,9 +61,15 @@ def run_families(events: RunEvents) -> Iterator[Family]:
 
 
 def pipeline_families(
-    events: RunEvents, entries: int, unsettled: int | None, is_paused: bool | None
+    events: RunEvents, entries: int, dispatcher: Dispatcher | None
 ) -> Iterator[Family]:
-    """Return the metrics of the pipeline of due runs."""
+    """Return the metrics of the pipeline of due runs.
+
+    Args:
+        events: With what was counted.
+        entries: In the schedule.
+        dispatcher: ``None`` before there is one.
+    """
     counts = events.counts
     yield counter("runs_missed", "Runs that nobody publishes, by reason.", counts.missed, "reason")
     yield distribution(
@@ -75,6 +82,15 @@ def pipeline_families(
     yield gauge(
         "unsettled_runs",
         "Runs claimed by somebody and not known to be published; absent on standby.",
-        unsettled,
+        None if dispatcher is None else dispatcher.unsettled,
     )
-    yield gauge("paused", "Whether the ledger is paused; absent on standby.", is_paused)
+    yield gauge(
+        "run_overdue_seconds",
+        "Seconds that the most overdue run is late; absent on standby.",
+        None if dispatcher is None else dispatcher.overdue,
+    )
+    yield gauge(
+        "paused",
+        "Whether the ledger is paused; absent on standby.",
+        None if dispatcher is None else dispatcher.is_paused,
+    )

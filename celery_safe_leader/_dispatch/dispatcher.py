@@ -218,6 +218,12 @@ class Dispatcher:
         return None if rounds is None else rounds.unsettled
 
     @property
+    def overdue(self) -> float | None:
+        """Seconds that the most overdue run is late; ``None`` without a loaded ledger."""
+        rounds = self._rounds
+        return None if rounds is None else rounds.overdue
+
+    @property
     def is_paused(self) -> bool | None:
         """Whether the ledger was paused when it last answered; ``None`` without a loaded one."""
         return None if self._rounds is None else self._ledger.pause is not None

@@ -148,6 +148,16 @@ class Rounds:
         """How many runs were claimed and have to be settled."""
         return len(self._unsettled)
 
+    @property
+    def overdue(self) -> float:
+        """How many seconds the run is late that is the most overdue; 0 if none is.
+
+        Until it is done, missed or given up; also while its schedule raises. From any thread.
+        """
+        moments = (self._timetable.oldest_us(), self._unsettled.oldest_us())
+        oldest = min((each for each in moments if each is not None), default=None)
+        return 0.0 if oldest is None else max(0.0, (now_us() - oldest) / SECOND_US)
+
     def summary(self, most: int) -> dict[str, Any]:
         """Return what was done and what comes next, for people; in JSON's types. From any thread.
 
@@ -668,16 +678,16 @@ class Rounds:
                     self._doubtful.add(run.name)
                 case RunState.HELD_BACK if run.name in self._set_aside:
                     self._set_aside.discard(run.name)
-                    self._timetable.put(run.entry, now_us() + MINUTE_US)
+                    self._timetable.put_off(run.entry, now_us() + MINUTE_US)
                 case RunState.HELD_BACK:
-                    self._timetable.put(run.entry, now_us() + (run.again_us or _HELD_BACK_US))
+                    self._timetable.put_off(run.entry, now_us() + (run.again_us or _HELD_BACK_US))
                 case RunState.DROPPED:
                     self._doubtful.add(run.name)
                 case RunState.GIVEN_UP if run.entry.claim == run.claim:
                     self._complete(run)
                 case RunState.BUILT if run.question is not None:
                     # The call is told that it is not sent: so it must not be, but by another call.
-                    self._timetable.put(run.entry, now_us() + _CALL_AGAIN_US)
+                    self._timetable.put_off(run.entry, now_us() + _CALL_AGAIN_US)
                 case RunState.SCHEDULED | RunState.BUILT | RunState.GIVEN_UP:
                     run.push = None  # the time to live in it is that of another attempt
                     self._waiting.add([run])

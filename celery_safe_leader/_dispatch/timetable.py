@@ -31,6 +31,8 @@ class Timetable:
         self._known = Agenda()
         # A schedule of an unknown class says only whether it is due now: it is asked on time.
         self._asked = Agenda()
+        # What was taken out because it is due, until it gets its next moment.
+        self._taken: dict[str, int] = {}
 
     def schedule(self, entry: Entry) -> None:
         """Put an entry at its next moment; if its schedule fails, at its next attempt."""
@@ -42,7 +44,12 @@ class Timetable:
             self.failed(entry, exc)
 
     def put(self, entry: Entry, moment_us: int | None) -> None:
-        """Put an entry at a moment; ``None``: remove it."""
+        """Put an entry at its next moment; ``None``: remove it."""
+        self._taken.pop(entry.name, None)
+        self.put_off(entry, moment_us)
+
+    def put_off(self, entry: Entry, moment_us: int | None) -> None:
+        """Put an entry at a moment, at which it is looked at again for the run that was due."""
         agenda = self._known if entry.rule.exact else self._asked
         agenda.put(entry.name, moment_us)
 
@@ -54,10 +61,11 @@ class Timetable:
             entry.name,
             safe_str(error) if isinstance(error, ScheduleError) else safe_repr(error),
         )
-        self.put(entry, now_us() + _RETRY_SCHEDULE)
+        self.put_off(entry, now_us() + _RETRY_SCHEDULE)
 
     def remove(self, name: str) -> None:
         """Remove an entry, if it is there."""
+        self._taken.pop(name, None)
         self._known.remove(name)
         self._asked.remove(name)
 
@@ -67,9 +75,12 @@ class Timetable:
         Returns:
             For each its moment, or now if that is later, and its name.
         """
-        due = self._asked.pop_due(now, most)
+        # When a schedule is first asked says nothing of when its run was due.
+        due = [(now, name) for _, name in self._asked.pop_due(now, most)]
         if self._has_by(now + _BEGIN_US):
             due += self._known.pop_due(now + _EARLIEST_US, most - len(due))
+        for moment, name in due:
+            self._taken.setdefault(name, moment)
         return [(max(now, moment), name) for moment, name in due]
 
     def pop_all(self, until_us: int) -> list[str]:
@@ -79,6 +90,15 @@ class Timetable:
     def first(self, most: int) -> list[tuple[int, str]]:
         """Return up to ``most`` moments that are known, and whose they are. From any thread."""
         return self._known.first(most)
+
+    def oldest_us(self) -> int | None:
+        """Return the earliest moment whose run has not been done. From any thread.
+
+        Where a schedule can only be asked, that is when it was asked first.
+        """
+        moments = list(self._taken.values())
+        moments += [moment for moment, _ in self._known.first(1)]
+        return min(moments, default=None)
 
     def has_before(self, moment_us: int) -> bool:
         """Return whether an entry is due before a moment that is near, or at it."""

@@ -69,6 +69,10 @@ class Unsettled:
         self._postponed.clear()
         self._others_first = False
 
+    def oldest_us(self) -> int | None:
+        """Return the earliest moment of a claim; ``None`` if there is none. From any thread."""
+        return min((run.claim.moment for run in list(self._runs.values())), default=None)
+
     def broker_pause(self) -> float:
         """Return the seconds for which nothing should be published; 0 or less for none."""
         return self._not_before - time.monotonic()

@@ -22,7 +22,10 @@ _HEAD = struct.Struct("<II")
 _SAID, _TEXT = 1096, 1096 + _HEAD.size
 LONGEST = 3072
 """Bytes of what a beat says of its work."""
-_SIZE = _TEXT + LONGEST
+_COUNTED, _COUNTS = _TEXT + LONGEST, _TEXT + LONGEST + _HEAD.size
+MOST_COUNTS = 8192
+"""Bytes of a beat's metrics."""
+_SIZE = _COUNTS + MOST_COUNTS
 
 
 class Pulse:
@@ -60,10 +63,11 @@ class Pulse:
 
     def say(self, text: bytes) -> None:
         """Say what this beat did in its tenure, for people; nothing if it is too long."""
-        text = text if len(text) <= LONGEST else b""
-        # A reader that finds half of it finds another checksum.
-        self._write(_TEXT, text)
-        self._write(_SAID, _HEAD.pack(len(text), zlib.crc32(text)))
+        self._write_text(_SAID, text if len(text) <= LONGEST else b"")
+
+    def count(self, metrics: bytes) -> None:
+        """Say what this beat has counted since its start; nothing if it is too long."""
+        self._write_text(_COUNTED, metrics if len(metrics) <= MOST_COUNTS else b"")
 
     def succeed(self) -> None:
         """Say that this beat can do its work, after it or the one before could not."""
@@ -79,12 +83,17 @@ class Pulse:
         (count,) = _COUNT.unpack_from(self._map, at)
         self._write(at, _COUNT.pack(count + 1))
 
+    def _write_text(self, at: int, text: bytes) -> None:
+        # A reader that finds half of it finds another checksum.
+        self._write(at + _HEAD.size, text)
+        self._write(at, _HEAD.pack(len(text), zlib.crc32(text)))
+
     def _write(self, at: int, value: bytes) -> None:
         self._map[at : at + len(value)] = value
 
 
 class PulseReader:
-    """The worker's end. Use it from one thread."""
+    """The worker's end. Use it from one thread; any may read what the beat said."""
 
     def __init__(self, board: str) -> None:
         """Make room in the file of a board.
@@ -121,8 +130,16 @@ class PulseReader:
 
     def said(self) -> bytes:
         """Return what the beat said last of its work; nothing while it is being written."""
-        size, checksum = _HEAD.unpack_from(self._map, _SAID)
-        text = self._map[_TEXT : _TEXT + min(size, LONGEST)]
+        return self._text(_SAID, LONGEST)
+
+    def counted(self) -> bytes:
+        """Return what the beat said last that it had counted; nothing while it is written."""
+        return self._text(_COUNTED, MOST_COUNTS)
+
+    def _text(self, at: int, longest: int) -> bytes:
+        size, checksum = _HEAD.unpack_from(self._map, at)
+        start = at + _HEAD.size
+        text = self._map[start : start + min(size, longest)]
         return text if zlib.crc32(text) == checksum else b""
 
     def _count(self, at: int) -> int:

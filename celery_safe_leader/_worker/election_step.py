@@ -115,6 +115,7 @@ class LeaderElection(bootsteps.StartStopStep):
             ),
             settings.http,
             lambda: _duplicates(consumer),
+            lambda: () if self._keeper is None else self._keeper.metrics(),
         )
         UnknownTasks(consumer, self.queue, self._member, self.soon)
         self._away: threading.Timer | None = None

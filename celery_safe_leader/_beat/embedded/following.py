@@ -24,6 +24,8 @@ from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._runtime.board import BoardReader, maker, variable
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._runtime.pulse import Pulse
+from celery_safe_leader._runtime.service.metrics import Source
+from celery_safe_leader._runtime.service.relayed_metrics import pack_families
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings
 
@@ -33,6 +35,8 @@ _POLL = 0.02
 """Seconds between two reads of the board while this beat waits."""
 _PULSE = 0.1
 """Seconds between two beats of the pulse."""
+_COUNT_EACH = 0.5
+"""Seconds between two writes of the metrics."""
 _SHORTEST_REST = 5.0
 """Seconds."""
 
@@ -78,6 +82,9 @@ class Following:
         """Seconds for which to try, if the beat before this one could not do its work; else 0."""
         self._work: Callable[[], Mapping[str, Any]] | None = None
         self._say_each, self._say_at = settings.ttl, 0.0
+        self._metrics: Source | None = None
+        self._count_at = 0.0
+        self._counting = threading.Lock()
         # Requests to the leader are the worker's.
         self.channel = make_channel(settings, keys, (Part.CHANGES,), self)
         """What is sent to the leading beat."""
@@ -144,6 +151,7 @@ class Following:
         """Stop leading for good. May be called twice."""
         self._left = True
         self.channel.close()
+        self._count()
 
     def wait(self, ready: Callable[[], bool], timeout: float) -> bool:
         """Wait until ``ready()`` or for ``timeout`` seconds; return whether it is ready."""
@@ -195,11 +203,32 @@ class Following:
         """
         self._work = work
 
+    def relay(self, metrics: Source) -> None:
+        """Let the worker's page show this beat's metrics.
+
+        Args:
+            metrics: Returns them; from any thread.
+        """
+        self._metrics = metrics
+
     def _keep_beating(self) -> None:
         while True:
             self._pulse.beat()
             self._say()
+            if time.monotonic() >= self._count_at:
+                self._count()
             time.sleep(_PULSE)
+
+    def _count(self) -> None:
+        if self._metrics is None:
+            return
+        try:
+            # One at a time: the last thing that is written is the last that was counted.
+            with self._counting:
+                self._count_at = time.monotonic() + _COUNT_EACH
+                self._pulse.count(pack_families(self._metrics()))
+        except Exception:
+            logger.debug("this beat's metrics cannot be passed on", exc_info=True)
 
     def _say(self) -> None:
         if self._work is None or time.monotonic() < self._say_at:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 
 from celery_safe_leader._core.events import Demoted, Elected, Event, StoreFailed
 
@@ -23,6 +24,23 @@ class Distribution:
         self.bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+
+    @classmethod
+    def of(cls, bounds: Sequence[float], counts: Sequence[int], total: float) -> Distribution:
+        """Return one with the contents of another.
+
+        Raises:
+            ValueError: There is not one count for each bound, and one for what is larger.
+        """
+        if len(counts) != len(bounds) + 1:
+            raise ValueError(f"{len(counts)} counts for {len(bounds)} bounds")
+        made = cls(*bounds)
+        made._counts, made.sum = list(counts), total
+        return made
+
+    def contents(self) -> tuple[tuple[float, ...], list[int], float]:
+        """Return bounds, how many values lie below each and above all, and their sum."""
+        return self.bounds, list(self._counts), self.sum
 
     def observe(self, value: float, times: int = 1) -> None:
         """Count a value."""

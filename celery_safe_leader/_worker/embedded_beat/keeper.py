@@ -25,6 +25,8 @@ from celery_safe_leader._dispatch.health.patience import Cause
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._runtime.embedded_role import EmbeddedRole, embedded_role_of
 from celery_safe_leader._runtime.pulse import PulseReader
+from celery_safe_leader._runtime.service.metrics import Family
+from celery_safe_leader._runtime.service.relayed_metrics import unpack_families
 from celery_safe_leader._schedules.policy_options import check_entry_options
 from celery_safe_leader._worker.member import Member
 
@@ -95,6 +97,14 @@ class Keeper:
         except ValueError:
             return {}
         return said if isinstance(said, dict) else {}
+
+    def metrics(self) -> list[Family]:
+        """Return what the beat has counted since its start, as it said last. From any thread.
+
+        What goes up and down is left out while the beat does not run.
+        """
+        families = unpack_families(self._pulse.counted()) if self._pulse else []
+        return [each for each in families if each.kind != "gauge" or self.runs]
 
     # What Celery calls
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -17,8 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.candidates.resigned import leave_resigned
 from tests.support.celery.beats import SCHEDULER, Beat, leader_of, write_app
+from tests.support.celery.embedded import WorkerWithBeat
 from tests.support.network.ports import free_port
-from tests.support.processes import Children, wait_until
+from tests.support.processes import Child, Children, wait_until
 from tests.support.servers import Server
 from tests.unit.runtime.test_systemd import Manager
 
@@ -217,6 +219,116 @@ def test_a_worker_answers_for_itself_and_its_beat(
     assert "cannot be answered" not in child.output
 
 
+def test_a_worker_shows_what_its_embedded_beats_have_counted(
+    children: Children, tmp_path: Path, valkey_server: Server
+) -> None:
+    path = str(tmp_path / "worker.sock")
+    elsewhere = "{'tick': {'task': 'shop.work', 'schedule': 1.0, 'options': {'queue': 'unread'}}}"
+    write_app(
+        tmp_path, valkey_server.url, elsewhere, more=WORKER, leader_http=path,
+        beat_scheduler=SCHEDULER,
+    )  # fmt: skip
+    leave_resigned(valkey_server.url, "shop", "worker")
+    words = ["celery", "-A", "app", "worker", "-c", "1", "-l", "INFO", "-B"]
+    child = children.module(*words, env={"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+    beat = WorkerWithBeat(child)
+    first = beat.wait_beat()
+    wait_for(path, "/leader", 200)
+    client: Any = valkey_server.client()
+
+    def queued(pid: int) -> int:
+        origins = [json.loads(each)["headers"]["origin"] for each in client.lrange("unread", 0, -1)]
+        return sum(origin.startswith(f"gen{pid}@") for origin in origins)
+
+    def agrees(pid: int, least: int) -> bool:
+        # Between two runs: the beat passes its counts on twice a second.
+        before = queued(pid)
+        _, found = scraped(path)
+        return (
+            before == queued(pid) >= least
+            and found.get("runs_published_total/transactional") == before
+            and found["run_lateness_seconds_count"] == before
+        )
+
+    wait_until(lambda: agrees(first, 2), 30, lambda: f"{queued(first)}; {scraped(path)[0]}")
+    _, found = scraped(path)
+    assert (found["is_leader"], found["entries"], found["paused"]) == (1, 2, 0)
+    assert found["run_overdue_seconds"] < 5
+    assert found["ledger_load_seconds_count"] == 1
+    os.kill(first, signal.SIGKILL)
+    # While there is no beat, nothing is said of its schedule.
+    wait_until(lambda: "entries" not in scraped(path)[1], 30)
+    assert scraped(path)[1]["run_lateness_seconds_count"] >= 2
+    second = beat.wait_beat(2)
+    wait_until(lambda: agrees(second, 1), 60, lambda: f"{queued(second)}; {scraped(path)[0]}")
+    assert listeners_of(path) == {child.pid}
+    assert child.stop() == 0
+
+
+def listeners_of(path: str) -> set[int]:
+    """Return the processes that have the socket which listens at a path."""
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return holders({f"socket:[{row[6]}]" for row in rows if row[7:] == [path] and row[5] == "01"})
+
+
+@pytest.mark.long
+def test_two_beats_and_two_workers_of_one_settings_file_share_a_host(
+    children: Children, tmp_path: Path, valkey_server: Server
+) -> None:
+    """By sockets with their pids each answers; of one port, one of them after the other."""
+    for address in (str(tmp_path / "%r-%p.sock"), f"127.0.0.1:{free_port()}"):
+        for role in ("beat", "worker"):
+            leave_resigned(valkey_server.url, "shop", role)
+        write_app(tmp_path, valkey_server.url, SCHEDULE, more=WORKER, leader_http=address)
+        env = {"PYTHONPATH": str(tmp_path)}
+        pools = ("prefork", "gevent")
+        words = ["celery", "-A", "app", "worker", "-c", "2", "-l", "INFO", "-P"]
+        processes = {
+            child.pid: (child, role)
+            for child, role in [
+                *((Beat(children, tmp_path, name=f"{n}").child, "beat") for n in (1, 2)),
+                *((children.module(*words, p, env=env, cwd=tmp_path), "worker") for p in pools),
+            ]
+        }
+        if address.startswith("/"):
+            _check_that_each_answers(address, processes)
+        else:
+            _check_that_one_answers(int(address.rpartition(":")[2]), processes)
+        for child, _ in processes.values():
+            assert not child.running or child.stop() == 0, child.output
+            assert "Traceback" not in child.output
+
+
+def _check_that_each_answers(address: str, processes: dict[int, tuple[Child, str]]) -> None:
+    where = {
+        pid: address.replace("%r", role).replace("%p", str(pid))
+        for pid, (_, role) in processes.items()
+    }
+    for pid, (_, role) in processes.items():
+        body = wait_for(where[pid], "/readyz", 200)
+        assert (body["pid"], body["role"], body["election"]) == (pid, role, f"shop:{role}")
+
+    def leaders() -> list[str]:
+        return sorted(
+            role for pid, (_, role) in processes.items() if ask(where[pid], "/leader")[0] == 200
+        )
+
+    wait_until(lambda: leaders() == ["beat", "worker"], 30, lambda: f"{leaders()}")
+    assert {pid: listeners_of(path) for pid, path in where.items()} == {p: {p} for p in where}
+
+
+def _check_that_one_answers(port: int, processes: dict[int, tuple[Child, str]]) -> None:
+    left = dict(processes)
+    while left:
+        body = wait_for(port, "/livez", 200)
+        child, role = left.pop(body["pid"])
+        assert body["role"] == role
+        for other, _ in left.values():
+            # It goes on as without an address, and says so.
+            other.wait_for_line("Address already in use", 30)
+        assert child.stop() == 0, child.output
+
+
 @pytest.mark.long
 def test_pool_processes_that_begin_later_do_not_hold_the_address(
     children: Children, tmp_path: Path, valkey_server: Server
@@ -238,11 +350,17 @@ def test_pool_processes_that_begin_later_do_not_hold_the_address(
 def listeners(port: int) -> set[int]:
     """Return the processes that have the socket which listens at a port."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    inodes = {
-        f"socket:[{row[9]}]"
-        for row in rows
-        if row[3] == "0A" and int(row[1].partition(":")[2], 16) == port
-    }
+    return holders(
+        {
+            f"socket:[{row[9]}]"
+            for row in rows
+            if row[3] == "0A" and int(row[1].partition(":")[2], 16) == port
+        }
+    )
+
+
+def holders(inodes: set[str]) -> set[int]:
+    """Return the processes that have one of some sockets."""
     assert inodes
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):

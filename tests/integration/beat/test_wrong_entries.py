@@ -305,6 +305,8 @@ def test_what_a_run_brings_that_nobody_foresaw_costs_that_run_alone(
         PATIENCE,
     )
     check_tick(leader, queue)
+    # It is looked at again in a minute; monitors see that it is overdue since its moment.
+    assert 5 * STEP < (leader.dispatcher.overdue or 0) < 60
     assert "Publishing a run of entry 'e7' failed unexpectedly: LookupError('fussy')" in caplog.text
     assert caplog.text.count("failed unexpectedly") == 1
 

@@ -122,3 +122,22 @@ def test_setting_a_schedule_again_and_again_keeps_the_timetable_flat() -> None:
     agendas = (timetable._known, timetable._asked)
     assert sum(map(len, agendas)) == 500
     assert sum(len(agenda._heap) for agenda in agendas) <= 2 * 500 + 2 * 64
+
+
+def test_what_was_taken_out_is_not_done_until_it_gets_its_next_moment() -> None:
+    first, other = due_in(-5.0, "first"), due_in(3.0, "other")
+    timetable = filled(first, other)
+    assert timetable.oldest_us() == NOW - 5 * SECOND
+    timetable.pop_due(NOW, 9)
+    timetable.put_off(first, NOW + 60 * SECOND)
+    assert timetable.oldest_us() == NOW - 5 * SECOND, "it is looked at again, not done"
+    assert timetable.pop_due(NOW + 60 * SECOND, 9) == [
+        (NOW + 60 * SECOND, "other"),
+        (NOW + 60 * SECOND, "first"),
+    ]
+    timetable.put(first, NOW + 90 * SECOND)
+    assert timetable.oldest_us() == NOW + 3 * SECOND
+    timetable.remove("other")
+    assert timetable.oldest_us() == NOW + 90 * SECOND
+    timetable.remove("first")
+    assert timetable.oldest_us() is None

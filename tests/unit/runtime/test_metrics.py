@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,11 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from celery_safe_leader._beat.beat_service import pipeline_families, run_families
 from celery_safe_leader._core.events import Demoted, DemotionReason, Elected, StoreFailed
 from celery_safe_leader._core.instant import Instant
+from celery_safe_leader._dispatch.dispatcher import Dispatcher
 from celery_safe_leader._dispatch.run_events import RunEvents
+from celery_safe_leader._runtime.pulse import MOST_COUNTS
 from celery_safe_leader._runtime.service import metrics
 from celery_safe_leader._runtime.service.counts import Distribution, ElectionCounts
 from celery_safe_leader._runtime.service.loop_watch import LoopWatch
 from celery_safe_leader._runtime.service.process_health import ProcessHealth
+from celery_safe_leader._runtime.service.relayed_metrics import pack_families, unpack_families
 from tests.docs.pages import page
 
 NOW = Instant(0.0, 0.0, 0.0)
@@ -65,6 +70,13 @@ def test_an_election() -> None:
     assert found["renewal_seconds_sum"] == 0.003
 
 
+def leading(
+    unsettled: int | None = 2, overdue: float | None = 1.5, is_paused: bool | None = True
+) -> Dispatcher:
+    views = SimpleNamespace(unsettled=unsettled, overdue=overdue, is_paused=is_paused)
+    return cast(Dispatcher, views)
+
+
 def test_runs() -> None:
     events = RunEvents()
     events.counts.arrived(36, "transactional", 0.004)
@@ -72,7 +84,7 @@ def test_runs() -> None:
     events.missed("e", 7, 3, "too-late")
     events.counts.loads.observe(0.02)
     found = scrape(
-        lambda: run_families(events), lambda: pipeline_families(events, 100_000, 2, True)
+        lambda: run_families(events), lambda: pipeline_families(events, 100_000, leading())
     )
     assert found["runs_published_total[transactional]"] == 36
     assert found["runs_published_total[write-ahead]"] == 1
@@ -81,8 +93,11 @@ def test_runs() -> None:
     assert found["run_lateness_seconds_count"] == 37
     assert found["batch_runs_count"] == 2
     assert (found["entries"], found["unsettled_runs"], found["paused"]) == (100_000, 2, 1)
-    standby = scrape(lambda: pipeline_families(events, 5, None, None))
-    assert not {"unsettled_runs", "paused"} & set(standby)
+    assert found["run_overdue_seconds"] == 1.5
+    standbys: tuple[Dispatcher | None, ...] = (None, leading(None, None, None))
+    for standby in standbys:
+        shown = scrape(partial(pipeline_families, events, 5, standby))
+        assert not {"unsettled_runs", "paused", "run_overdue_seconds"} & set(shown)
 
 
 def test_a_distribution_counts_up_to_and_with_each_bound() -> None:
@@ -100,13 +115,31 @@ def test_without_the_extra_the_answer_says_what_to_install(
     assert (answer.status, b"[prometheus]" in answer.body) == (501, True)
 
 
+def test_metrics_come_through_bytes_as_they_are() -> None:
+    events = RunEvents()
+    events.counts.arrived(36, "transactional", 0.004)
+    events.missed("e", 7, 3, "too-late")
+    families = [*run_families(events), *pipeline_families(events, 5, leading())]
+    packed = pack_families(families)
+    assert scrape(lambda: unpack_families(packed)) == scrape(lambda: families)
+    assert len(packed) < MOST_COUNTS / 2
+    for cut in (
+        b"",
+        packed[:-1],
+        b"7",
+        b'[["gauge"]]',
+        b'[["gauge","n","h",[[[],{"bounds":[]}]]]]',
+    ):
+        assert unpack_families(cut) == []
+
+
 def names() -> set[str]:
     """Return the names of all metrics, as Prometheus shows them."""
     events = RunEvents()
     families: list[Any] = [
         *metrics.election_families(health(), counted()),
         *run_families(events),
-        *pipeline_families(events, 1, 1, False),
+        *pipeline_families(events, 1, leading()),
     ]
     found = {each.name + ("_total" * (each.kind == "counter")) for each in families}
     return {metrics.PREFIX + name for name in found | OF_WORKERS}
