@@ -10,27 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import click
-import redis
-from celery import Celery
-from celery.beat import ScheduleEntry
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
-from celery_safe_leader._app_check import app_findings
-from celery_safe_leader._beat.entries.names import text_name
-from celery_safe_leader._beat.entries.rule_for import rule_for
-from celery_safe_leader._clients import redis_client
-from celery_safe_leader._ledger.codec import LastRun
-from celery_safe_leader._loggers import library_logger as logger
+from celery_safe_leader._app.app_target import app_target, import_tasks
 from celery_safe_leader._operations.command_group import COMMANDS
-from celery_safe_leader._operations.target import (
-    NextMoment,
-    Target,
-    WrongSettingError,
-    offer_target,
-)
+from celery_safe_leader._operations.target import WrongSettingError, offer_target
 from celery_safe_leader._publishing.broker_settings import QueueKeys, queue_keys, why_write_ahead
-from celery_safe_leader._schedules.rule import Rule, ScheduleError
 from celery_safe_leader._store.acl import (
     CANDIDATE,
     CLUSTER,
@@ -46,7 +32,6 @@ from celery_safe_leader._store.acl import (
     setuser,
 )
 from celery_safe_leader._store.connection.urls import scheme_of
-from celery_safe_leader._store.keys import BEAT, WORKER
 from celery_safe_leader._worker import inspection
 from celery_safe_leader._worker.command_line import add_option
 
@@ -60,61 +45,11 @@ add_option()
 @click.pass_context
 def leader(context: click.Context) -> None:
     """Show who leads and what runs, and act."""
-    offer_target(context, lambda: _target(context.obj.app))
+    offer_target(context, lambda: app_target(context.obj.app))
 
 
 for _command in COMMANDS:
     leader.add_command(_command)
-
-
-def _target(app: Celery) -> Target:
-    try:
-        settings = conf.read(app)
-    except ImproperlyConfigured as exc:
-        raise WrongSettingError(str(exc)) from exc
-
-    def open_client(key: str, seconds: float | None = None) -> redis.Redis:
-        return redis_client(settings, key, connect_timeout=seconds, read_timeout=seconds)
-
-    roles = (BEAT, WORKER)
-    return Target(
-        settings.key,
-        settings.server,
-        open_client,
-        open_client,
-        settings.prefix,
-        roles,
-        lambda: _next_moments(app),
-        lambda: app_findings(app, settings),
-        settings.ttl,
-        settings.wait_replicas,
-    )
-
-
-def _next_moments(app: Celery) -> NextMoment:
-    """Read the app's schedule; return when an entry is due, where the ledger is of that schedule.
-
-    Entries that cannot be read are not known.
-    """
-    _import_tasks(app)
-    rules: dict[str, Rule] = {}
-    for key, given in dict(app.conf.beat_schedule or {}).items():
-        try:
-            schedule = ScheduleEntry(**{**dict(given), "name": key, "app": app}).schedule
-            rules[text_name(key)] = rule_for(schedule, tz=lambda: app.timezone)
-        except Exception as exc:
-            logger.debug("entry %r cannot be read: %r", key, exc)
-
-    def next_moment(entry: str, run: LastRun) -> int | None:
-        rule = rules.get(entry)
-        if rule is None or not rule.exact or rule.fingerprint != run.fingerprint:
-            return None
-        try:
-            return rule.after(run.base)
-        except ScheduleError:
-            return None
-
-    return next_moment
 
 
 @leader.command()
@@ -134,19 +69,12 @@ def acl(context: click.Context, user: str) -> None:
         raise WrongSettingError(str(exc)) from exc
     reason, queues = why_write_ahead(app), None
     if not reason:
-        _import_tasks(app)
+        import_tasks(app)
         queues = queue_keys(app, settings.queue)
     for line in rights(
         settings.key, settings.server, user, settings.prefix, queues=queues, reason=reason
     ):
         click.echo(line)
-
-
-def _import_tasks(app: Celery) -> None:
-    try:
-        app.loader.import_default_modules()
-    except Exception as exc:
-        raise WrongSettingError(f"the tasks cannot be imported: {exc!r}") from exc
 
 
 def rights(

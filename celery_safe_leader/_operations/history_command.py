@@ -31,13 +31,13 @@ from celery_safe_leader._operations.tenure_history import (
 )
 from celery_safe_leader._operations.timeline import ENDINGS, Timeline, draw, page
 
-__all__ = ["history"]
+__all__ = ["HISTORY_HEAD", "RoleHistory", "history", "history_row", "timeline_of"]
 
-_HEAD = ("election", "from (UTC)", "to", "led for", "leader", "token", "how it ended", "gap")
+HISTORY_HEAD = ("election", "from (UTC)", "to", "led for", "leader", "token", "how it ended", "gap")
 
 
 @dataclass(frozen=True)
-class _History:
+class RoleHistory:
     """What is known of one election."""
 
     role: str
@@ -77,10 +77,10 @@ def history(
     found = [each for each in found if each.tenures]
     if svg is not None and found:
         # One picture: of the election that was named, or the first in which anybody led.
-        _write(svg, draw(_timeline(target, found[0])))
+        _write(svg, draw(timeline_of(target, found[0])))
     if html_file is not None and found:
-        rows = [_HEAD, *_rows(found)]
-        _write(html_file, page([_timeline(target, each) for each in found], rows))
+        rows = [HISTORY_HEAD, *_rows(found)]
+        _write(html_file, page([timeline_of(target, each) for each in found], rows))
     if as_json:
         now_us = found[0].now_us if found else None
         elections = [_fields(each) for each in found]
@@ -88,33 +88,34 @@ def history(
     elif not found:
         click.echo(f"Nobody has led {plain(target.key)}, as far as Redis remembers.")
     else:
-        print_table(_HEAD, _rows(found))
+        print_table(HISTORY_HEAD, _rows(found))
         for each in found:
             _print_pauses(each)
     return 0 if found else 1
 
 
-def _read(client: redis.Redis, target: Target, role: str) -> _History:
+def _read(client: redis.Redis, target: Target, role: str) -> RoleHistory:
     events = read_events(client, target.election(role))
     server = read_server(client)
     (view,) = look_at(client, target, (role,), server, wait=False)
-    return _History(role, tenures(events, view), pauses(events), server.now_us)
+    return RoleHistory(role, tenures(events, view), pauses(events), server.now_us)
 
 
-def _since(history: _History, seconds: float | None) -> _History:
+def _since(history: RoleHistory, seconds: float | None) -> RoleHistory:
     if seconds is None or history.now_us is None:
         return history
     begin = history.now_us - round(seconds * 1e6)
     kept = [each for each in history.tenures if (_end(each) or history.now_us) >= begin]
     paused = [each for each in history.pauses if (each.to_us or history.now_us) >= begin]
-    return _History(history.role, kept, paused, history.now_us)
+    return RoleHistory(history.role, kept, paused, history.now_us)
 
 
 def _end(tenure: PastTenure) -> int | None:
     return tenure.to_us if tenure.to_us is not None else tenure.next_us
 
 
-def _timeline(target: Target, history: _History) -> Timeline:
+def timeline_of(target: Target, history: RoleHistory) -> Timeline:
+    """Return what is drawn of a history, until now if Redis's clock is known."""
     known = [
         at
         for tenure in history.tenures
@@ -128,11 +129,12 @@ def _timeline(target: Target, history: _History) -> Timeline:
     return Timeline(title, history.tenures, history.pauses, min(known, default=0), end)
 
 
-def _rows(found: Sequence[_History]) -> list[tuple[str, ...]]:
-    return [_row(history, each) for history in found for each in history.tenures]
+def _rows(found: Sequence[RoleHistory]) -> list[tuple[str, ...]]:
+    return [history_row(history, each) for history in found for each in history.tenures]
 
 
-def _row(history: _History, tenure: PastTenure) -> tuple[str, ...]:
+def history_row(history: RoleHistory, tenure: PastTenure) -> tuple[str, ...]:
+    """Return a tenure for people, in the columns of ``HISTORY_HEAD``."""
     end = history.now_us if tenure.ended is Ended.NOT else tenure.to_us
     known = end is not None and tenure.from_us is not None
     led = (end - tenure.from_us) / 1e6 if known else None  # type: ignore[operator]
@@ -154,7 +156,7 @@ def _moment(at_us: int | None) -> str:
     return moment(at_us).removesuffix(" UTC")
 
 
-def _print_pauses(history: _History) -> None:
+def _print_pauses(history: RoleHistory) -> None:
     for each in history.pauses:
         end = "now" if each.to_us is None else moment(each.to_us)
         why = f": {plain(each.reason)}" if each.reason else ""
@@ -168,7 +170,7 @@ def _write(path: Path, text: str) -> None:
         raise click.ClickException(f"{path} cannot be written: {exc.strerror}") from exc
 
 
-def _fields(history: _History) -> dict[str, Any]:
+def _fields(history: RoleHistory) -> dict[str, Any]:
     return {
         "role": history.role,
         "tenures": [

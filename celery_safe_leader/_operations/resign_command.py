@@ -31,7 +31,7 @@ from celery_safe_leader._store.keys import BEAT, WORKER, ElectionKeys
 from celery_safe_leader._store.record_view import RecordView, read_record
 from celery_safe_leader._store.server_now import read_time
 
-__all__ = ["resign"]
+__all__ = ["ResignOutcome", "ask_to_resign", "resign"]
 
 _POLL = 0.02
 """Seconds between two reads of the record."""
@@ -46,9 +46,10 @@ _NAMED = 5
 
 
 @dataclass
-class _Outcome:
+class ResignOutcome:
     """What became of a request."""
 
+    role: str
     before: RecordView
     successor: str
     """Who was asked for; empty for anybody."""
@@ -57,6 +58,25 @@ class _Outcome:
     after: RecordView | None = None
     """Of whoever was elected next."""
     elected_after: float | None = None
+    now_us: int | None = None
+    """Redis's clock after it."""
+
+    @property
+    def is_needless(self) -> bool:
+        """Whether nothing was asked, since the one that is meant leads already."""
+        return self.successor == self.before.holder
+
+    @property
+    def is_done(self) -> bool:
+        """Whether somebody leads under a new token, and who was meant, if anybody was."""
+        elected = self.after.holder if self.after is not None else ""
+        return self.is_needless or (bool(elected) and self.successor in ("", elected))
+
+    def text(self, target: Target) -> str:
+        """Return it for people."""
+        if self.is_needless:
+            return f"{plain(self.successor)} holds the lease already. Nothing was asked."
+        return _text(target, self)
 
 
 @click.command()
@@ -82,6 +102,27 @@ def resign(target: Target, role: str | None, to: str | None, by: str, as_json: b
     did who could resign, nobody does now, or another one does, and with 2 if the leader does not
     answer within 5 s.
     """
+    outcome = ask_to_resign(target, role, to, by)
+    if as_json:
+        print_json("resign", outcome.now_us, {"key": target.key, **_fields(outcome)})
+    else:
+        click.echo(outcome.text(target))
+    return 0 if outcome.is_done else 1
+
+
+def ask_to_resign(target: Target, role: str | None, to: str | None, by: str) -> ResignOutcome:
+    """Ask a leader to hand over. Blocks until somebody leads again, or for seconds.
+
+    Args:
+        target: Which key.
+        role: Whose leader; ``None`` as ``leader resign`` without ``--role``.
+        to: Id, or its beginning, of the one that is to lead then; ``None`` for anybody.
+        by: Who asks, in one line.
+
+    Raises:
+        ClickException: Nobody was asked; exit code 2 where the leader did not answer.
+        StoreError: Redis does not answer, or refuses.
+    """
     client = target.connect()
     try:
         view = _leading(client, target, role)
@@ -92,27 +133,21 @@ def resign(target: Target, role: str | None, to: str | None, by: str, as_json: b
             )
         if view.role != role and view.role != BEAT:
             _check_meant(client, target, view)
-        keys = target.election(view.role)
         successor = "" if to is None else _successor(client, target, view, to)
-        if successor == view.record.holder:
-            click.echo(f"{plain(successor)} holds the lease already. Nothing was asked.")
-            return 0
-        outcome = _ask(client, keys, view.record, by, successor)
-        if outcome.answered_after is None:
-            raise CannotTellError(
-                f"{view.role} {plain(view.record.holder)} (token {view.record.token}) did not act "
-                "on it within 5 s: it is stopped or cut off, its beat hangs, or it is of an older "
-                "release. Nothing was changed; if it stays silent, another takes over by itself"
-            )
-        now_us = read_time(client)
+        outcome = ResignOutcome(view.role, view.record, successor)
+        if not outcome.is_needless:
+            _ask(client, target.election(view.role), by, outcome)
+            if outcome.answered_after is None:
+                raise CannotTellError(
+                    f"{view.role} {plain(view.record.holder)} (token {view.record.token}) did not "
+                    "act on it within 5 s: it is stopped or cut off, its beat hangs, or it is of "
+                    "an older release. Nothing was changed; if it stays silent, another takes over "
+                    "by itself"
+                )
+        outcome.now_us = read_time(client)
     finally:
         client.close()
-    if as_json:
-        print_json("resign", now_us, {"key": target.key, "role": view.role, **_fields(outcome)})
-    else:
-        click.echo(_text(target, view.role, outcome))
-    elected = outcome.after is not None and outcome.after.holder
-    return 0 if elected and successor in ("", elected) else 1
+    return outcome
 
 
 def _leading(client: redis.Redis, target: Target, role: str | None) -> ElectionView:
@@ -195,11 +230,9 @@ def _successor(client: redis.Redis, target: Target, view: ElectionView, named: s
         time.sleep(_POLL_SEEN)
 
 
-def _ask(
-    client: redis.Redis, keys: ElectionKeys, before: RecordView, by: str, successor: str
-) -> _Outcome:
-    outcome = _Outcome(before, successor)
-    request = ResignRequest(int(before.token), read_time(client) + RESIGN_WITHIN_US, by, successor)
+def _ask(client: redis.Redis, keys: ElectionKeys, by: str, outcome: ResignOutcome) -> None:
+    before, expires_us = outcome.before, read_time(client) + RESIGN_WITHIN_US
+    request = ResignRequest(int(before.token), expires_us, by, outcome.successor)
     caller: Any = client
     started = time.monotonic()
     try:
@@ -220,15 +253,12 @@ def _ask(
                 outcome.after, outcome.elected_after = record, passed
                 break
         time.sleep(_POLL)
-    return outcome
 
 
-def _text(target: Target, role: str, outcome: _Outcome) -> str:
+def _text(target: Target, outcome: ResignOutcome) -> str:
     before, after = outcome.before, outcome.after
-    said = (
-        f"{role} {plain(before.holder)} resigned after {duration(outcome.answered_after)} (token "
-    )
-    said += f"{before.token})."
+    answered = f"after {duration(outcome.answered_after)} (token {before.token})"
+    said = f"{outcome.role} {plain(before.holder)} resigned {answered}."
     if after is None:
         return (
             f"{said} Nobody was elected since: no other candidate stands by, and it did not take "
@@ -247,9 +277,10 @@ def _text(target: Target, role: str, outcome: _Outcome) -> str:
     return f"{said} {plain(after.holder)} was elected {when}.{missed}"
 
 
-def _fields(outcome: _Outcome) -> dict[str, Any]:
+def _fields(outcome: ResignOutcome) -> dict[str, Any]:
     before, after = outcome.before, outcome.after
     return {
+        "role": outcome.role,
         "resigned": before.holder,
         "asked_for": outcome.successor or None,
         "token": int(before.token),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,11 @@ from celery_safe_leader._operations.ledger_view import read_ledger
 from celery_safe_leader._operations.output import moment, plain, print_json, print_table, utc
 from celery_safe_leader._operations.pause_commands import as_json_option
 from celery_safe_leader._operations.status_command import OTHER_PLACE
-from celery_safe_leader._operations.target import Target, optional, pass_target
+from celery_safe_leader._operations.target import NextMoment, Target, optional, pass_target
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.server_now import read_time
 
-__all__ = ["runs"]
+__all__ = ["RunRow", "nobody_knows", "run_row", "runs", "scan_runs"]
 
 _MOMENT = len("2026-11-27 18:03:12")
 _PIECE = 250
@@ -32,7 +32,9 @@ _PIECE = 250
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class RunRow:
+    """One entry."""
+
     entry: str
     run: LastRun | None
     """``None`` if the ledger's value cannot be read."""
@@ -86,38 +88,51 @@ def _nothing(target: Target, pattern: str, is_there: bool) -> str:
     return f"The ledger of {where} has no such entry."
 
 
-def _rows(client: redis.Redis, target: Target, pattern: str) -> Iterator[_Row]:
-    next_of = target.next_moments() if target.next_moments else _nobody_knows
+def _rows(client: redis.Redis, target: Target, pattern: str) -> Iterator[RunRow]:
+    next_of = target.next_moments() if target.next_moments else nobody_knows
     names = target.ledger
     cursor = "0"
     seen: set[bytes] = set()
     while True:
-        cursor, fields = _scan(client, names.runs, cursor, pattern)
+        cursor, fields = scan_runs(client, names.runs, cursor, pattern)
         for field, value in fields.items():
             # A scan may return a field twice.
             if field != SENTINEL and field not in seen:
                 seen.add(field)
-                yield _row(field, value, next_of)
+                yield run_row(field, value, next_of)
         if cursor == "0":
             return
 
 
-def _row(field: bytes, value: bytes, next_of: Callable[[str, LastRun], int | None]) -> _Row:
+def run_row(field: bytes, value: bytes, next_of: NextMoment) -> RunRow:
+    """Return what a field of the hash ``runs`` says."""
     entry = decode_entry(field)
     try:
         run = decode_run(value)
     except UnreadableValueError:
-        return _Row(entry, None, None)
-    return _Row(entry, run, next_of(entry, run))
+        return RunRow(entry, None, None)
+    return RunRow(entry, run, next_of(entry, run))
 
 
-def _nobody_knows(entry: str, run: LastRun) -> int | None:
+def nobody_knows(entry: str, run: LastRun) -> int | None:
+    """Return ``None``, where no app says when entries are due."""
     return None
 
 
-def _scan(
+def scan_runs(
     client: redis.Redis, name: str, cursor: str, pattern: str
 ) -> tuple[str, dict[bytes, bytes]]:
+    """Return the next piece of a hash of the ledger, and where to go on; ``"0"`` is its end.
+
+    Args:
+        client: For its Redis.
+        name: Of the hash.
+        cursor: Where to begin: ``"0"``, or what the last piece returned.
+        pattern: Of the entries that are meant, as Redis's ``MATCH`` has it; empty for all.
+
+    Raises:
+        StoreError: Redis does not answer, or refuses.
+    """
     caller: Any = client
     words = ("MATCH", pattern.encode("utf-8", "surrogateescape")) if pattern else ()
     try:
@@ -127,7 +142,7 @@ def _scan(
     return str(int(after)), fields or {}
 
 
-def _cells(row: _Row) -> tuple[str, str, str, str]:
+def _cells(row: RunRow) -> tuple[str, str, str, str]:
     run = row.run
     if run is None:
         return row.entry, "cannot be read", "?", "?"
@@ -136,7 +151,7 @@ def _cells(row: _Row) -> tuple[str, str, str, str]:
     return row.entry, last, f"{run.count:,}", coming
 
 
-def _fields(row: _Row) -> dict[str, Any]:
+def _fields(row: RunRow) -> dict[str, Any]:
     run = row.run
     return {
         "entry": row.entry,

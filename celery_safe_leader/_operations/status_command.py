@@ -53,10 +53,15 @@ __all__ = [
     "OTHER_PLACE",
     "ElectionStatus",
     "KeyStatus",
+    "candidate_state",
     "exit_code",
+    "lease_lines",
+    "ledger_lines",
     "lines",
+    "pause_line",
     "read_status",
     "status",
+    "trouble_lines",
 ]
 
 _NAME = 11
@@ -90,6 +95,8 @@ class ElectionStatus:
     """The last tenure whose leader stood down since it could not do its work, if not long ago."""
     resigned_us: Mapping[str, int]
     """When each candidate resigned last, as far as the history goes."""
+    events: Sequence[HistoryEvent] = ()
+    """Its history, oldest first; none if the Redis user may not see it."""
 
     @property
     def leader(self) -> CandidateView | None:
@@ -239,7 +246,7 @@ def _election(
     candidates, _ = optional(lambda: read_candidates(client, keys, now_us))
     resigned = {each.holder: each.at_us for each in events if each.event == "resigned"}
     return ElectionStatus(
-        view, since[-1] if since else None, way, bool(refused), candidates, last, resigned
+        view, since[-1] if since else None, way, bool(refused), candidates, last, resigned, events
     )
 
 
@@ -260,7 +267,7 @@ def lines(status: KeyStatus) -> Iterator[str]:
     when = f", {moment(now_us)}" if now_us is not None else ""
     yield f"{plain(target.key)} at {plain(target.server)}{when}"
     if status.pause is not None:
-        yield _row("PAUSED", _paused(status, status.pause))
+        yield _row("PAUSED", pause_line(status, status.pause))
     if not status.elections:
         yield _row("", f"{NO_RECORD}; {OTHER_PLACE}")
     for election in status.elections:
@@ -269,7 +276,7 @@ def lines(status: KeyStatus) -> Iterator[str]:
             when = moment(down.to_us) if down.to_us else "an unknown time"
             what = f"{plain(down.holder)} stood down at {when}: {plain(down.reason)}"
             yield _row("", f"last error: {what}; its log says more")
-    yield from _rows("ledger", _ledger_lines(status))
+    yield from _rows("ledger", ledger_lines(status))
     if status.server.missing:
         needed = " ".join(f"+{name}" for name in status.server.missing)
         yield _row(
@@ -289,7 +296,8 @@ def _rows(name: str, texts: Iterator[str]) -> Iterator[str]:
         name = ""
 
 
-def _paused(status: KeyStatus, pause: Pause) -> str:
+def pause_line(status: KeyStatus, pause: Pause) -> str:
+    """Return how long nothing is published, who wanted that, and why."""
     now_us = status.server.now_us
     end = "until it is resumed"
     if pause.until_us:
@@ -304,11 +312,12 @@ def _paused(status: KeyStatus, pause: Pause) -> str:
 
 
 def _election_lines(status: KeyStatus, election: ElectionStatus) -> Iterator[str]:
-    yield from _lease_lines(status, election)
+    yield from lease_lines(status, election)
     yield from _candidate_lines(status, election)
 
 
-def _lease_lines(status: KeyStatus, election: ElectionStatus) -> Iterator[str]:
+def lease_lines(status: KeyStatus, election: ElectionStatus) -> Iterator[str]:
+    """Return what is said of the lease and of the tenure; the first line is the answer."""
     view = election.view
     record, who = view.record, _PEOPLE[view.role]
     if record is None:
@@ -326,7 +335,7 @@ def _lease_lines(status: KeyStatus, election: ElectionStatus) -> Iterator[str]:
         )
     elif view.hold is Hold.UNCLEAR:
         ago = f" for {duration(view.silent_for)}" if view.silent_for is not None else ""
-        yield f"not clear; {holder} has not been heard from{ago}. Ask again without --no-wait"
+        yield f"not clear; {holder} has not been heard from{ago}, and one look does not tell more"
     else:
         yield f"led by {holder}"
         yield from _held(status, election)
@@ -392,12 +401,12 @@ def _candidate_lines(status: KeyStatus, election: ElectionStatus) -> Iterator[st
     standbys = election.standbys
     leader = election.leader
     if leader is not None and (leader.error or leader.is_stuck):
-        yield from _trouble(leader)
+        yield from trouble_lines(leader)
     if candidates or election.view.hold is Hold.HELD:
         yield clause(len(standbys), "standby") if standbys else "no standby"
     for each in standbys[:_MOST]:
         yield f"  {_candidate(each)}"
-        for line in _trouble(each):
+        for line in trouble_lines(each):
             yield f"  {line}"
     for each in election.former[:_MOST]:
         yield (
@@ -431,7 +440,8 @@ def _candidate(each: CandidateView) -> str:
     return ", ".join(parts)
 
 
-def _trouble(each: CandidateView) -> Iterator[str]:
+def trouble_lines(each: CandidateView) -> Iterator[str]:
+    """Return what is wrong with a candidate, as it says itself."""
     if each.is_stuck:
         stood = duration(each.stands_for)
         yield f"{plain(each.id)} looks STUCK: its loop has not turned for {stood}"
@@ -461,7 +471,8 @@ def _way(target: Target, election: ElectionStatus) -> str:
     )
 
 
-def _ledger_lines(status: KeyStatus) -> Iterator[str]:
+def ledger_lines(status: KeyStatus) -> Iterator[str]:
+    """Return what is said of the ledger."""
     ledger = status.ledger
     if ledger is None:
         names = status.target.ledger
@@ -536,18 +547,20 @@ def _work_json(work: WorkView | None) -> dict[str, Any] | None:
     }
 
 
-def _candidate_json(election: ElectionStatus, each: CandidateView) -> dict[str, Any]:
+def candidate_state(election: ElectionStatus, each: CandidateView) -> str:
+    """Return ``leader``, ``standby``, ``former`` (it led, and said nothing since) or ``silent``."""
     leader = election.leader
     if leader is not None and each.id == leader.id:
-        state = "leader"
-    elif each.is_silent:
-        state = "silent"
-    else:
-        is_former = election.has_led(each) and not election.may_hold(each)
-        state = "former" if is_former else "standby"
+        return "leader"
+    if each.is_silent:
+        return "silent"
+    return "former" if election.has_led(each) and not election.may_hold(each) else "standby"
+
+
+def _candidate_json(election: ElectionStatus, each: CandidateView) -> dict[str, Any]:
     return {
         "id": each.id,
-        "state": state,
+        "state": candidate_state(election, each),
         "stuck": each.is_stuck,
         "host": each.host,
         "pid": each.pid,

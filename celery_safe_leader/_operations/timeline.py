@@ -49,15 +49,15 @@ text{fill:#1a1a1a}.quiet{fill:#5a5a5a}
 .bar{fill:#3b7dbd}.not{fill:#3b7dbd}
 .handover{fill:#1b4f80}.stood-down{fill:#b45f06}
 .silence{stroke:#b00020;stroke-width:3.5;fill:none}.unknown{stroke:#5a5a5a;stroke-width:2}
-.gap{fill:url(#gap)}.gap-edge{stroke:#b00020;stroke-dasharray:3 3;stroke-width:1}
-.pause{fill:url(#pause);stroke:#6b4fa0}
+.gap-edge{stroke:#b00020;stroke-dasharray:3 3;stroke-width:1}
+.pause{stroke:#6b4fa0}
 """
 _PATTERNS = """
 <defs>
-<pattern id="gap" width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
+<pattern id="gap{name}" width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
 <rect width="8" height="8" fill="#fdecee"/><line x1="0" y1="0" x2="0" y2="8" stroke="#d98894" stroke-width="3"/>
 </pattern>
-<pattern id="pause" width="6" height="6" patternUnits="userSpaceOnUse">
+<pattern id="pause{name}" width="6" height="6" patternUnits="userSpaceOnUse">
 <rect width="6" height="6" fill="#efeaf8"/><circle cx="3" cy="3" r="1.5" fill="#6b4fa0"/>
 </pattern>
 </defs>
@@ -79,8 +79,9 @@ class Timeline:
 class _Canvas:
     """Where things are."""
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, name: str) -> None:
         self.timeline = timeline
+        self.name = name
         self.lanes = list(dict.fromkeys(each.holder for each in timeline.tenures))
         self.has_pauses = bool(timeline.pauses)
         self.bottom = _TOP + _LANE * (len(self.lanes) + self.has_pauses)
@@ -91,18 +92,27 @@ class _Canvas:
         share = (at_us - self.timeline.from_us) / self.length
         return _LABELS + min(1.0, max(0.0, share)) * (_WIDTH - _LABELS - _RIGHT)
 
+    def patterned(self, kind: str) -> str:
+        return f'class="{kind}" fill="url(#{kind}{self.name})"'
+
     def y(self, holder: str) -> float:
         return _TOP + _LANE * (self.lanes.index(holder) + self.has_pauses + 0.5)
 
 
-def draw(timeline: Timeline) -> str:
-    """Return an SVG document of its own, 960 wide, that scales."""
-    canvas = _Canvas(timeline)
+def draw(timeline: Timeline, name: str = "") -> str:
+    """Return an SVG document of its own, 960 wide, that scales.
+
+    Args:
+        timeline: What is drawn.
+        name: Within a page that has the style already: what the picture is called there. A page may
+            forbid styles that are not in a file of its own.
+    """
+    canvas = _Canvas(timeline, name)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {canvas.height:g}" '
         f'role="img" aria-label="{_text(timeline.title, 200)}">',
-        f"<style>{_STYLE}</style>",
-        _PATTERNS,
+        "" if name else f"<style>{_STYLE}</style>",
+        _PATTERNS.replace("{name}", name),
         f'<text x="8" y="20" font-size="15" font-weight="600">{_text(timeline.title, 90)}</text>',
         f'<text x="8" y="38" class="quiet">{_text(_span(timeline), 110)}</text>',
         *_ticks(canvas),
@@ -195,7 +205,7 @@ def _gaps(canvas: _Canvas) -> Iterator[str]:
         so_far = "" if tenure.next_us is not None else " so far"
         yield (
             f"<g><title>nobody led for {length}{so_far}</title>"
-            f'<rect class="gap" x="{left:.1f}" y="{_TOP}" width="{right - left:.1f}" '
+            f'<rect {canvas.patterned("gap")} x="{left:.1f}" y="{_TOP}" width="{right - left:.1f}" '
             f'height="{canvas.bottom - _TOP}"/>'
         )
         for x in (left, right):
@@ -231,7 +241,7 @@ def _pause_lane(canvas: _Canvas) -> Iterator[str]:
         why = f": {pause.reason}" if pause.reason else ""
         yield (
             f"<g><title>{_text(f'paused by {pause.by}{why}', 300)}</title>"
-            f'<rect class="pause" x="{left:.1f}" y="{y - _BAR / 2}" '
+            f'<rect {canvas.patterned("pause")} x="{left:.1f}" y="{y - _BAR / 2}" '
             f'width="{max(2.0, right - left):.1f}" height="{_BAR}"/></g>'
         )
 
@@ -265,8 +275,14 @@ def _legend(canvas: _Canvas) -> Iterator[str]:
         (_mark(Ended.SILENCE, 14, y), "silence: crash, hang, cut off"),
         (_mark(Ended.STOOD_DOWN, 14, y), "stood down"),
         (_mark(Ended.NOT, 8, y), "leads, as far as is known"),
-        (f'<rect class="gap" x="6" y="{y - 8}" width="22" height="16"/>', "nobody led"),
-        (f'<rect class="pause" x="6" y="{y - 8}" width="22" height="16"/>', "paused"),
+        (
+            f'<rect {canvas.patterned("gap")} x="6" y="{y - 8}" width="22" height="16"/>',
+            "nobody led",
+        ),
+        (
+            f'<rect {canvas.patterned("pause")} x="6" y="{y - 8}" width="22" height="16"/>',
+            "paused",
+        ),
     ]
     for number, (shape, text) in enumerate(items):
         column, row = number % 3, number // 3

@@ -37,7 +37,12 @@ from celery_safe_leader._operations.moving.ledger_file import (
 )
 from celery_safe_leader._operations.moving.merging import MergedLedger, done, merge
 from celery_safe_leader._operations.output import clause, moment, plain, print_json, utc
-from celery_safe_leader._operations.pause_commands import as_json_option, by_option, note_action
+from celery_safe_leader._operations.pause_commands import (
+    as_json_option,
+    by_option,
+    note_action,
+    warn,
+)
 from celery_safe_leader._operations.target import CannotTellError, Target, optional, pass_target
 from celery_safe_leader._store.keys import BEAT, WORKER
 from celery_safe_leader._store.server_now import read_time
@@ -169,7 +174,7 @@ def import_(
     client = target.connect()
     try:
         number, merged = _import(client, target, given)
-        note_action(client, target, "imported", by, f"from {plain(given.key)}")
+        warn(note_action(client, target, "imported", by, f"from {plain(given.key)}"))
         now_us, _ = optional(lambda: read_time(client))
     finally:
         client.close()
@@ -267,7 +272,7 @@ def rename(target: Target, old: str, new: str, by: str, as_json: bool) -> int:
     client = target.connect()
     try:
         rename_entry(client, target.ledger, old, new)
-        note_action(client, target, "renamed", by, f"{plain(old, 80)} to {plain(new, 80)}")
+        warn(note_action(client, target, "renamed", by, f"{plain(old, 80)} to {plain(new, 80)}"))
         now_us, _ = optional(lambda: read_time(client))
     except LedgerUnmovableError as exc:
         raise click.ClickException(str(exc)) from exc

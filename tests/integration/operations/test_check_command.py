@@ -13,7 +13,8 @@ import pytest
 from celery import Celery
 from click.testing import CliRunner
 
-from celery_safe_leader import _app_check, cli
+from celery_safe_leader import cli
+from celery_safe_leader._app import app_check
 from celery_safe_leader._ledger.pausing import pause
 from celery_safe_leader._operations.health import server_findings
 from celery_safe_leader._store.keys import LedgerKeys
@@ -239,7 +240,7 @@ def app(shared_server: ExternalServer, key: str, tmp_path: Path) -> Iterator[Cel
 def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What workers answer, and nobody waits for them."""
     told: dict[str, Any] = {}
-    monkeypatch.setattr(_app_check, "_PATIENCE", 0.05)
+    monkeypatch.setattr(app_check, "_PATIENCE", 0.05)
     monkeypatch.setattr("celery.app.control.Inspect.stats", lambda self: told)
     return told
 
@@ -268,7 +269,7 @@ def test_workers_without_install(crowd: Crowd, app: Celery, answers: dict[str, A
 
 
 def test_a_broker_that_is_away(crowd: Crowd, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_app_check, "_PATIENCE", 0.2)
+    monkeypatch.setattr(app_check, "_PATIENCE", 0.2)
     app.conf.leader_url = app.conf.broker_url
     app.conf.broker_url = f"redis://:secret@127.0.0.1:{free_port()}/0"
     began = time.monotonic()

@@ -1,0 +1,88 @@
+"""The key of a Celery app, for commands and pages about it."""
+
+from __future__ import annotations
+
+import redis
+from celery import Celery
+from celery.beat import ScheduleEntry
+from celery.exceptions import ImproperlyConfigured
+
+from celery_safe_leader import conf
+from celery_safe_leader._app.app_check import app_findings
+from celery_safe_leader._beat.entries.names import text_name
+from celery_safe_leader._beat.entries.rule_for import rule_for
+from celery_safe_leader._clients import redis_client
+from celery_safe_leader._ledger.codec import LastRun
+from celery_safe_leader._loggers import library_logger as logger
+from celery_safe_leader._operations.target import NextMoment, Target, WrongSettingError
+from celery_safe_leader._schedules.rule import Rule, ScheduleError
+from celery_safe_leader._store.keys import BEAT, WORKER
+
+__all__ = ["app_target", "import_tasks"]
+
+
+def app_target(app: Celery) -> Target:
+    """Return the key that an app's settings name, and how to reach its Redis. Does no IO.
+
+    Raises:
+        WrongSettingError: A setting is wrong.
+    """
+    try:
+        settings = conf.read(app)
+    except ImproperlyConfigured as exc:
+        raise WrongSettingError(str(exc)) from exc
+
+    def open_client(key: str, seconds: float | None = None) -> redis.Redis:
+        return redis_client(settings, key, connect_timeout=seconds, read_timeout=seconds)
+
+    roles = (BEAT, WORKER)
+    return Target(
+        settings.key,
+        settings.server,
+        open_client,
+        open_client,
+        settings.prefix,
+        roles,
+        lambda: _next_moments(app),
+        lambda: app_findings(app, settings),
+        settings.ttl,
+        settings.wait_replicas,
+    )
+
+
+def _next_moments(app: Celery) -> NextMoment:
+    """Read the app's schedule; return when an entry is due, where the ledger is of that schedule.
+
+    Entries that cannot be read are not known.
+    """
+    import_tasks(app)
+    rules: dict[str, Rule] = {}
+    for key, given in dict(app.conf.beat_schedule or {}).items():
+        try:
+            schedule = ScheduleEntry(**{**dict(given), "name": key, "app": app}).schedule
+            rules[text_name(key)] = rule_for(schedule, tz=lambda: app.timezone)
+        except Exception as exc:
+            logger.debug("entry %r cannot be read: %r", key, exc)
+
+    def next_moment(entry: str, run: LastRun) -> int | None:
+        rule = rules.get(entry)
+        if rule is None or not rule.exact or rule.fingerprint != run.fingerprint:
+            return None
+        try:
+            return rule.after(run.base)
+        except ScheduleError:
+            return None
+
+    return next_moment
+
+
+def import_tasks(app: Celery) -> None:
+    """Import the modules with the tasks of an app, as beats and workers do.
+
+    Raises:
+        WrongSettingError: One of them cannot be imported.
+    """
+    try:
+        app.loader.import_default_modules()
+    except Exception as exc:
+        raise WrongSettingError(f"the tasks cannot be imported: {exc!r}") from exc
