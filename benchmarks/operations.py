@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -20,17 +21,23 @@ __all__ = ["main"]
 
 _ENTRIES = 100_000
 _KEY = "bench"
+_CANDIDATES = 200
+_EVENTS = 1_000
 _COMMANDS = (
     ("status",),
+    ("status", "--json"),
+    ("watch", "--every", "60s"),
     ("runs",),
     ("runs", "--json"),
     ("history",),
     ("check",),
     ("probe", "--ready"),
+    ("ledger", "export"),
 )
 _LIMIT, _PROBE_LIMIT = 2.0, 1.0
 """Seconds."""
 _SLOW_US = 1000
+_REPEATED = 10
 
 
 def main(report: Report, *, quick: bool, full: bool) -> None:
@@ -46,15 +53,28 @@ def main(report: Report, *, quick: bool, full: bool) -> None:
         for words in _COMMANDS:
             taken = [_run(server.url, words) for _ in range(turns)]
             wall, cpu = (min(each) for each in zip(*taken, strict=True))
-            name = " ".join(words)
+            name = words[0] if words[0] == "watch" else " ".join(words)
             rows.append((name, f"{wall:.2f}", f"{cpu:.2f}"))
             limit = _PROBE_LIMIT if words[0] == "probe" else _LIMIT
             report.at_most(f"`{name}` with {_ENTRIES:,} entries", wall, limit, " s")
-        slow = int(client.execute_command("SLOWLOG", "LEN"))
+        logged = client.execute_command("SLOWLOG", "GET", 1000)
         scans = client.info("commandstats")["cmdstat_hscan"]
+        slow = sum(_is_slow(client, each[3]) for each in logged)
     report.table(("command", "seconds", "of them on a processor"), rows)
-    report.say(f"HSCAN: {scans['calls']} calls, {scans['usec_per_call']} µs each")
-    report.at_most(f"requests of all these above {_SLOW_US} µs, by Redis's slow log", slow, 0)
+    report.say(
+        f"HSCAN: {scans['calls']} calls, {scans['usec_per_call']} µs each; in Redis's slow log: "
+        f"{len(logged)}, of which {slow} are slow again each time that they are repeated"
+    )
+    # While something else has the processor, any request takes longer than it keeps Redis busy.
+    report.at_most(f"requests of all these that keep Redis busy for {_SLOW_US} µs", slow, 0)
+
+
+def _is_slow(client: Any, command: list[bytes]) -> bool:
+    """Return whether each of ten repetitions of a request is slow: they all only read."""
+    before = int(client.execute_command("SLOWLOG", "LEN"))
+    for _ in range(_REPEATED):
+        client.execute_command(*command)
+    return int(client.execute_command("SLOWLOG", "LEN")) - before == _REPEATED
 
 
 def _fill(client: Any) -> None:
@@ -78,19 +98,34 @@ def _fill(client: Any) -> None:
             "epoch": f"{info['run_id']}:{info['master_replid']}",
         },
     )
-    client.xadd(keys.history, {"event": "elected", "holder": "host:1:x", "token": 1, "at": 1})
+    for number in range(_EVENTS):
+        event = {"event": "elected", "holder": f"host:{number}:x", "token": number, "at": number}
+        client.xadd(keys.history, event)
+    says = '{"host":"worker-7f9c5d8b6-x2x9k","pid":1,"release":"0.1.0","ttl":3600.0,"age":86400.0}'
+    stamp = int(seconds) * 1_000_000 + int(micros)
+    for number in range(_CANDIDATES):
+        client.hset(keys.presences, f"worker-{number:06}:1:0123abcd", f"{stamp} {says}")
 
 
 def _run(url: str, words: tuple[str, ...]) -> tuple[float, float]:
     """Return the seconds that a command took, by the clock and on a processor."""
     command = [sys.executable, "-m", "celery_safe_leader", "--url", url, "--key", _KEY, *words]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(
+    with subprocess.Popen(
         command,
-        check=False,  # nobody is ready, and nobody stands by
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
-    )
-    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    ) as process:
+        assert process.stdout is not None
+        if words[0] == "watch":
+            # It goes on; its first look is all that is meant.
+            process.stdout.readline()
+            wall = time.monotonic() - began
+            process.send_signal(signal.SIGINT)
+        else:
+            process.stdout.read()
+            process.wait()  # whatever its exit code: nobody is ready, and nobody stands by
+            wall = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

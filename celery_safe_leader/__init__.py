@@ -8,10 +8,9 @@ one elected worker.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from celery_safe_leader._core.events import Demoted, DemotionReason, Elected, HolderSeen
-from celery_safe_leader.aio import AsyncSafeLeader, create_async_safe_redis_leader
 from celery_safe_leader.errors import (
     ConfigurationError,
     LeadershipLostError,
@@ -22,11 +21,13 @@ from celery_safe_leader.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from celery_safe_leader.leader import SafeLeader, create_safe_redis_leader
 
 if TYPE_CHECKING:
+    from celery_safe_leader._core.events import Demoted, DemotionReason, Elected, HolderSeen
+    from celery_safe_leader.aio import AsyncSafeLeader, create_async_safe_redis_leader
     from celery_safe_leader.beat import LeaderScheduler
     from celery_safe_leader.bootsteps import install
+    from celery_safe_leader.leader import SafeLeader, create_safe_redis_leader
     from celery_safe_leader.tasks import Leadership, current_leadership, leader_only
 
 __all__ = [
@@ -54,18 +55,19 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "_core.events": ("Demoted", "DemotionReason", "Elected", "HolderSeen"),
+    "aio": ("AsyncSafeLeader", "create_async_safe_redis_leader"),
+    "beat": ("LeaderScheduler",),
+    "bootsteps": ("install",),
+    "leader": ("SafeLeader", "create_safe_redis_leader"),
+    "tasks": ("Leadership", "current_leadership", "leader_only"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    # Lazy, so that the election alone never imports Celery.
-    if name == "LeaderScheduler":
-        from celery_safe_leader.beat import LeaderScheduler
-
-        return LeaderScheduler
-    if name == "install":
-        from celery_safe_leader.bootsteps import install
-
-        return install
-    if name in ("Leadership", "current_leadership", "leader_only"):
-        from celery_safe_leader import tasks
-
-        return getattr(tasks, name)
+    # Lazy, so that the election alone never imports Celery, and a probe imports neither.
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ import click
 import redis
 from click.core import ParameterSource
 
-from celery_safe_leader._operations.command_group import COMMANDS
+from celery_safe_leader._operations.command_group import CommandGroup
 from celery_safe_leader._operations.output import plain
 from celery_safe_leader._operations.target import Target, WrongSettingError, offer_target
 from celery_safe_leader._store.connection.client import describe, make_client
@@ -23,7 +23,7 @@ _LONGEST = 2000
 """Characters of an option in advice."""
 
 
-@click.group(context_settings={"auto_envvar_prefix": "CELERY_SAFE_LEADER"})
+@click.group(cls=CommandGroup, context_settings={"auto_envvar_prefix": "CELERY_SAFE_LEADER"})
 @click.option(
     "--url",
     required=True,
@@ -81,9 +81,6 @@ def _called(context: click.Context) -> str:
             words.append(f"--{option.replace('_', '-')} {shown}")
     return " ".join(words)
 
-
-for _command in COMMANDS:
-    main.add_command(_command)
 
 if __name__ == "__main__":
     main(prog_name="python -m celery_safe_leader")

@@ -14,7 +14,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
 from celery_safe_leader._app.app_target import app_target, import_tasks
-from celery_safe_leader._operations.command_group import COMMANDS
+from celery_safe_leader._operations.command_group import CommandGroup
 from celery_safe_leader._operations.target import WrongSettingError, offer_target
 from celery_safe_leader._publishing.broker_settings import QueueKeys, queue_keys, why_write_ahead
 from celery_safe_leader._store.acl import (
@@ -41,15 +41,11 @@ conf.register_settings()
 add_option()
 
 
-@click.group(name="leader")
+@click.group(name="leader", cls=CommandGroup)
 @click.pass_context
 def leader(context: click.Context) -> None:
     """Show who leads and what runs, and act."""
     offer_target(context, lambda: app_target(context.obj.app))
-
-
-for _command in COMMANDS:
-    leader.add_command(_command)
 
 
 @leader.command()

@@ -114,7 +114,9 @@ def members(kind: type) -> Iterator[tuple[str, str]]:
 def command(value: click.Command) -> Any:
     """Describe a command: its options, or its commands."""
     if isinstance(value, click.Group):
-        return {name: command(sub) for name, sub in sorted(value.commands.items())}
+        context = click.Context(value)
+        named = ((name, value.get_command(context, name)) for name in value.list_commands(context))
+        return {name: command(found) for name, found in named if found is not None}
     return sorted(f"{' '.join(p.opts)} = {p.default!r}" for p in value.params)
 
 

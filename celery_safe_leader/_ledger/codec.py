@@ -6,6 +6,7 @@ parsing more. Entry names are the fields of the hashes, as UTF-8.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 __all__ = [
@@ -26,6 +27,9 @@ _SET_BACK = range(1_500_000_000, 100_000_000_000)
 """Seconds since 1970, from 2017 on. Read as microseconds they are moments of the first days of
 1970, when no leader saw a schedule."""
 _SEVERAL = " x"
+_NUMBER = f"(0|-?[1-9][0-9]{{0,{_MOST_DIGITS - 1}}})"
+"""As it is written here, and in no other way: scripts compare values as text."""
+_RUN = re.compile(f"{_NUMBER} {_NUMBER} {_NUMBER} (.*)", re.DOTALL).fullmatch
 
 
 class UnreadableValueError(ValueError):
@@ -121,12 +125,15 @@ def decode_run(raw: bytes) -> LastRun:
         UnreadableValueError: The value is not one.
     """
     try:
-        moment, count, seen, fingerprint = raw.decode().split(" ", 3)
-        run = LastRun(_number(moment), _number(count), _number(seen), fingerprint)
-        _check_moment(run.moment)
+        found = _RUN(raw.decode())
+        if found is not None:
+            moment, count, seen, fingerprint = found.groups()
+            run = LastRun(int(moment), int(count), int(seen), fingerprint)
+            _check_moment(run.moment)
+            return run
     except ValueError as exc:
         raise UnreadableValueError(f"{raw[:200]!r} is not a run") from exc
-    return run
+    raise UnreadableValueError(f"{raw[:200]!r} is not a run")
 
 
 def encode_claim(claim: Claim) -> bytes:
@@ -169,11 +176,9 @@ def _number(text: str) -> int:
     """Return a whole number of a length that numbers here may have.
 
     Raises:
-        ValueError: It is not one, or is not written as here: scripts compare values as text.
+        ValueError: It is not one, or is not written as here.
     """
-    digits = text.removeprefix("-")
-    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
-    if not is_number or (digits[0] == "0" and text != "0"):
+    if not re.fullmatch(_NUMBER, text):
         raise ValueError(f"{text[:40]!r} is not a number")
     return int(text)
 

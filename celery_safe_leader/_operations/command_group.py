@@ -1,22 +1,41 @@
-"""The group of all ``leader …`` commands that need no Celery."""
+"""The group of all ``leader …`` commands that need no Celery.
+
+For ``celery -A proj leader`` and for ``python -m celery_safe_leader``.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
-from celery_safe_leader._operations.health.check_command import check
-from celery_safe_leader._operations.health.probe_command import probe
-from celery_safe_leader._operations.history_command import history
-from celery_safe_leader._operations.moving.ledger_commands import ledger
-from celery_safe_leader._operations.pause_commands import pause, resume
-from celery_safe_leader._operations.resign_command import resign
-from celery_safe_leader._operations.runs_command import runs
-from celery_safe_leader._operations.status_command import status
-from celery_safe_leader._operations.watch_command import watch
+__all__ = ["CommandGroup"]
 
-__all__ = ["COMMANDS"]
+_MODULES = {
+    "check": "health.check_command",
+    "history": "history_command",
+    "ledger": "moving.ledger_commands",
+    "pause": "pause_commands",
+    "probe": "health.probe_command",
+    "resign": "resign_command",
+    "resume": "pause_commands",
+    "runs": "runs_command",
+    "status": "status_command",
+    "watch": "watch_command",
+}
 
-COMMANDS: tuple[click.Command, ...] = (
-    *(status, watch, check, probe, history, runs, pause, resume, resign, ledger),
-)
-"""For ``celery -A proj leader`` and for ``python -m celery_safe_leader``."""
+
+class CommandGroup(click.Group):
+    """Imports a command when it is used: a probe runs each few seconds, and needs one of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(ctx), *_MODULES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; ``None`` if there is none of the name."""
+        if cmd_name not in _MODULES:
+            return super().get_command(ctx, cmd_name)
+        module = import_module(f"celery_safe_leader._operations.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command

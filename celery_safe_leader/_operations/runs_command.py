@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import click
 import redis
@@ -17,7 +17,14 @@ from celery_safe_leader._ledger.codec import (
 )
 from celery_safe_leader._ledger.hash_sentinel import SENTINEL
 from celery_safe_leader._operations.ledger_view import read_ledger
-from celery_safe_leader._operations.output import moment, plain, print_json, print_table, utc
+from celery_safe_leader._operations.output import (
+    moment,
+    no_collector,
+    plain,
+    print_json,
+    print_table,
+    utc,
+)
 from celery_safe_leader._operations.pause_commands import as_json_option
 from celery_safe_leader._operations.status_command import OTHER_PLACE
 from celery_safe_leader._operations.target import NextMoment, Target, optional, pass_target
@@ -28,11 +35,10 @@ __all__ = ["RunRow", "nobody_knows", "run_row", "runs", "scan_runs"]
 
 _MOMENT = len("2026-11-27 18:03:12")
 _PIECE = 250
-"""Fields of one request, so that none keeps Redis busy for a millisecond."""
+"""Fields of one request, so that none keeps Redis busy for a millisecond: it takes 0.1."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(NamedTuple):
     """One entry."""
 
     entry: str
@@ -46,6 +52,7 @@ class RunRow:
 @click.argument("pattern", default="")
 @as_json_option
 @pass_target
+@no_collector()
 def runs(target: Target, pattern: str, as_json: bool) -> int:
     """Show when each entry ran last, how often, and when it is due next.
 
@@ -57,7 +64,7 @@ def runs(target: Target, pattern: str, as_json: bool) -> int:
     """
     client = target.connect()
     try:
-        rows = sorted(_rows(client, target, pattern), key=lambda row: row.entry)
+        rows = sorted(_rows(client, target, pattern), key=attrgetter("entry"))
         is_there = bool(rows) or _has_ledger(client, target)
         now_us, _ = optional(lambda: read_time(client))
     finally:

@@ -36,7 +36,14 @@ from celery_safe_leader._operations.moving.ledger_file import (
     parse_ledger,
 )
 from celery_safe_leader._operations.moving.merging import MergedLedger, done, merge
-from celery_safe_leader._operations.output import clause, moment, plain, print_json, utc
+from celery_safe_leader._operations.output import (
+    clause,
+    moment,
+    no_collector,
+    plain,
+    print_json,
+    utc,
+)
 from celery_safe_leader._operations.pause_commands import (
     as_json_option,
     by_option,
@@ -62,6 +69,7 @@ def ledger() -> None:
 @ledger.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @pass_target
+@no_collector()
 def export(target: Target, file: str) -> int:
     """Write the ledger to FILE, or to standard output, as JSON.
 
@@ -153,6 +161,7 @@ def _warn(target: Target, contents: LedgerContents, is_paused: bool, accepted: s
 @by_option
 @as_json_option
 @pass_target
+@no_collector()
 def import_(
     target: Target, file: str, older: bool, unsettled: str | None, by: str, as_json: bool
 ) -> int:
@@ -309,8 +318,8 @@ def _load(file: str) -> LedgerFile:
 def _write(file: str, lines: Iterator[str]) -> None:
     """Write a file in one go: an older one of the name stays until the new one is whole."""
     if file == "-":
-        for line in lines:
-            click.echo(line)
+        # All at once: a terminal, a pipe and a file cost much for each write.
+        click.echo("\n".join(lines))
         return
     path = Path(file)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -61,29 +61,35 @@ def ledger_lines(
     yield json.dumps(whole)[:-1] + ","
     entries = (_entry(name, contents.runs[name]) for name in sorted(contents.runs))
     yield from _array("entries", entries, ",")
-    claims = (_claim(contents.claims[name], accepted) for name in sorted(contents.claims))
+    claims = (
+        json.dumps(_claim(contents.claims[name], accepted)) for name in sorted(contents.claims)
+    )
     yield from _array("claims", claims, ",")
     unreadable = (
-        {"entry": name, "value": value.decode("utf-8", "backslashreplace")}
+        json.dumps({"entry": name, "value": value.decode("utf-8", "backslashreplace")})
         for name, value in sorted(contents.unreadable.items())
     )
     yield from _array("unreadable", unreadable, "}")
 
 
-def _array(name: str, objects: Iterator[dict[str, Any]], after: str) -> Iterator[str]:
+def _array(name: str, objects: Iterator[str], after: str) -> Iterator[str]:
     yield f'"{name}": ['
     before = next(objects, None)
     for each in objects:
-        yield json.dumps(before) + ","
+        yield f"{before},"
         before = each
     if before is not None:
-        yield json.dumps(before)
+        yield before
     yield f"]{after}"
 
 
-def _entry(name: str, run: LastRun) -> dict[str, Any]:
-    last = utc(run.moment) if run.count else None
-    return {"entry": name, "last": last, "count": run.count, "value": encode_run(run).decode()}
+def _entry(name: str, run: LastRun) -> str:
+    # By hand: a hundred thousand small objects take a dumps four times as long.
+    last = json.dumps(utc(run.moment) if run.count else None)
+    value = json.dumps(encode_run(run).decode())
+    return (
+        f'{{"entry": {json.dumps(name)}, "last": {last}, "count": {run.count}, "value": {value}}}'
+    )
 
 
 def _claim(claim: Claim, accepted: Mapping[str, str]) -> dict[str, Any]:
