@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+from itertools import chain
+
 from celery_safe_leader._dispatch.agenda import Agenda
 from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._loggers import beat_logger as logger
@@ -88,8 +91,13 @@ class Timetable:
         return [name for _, name in self._known.pop_due(until_us, len(self._known))]
 
     def first(self, most: int) -> list[tuple[int, str]]:
-        """Return up to ``most`` moments that are known, and whose they are. From any thread."""
-        return self._known.first(most)
+        """Return up to ``most`` moments that are known, and whose they are. From any thread.
+
+        What was taken out counts until it gets its next moment: its run is being built, or waits.
+        """
+        taken = self._taken.copy()  # in one go: another thread changes it
+        known = (place for place in self._known.first(most) if place[1] not in taken)
+        return heapq.nsmallest(most, chain(((at, name) for name, at in taken.items()), known))
 
     def oldest_us(self) -> int | None:
         """Return the earliest moment whose run has not been done. From any thread.

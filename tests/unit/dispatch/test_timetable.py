@@ -141,3 +141,20 @@ def test_what_was_taken_out_is_not_done_until_it_gets_its_next_moment() -> None:
     assert timetable.oldest_us() == NOW + 90 * SECOND
     timetable.remove("first")
     assert timetable.oldest_us() is None
+
+
+def test_what_is_being_built_stays_among_the_first_until_it_gets_its_next_moment() -> None:
+    soon, later, last = due_in(0.2, "soon"), due_in(30, "later"), due_in(60, "last")
+    timetable = filled(soon, later, last)
+    moments = [
+        (NOW + SECOND // 5, "soon"),
+        (NOW + 30 * SECOND, "later"),
+        (NOW + 60 * SECOND, "last"),
+    ]
+    assert timetable.pop_due(NOW, 10) == moments[:1]
+    assert timetable.first(10) == moments
+    assert timetable.first(2) == moments[:2]
+    timetable.put_off(soon, NOW + 90 * SECOND)
+    assert timetable.first(10) == moments, "it is looked at later, and still owed"
+    timetable.put(soon, NOW + 10 * SECOND)
+    assert timetable.first(10) == [(NOW + 10 * SECOND, "soon"), *moments[1:]]
