@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
 import redis
 from celery import Celery
-from celery.beat import ScheduleEntry
+from celery.beat import ScheduleEntry, Scheduler
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
@@ -57,12 +61,11 @@ def _next_moments(app: Celery) -> NextMoment:
     """
     import_tasks(app)
     rules: dict[str, Rule] = {}
-    for key, given in dict(app.conf.beat_schedule or {}).items():
+    for name, make in _schedules(app):
         try:
-            schedule = ScheduleEntry(**{**dict(given), "name": key, "app": app}).schedule
-            rules[text_name(key)] = rule_for(schedule, tz=lambda: app.timezone)
+            rules[text_name(name)] = rule_for(make(), tz=lambda: app.timezone)
         except Exception as exc:
-            logger.debug("entry %r cannot be read: %r", key, exc)
+            logger.debug("entry %r cannot be read: %r", name, exc)
 
     def next_moment(entry: str, run: LastRun) -> int | None:
         rule = rules.get(entry)
@@ -74,6 +77,25 @@ def _next_moments(app: Celery) -> NextMoment:
             return None
 
     return next_moment
+
+
+def _schedules(app: Celery) -> Iterator[tuple[Any, Callable[[], Any]]]:
+    """Return the names of an app's entries, and what reads the schedule of each."""
+    try:
+        scheduler = Scheduler(app, lazy=True)
+        # The one that Celery adds by itself for result backends that do not clean up themselves.
+        scheduler.install_default_entries({})
+    except Exception as exc:
+        logger.debug("Celery's own entries are not known: %r", exc)
+    else:
+        for name, entry in scheduler.data.items():
+            yield name, partial(getattr, entry, "schedule")
+    for name, given in dict(app.conf.beat_schedule or {}).items():
+        yield name, partial(_read_schedule, app, name, given)
+
+
+def _read_schedule(app: Celery, name: Any, given: Any) -> Any:
+    return ScheduleEntry(**{**dict(given), "name": name, "app": app}).schedule
 
 
 def import_tasks(app: Celery) -> None:

@@ -15,7 +15,7 @@ from celery.beat import ScheduleEntry
 from celery.schedules import crontab
 from click.testing import CliRunner
 
-from celery_safe_leader import cli
+from celery_safe_leader import LeaderScheduler, cli
 from celery_safe_leader._beat.entries.rule_for import rule_for
 from celery_safe_leader._ledger.codec import LastRun, encode_entry, encode_run
 from celery_safe_leader._ledger.hash_sentinel import SENTINEL
@@ -135,6 +135,27 @@ def test_the_app_knows_the_next_moment_of_what_it_agrees_on(
         "hourly": "2026-09-21T15:00:00.000Z",
         "changed": None, "gone": None, "broken": None, "worse": None,
     }  # fmt: skip
+
+
+def test_the_entry_that_celery_adds_by_itself_is_known(
+    shared_server: ExternalServer, client: Any, key: str
+) -> None:
+    app = Celery("shop", broker=shared_server.url, backend="file:///tmp", set_as_current=False)
+    app.conf.update(leader_key=key)
+    beat = LeaderScheduler(app, lazy=True)
+    beat.setup_schedule()
+    cleanup = beat.schedule["celery.backend_cleanup"].schedule
+    write(client, key, "celery.backend_cleanup", fingerprint=rule_for(cleanup).fingerprint)
+
+    def coming() -> Any:
+        done = CliRunner().invoke(cli.leader, ["runs", "--json"], obj=SimpleNamespace(app=app))
+        return Found(done.exit_code, done.output).json["entries"][0]["next"]
+
+    assert coming() == "2026-09-22T04:00:00.000Z"
+    app.conf.beat_schedule = {"celery.backend_cleanup": {"task": "t", "schedule": crontab(hour=5)}}
+    assert coming() is None, "another one of the name goes before it"
+    beat.close()
+    app.close()
 
 
 def _schedule(app: Celery, given: Any) -> Any:
