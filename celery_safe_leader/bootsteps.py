@@ -10,7 +10,7 @@ from celery_safe_leader import conf
 from celery_safe_leader._worker import inspection
 from celery_safe_leader._worker.command_line import add_option_for
 from celery_safe_leader._worker.dedup.step import FirstPublicationWins
-from celery_safe_leader._worker.election_step import LeaderElection
+from celery_safe_leader._worker.election_step import EndOfLeaderQueue, LeaderElection
 from celery_safe_leader.errors import ConfigurationError
 
 __all__ = ["inspection", "install"]
@@ -42,4 +42,5 @@ def install(app: Celery) -> None:
         raise ConfigurationError("app", f"of type {type(given).__name__}", "a Celery app")
     conf.register_settings()
     app.steps["consumer"].update((FirstPublicationWins, LeaderElection))
+    app.steps["worker"].add(EndOfLeaderQueue)
     add_option_for(app)

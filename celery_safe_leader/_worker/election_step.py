@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -37,7 +38,7 @@ from celery_safe_leader._worker.log import WorkerElectionLog, send_signals
 from celery_safe_leader._worker.loop_calls import LoopCalls
 from celery_safe_leader._worker.member import Member
 
-__all__ = ["DEMOTED_EVENT", "ELECTED_EVENT", "LeaderElection"]
+__all__ = ["DEMOTED_EVENT", "ELECTED_EVENT", "EndOfLeaderQueue", "LeaderElection"]
 
 ELECTED_EVENT = "leader-elected"
 """Celery event: this worker leads from now on."""
@@ -154,6 +155,15 @@ class LeaderElection(bootsteps.StartStopStep):
 
         logger.info("Returned a message to %s: this worker is not the leader", self.queue.name)
         self.soon(requeue)
+
+    def give_back(self) -> None:
+        """Consume the leader queue no longer and return what has not begun, at a warm shutdown.
+
+        Not where the worker itself would be sent some of it again: that goes back at its end.
+        """
+        if self._member is not None and self.queue.is_left_at_once and not _cold():
+            with contextlib.suppress(*self._consumer.connection_errors):
+                self._consumption.end()
 
     # What Celery calls
 
@@ -398,6 +408,19 @@ class LeaderElection(bootsteps.StartStopStep):
                 return list(state.active_requests)
             except RuntimeError:  # changed during the iteration
                 continue
+
+
+class EndOfLeaderQueue(bootsteps.StartStopStep):
+    """Lets a worker give back what has not begun before it waits for what runs.
+
+    A step of the worker: those of its consumer are stopped when Celery has forgotten what waits.
+    """
+
+    def close(self, parent: Any) -> None:
+        """Tell the consumer's step that the worker ends; its loop has ended already."""
+        step = getattr(parent.consumer, "safe_leader", None)
+        if step is not None:
+            step.give_back()
 
 
 def _cold() -> bool:

@@ -54,7 +54,7 @@ from celery.utils.dispatch import Signal
 from celery.utils.imports import instantiate, load_extension_class_names, symbol_by_name
 from celery.utils.saferepr import saferepr
 from celery.worker import state
-from celery.worker.request import Request
+from celery.worker.request import Request, create_request_cls
 from kombu.utils import functional, json
 from redis.crc import key_slot
 
@@ -368,6 +368,23 @@ def test_a_request_says_who_runs_it_and_can_be_given_back() -> None:
     assert list(inspect.signature(Request.on_failure).parameters)[:2] == ["self", "exc_info"]
     assert "requeue" in inspect.signature(Request.reject).parameters
     assert "request" in inspect.signature(Backend.mark_as_retry).parameters
+
+
+def test_a_request_that_waits_is_known_and_can_be_ended() -> None:
+    assert isinstance(state.requests, dict)
+    assert isinstance(state.reserved_requests, weakref.WeakSet)
+    assert Request._apply_result is None
+    assert Request.acknowledged is False
+    assert celery.concurrency.prefork.TaskPool.uses_semaphore
+    assert not celery.concurrency.solo.TaskPool.uses_semaphore
+    for pooled in (Request.execute_using_pool, create_request_cls):
+        source = inspect.getsource(pooled)
+        # It asks in any case, and before the pool has it.
+        assert re.search(r"if self.revoked\(\):\s+raise TaskRevokedError", source)
+        assert source.index("self.revoked()") < source.index("self._apply_result = ")
+    handed = inspect.getsource(celery.worker.WorkController._process_task)
+    assert "except TaskRevokedError" in handed
+    assert "_quick_release" in handed
 
 
 def test_a_pool_is_known_by_its_module() -> None:

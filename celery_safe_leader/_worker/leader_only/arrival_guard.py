@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from celery.utils.imports import instantiate
+from celery.utils.imports import instantiate, symbol_by_name
 
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.mark import LeaderOnlyMark, mark_of
@@ -21,6 +21,7 @@ from celery_safe_leader._worker.leader_only.run_guard import (
     forwards_of,
     mapped_mark,
 )
+from celery_safe_leader._worker.leader_only.waiting_calls import returnable
 
 __all__ = ["guard_arrivals", "strategy"]
 
@@ -31,7 +32,10 @@ the places that the worker has for messages."""
 
 
 def guard_arrivals(app: Any) -> None:
-    """Wrap the strategies of an app's leader-only tasks, and of those that call them for items."""
+    """Wrap the strategies of an app's leader-only tasks, and of those that call them for items.
+
+    Their requests become such that can be given back while they wait.
+    """
     path = f"{__name__}:strategy"
     guarded = [task for task in app.tasks.values() if mark_of(task) is not None]
     if guarded:
@@ -40,6 +44,7 @@ def guard_arrivals(app: Any) -> None:
         if task.Strategy != path:
             setattr(task, _INNER, task.Strategy)
             task.Strategy = path
+            task.Request = returnable(symbol_by_name(task.Request))
 
 
 def strategy(task: Any, app: Any, consumer: Any, **kwargs: Any) -> Any:

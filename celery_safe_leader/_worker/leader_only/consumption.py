@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from celery_safe_leader._core.backoff import backoff
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.queue import LeaderQueue
+from celery_safe_leader._worker.leader_only.waiting_calls import give_back_waiting_calls
 
 __all__ = ["Consumption", "Participant"]
 
@@ -74,6 +75,7 @@ class Consumption:
             soon: Lets the loop call a function, from any thread.
             fail: Ends the worker's connection to the broker, which is made anew then.
         """
+        self._consumer = consumer
         self._queue = queue
         self._setting = setting
         self._member = member
@@ -99,14 +101,27 @@ class Consumption:
             self._attempt(self._queue.declare)
 
     def follow(self) -> None:
-        """Consume the queue if this worker leads, else stop consuming it."""
+        """Consume the queue if this worker leads, else stop consuming it.
+
+        Raises:
+            Exception: One of the consumer's connection errors: the broker is away.
+        """
         if not self._leads():
-            self._attempt(self._queue.cancel)
+            self.end()
         elif not self._queue.consumed and time.monotonic() >= self._next_attempt:
             if self._attempt(self._queue.consume) and self._failures:
                 self._failures = 0
                 if self._member is not None:
                     self._member.campaign_in_time()
+
+    def end(self) -> None:
+        """Stop consuming the queue; what waits here for its turn goes back.
+
+        Raises:
+            Exception: One of the consumer's connection errors: the broker is away.
+        """
+        if self._attempt(self._queue.cancel):
+            give_back_waiting_calls(self._consumer)
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         try:

@@ -179,6 +179,15 @@ class LeaderQueue:
         )
 
     @property
+    def is_left_at_once(self) -> bool:
+        """Whether this worker gets no message of it once its consumption has been cancelled.
+
+        On Redis a read that has begun brings one more. A worker whose loop has ended never looks
+        at it, and does not even know that it has it.
+        """
+        return self._closes_channels
+
+    @property
     def _closes_channels(self) -> bool:
         return bool(self._consumer.conninfo.transport.driver_type == "amqp")
 

@@ -41,6 +41,7 @@ __all__ = [
     "guard_maps",
     "guarded",
     "mapped_mark",
+    "mark_of_run",
     "runs_leader_only",
 ]
 
@@ -102,10 +103,15 @@ def mapped_mark(app: Any, args: Any, kwargs: Any) -> LeaderOnlyMark | None:
 
 def runs_leader_only(request: Any) -> bool:
     """Return whether a worker's request runs a leader-only task, itself or for each item."""
+    return mark_of_run(request) is not None
+
+
+def mark_of_run(request: Any) -> LeaderOnlyMark | None:
+    """Return the mark of what a worker's request runs, itself or for each item."""
     task = request.task
     if task.name in MAPS:
-        return mapped_mark(task.app, request.args, request.kwargs) is not None
-    return mark_of(task) is not None
+        return mapped_mark(task.app, request.args, request.kwargs)
+    return mark_of(task)
 
 
 def _guarded_map(task: Any, body: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ class Pool:
 
     num_processes = 1
     is_green = False
+    uses_semaphore = False
     apply_async = staticmethod(lambda *args, **kwargs: None)
 
 

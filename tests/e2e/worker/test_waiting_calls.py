@@ -1,0 +1,106 @@
+"""Leader-only calls that a worker has taken and not begun run elsewhere once it no longer leads."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from tests.e2e.worker.stage import TASKS, WorkerFleet
+from tests.integration.operations.commands import invoke
+from tests.support.celery.workers import Worker, leader_of, wait_listening
+from tests.support.processes import wait_until
+
+HOLD = """
+@app.task(name="hold")
+def hold():
+    store.rpush("order", "hold begins")
+    deadline = time.monotonic() + 60
+    while not store.exists("go") and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+@app.task(name="ordinary")
+def ordinary():
+    store.rpush("order", "ordinary")
+
+@app.task(name="alone")
+@leader_only
+def alone(x):
+    store.rpush("order", f"{main_process()} {x}")
+
+@app.task(name="skipped")
+@leader_only(otherwise="skip")
+def skipped():
+    store.rpush("order", "skipped ran")
+"""
+CALLS = ["first", "second", "mapped"]
+
+
+def order(fleet: WorkerFleet) -> list[str]:
+    found: Any = fleet.store.lrange("order", 0, -1)
+    return [line.decode() for line in found]
+
+
+def with_calls_behind_a_long_task(fleet: WorkerFleet) -> tuple[Any, Worker, Worker]:
+    """Return the app, a leader whose one process is held and that has taken calls, and another."""
+    app = fleet.write(tasks=TASKS + HOLD, worker_prefetch_multiplier=20)
+    leader, standby = fleet.start_two("-c", "1")
+    wait_listening(app.app, fleet.workers)
+    app.app.control.cancel_consumer(fleet.plain, destination=[f"{standby.name}@test"])
+    standby.child.wait_for_line(f"Canceling queue {fleet.plain}", 30)
+    app.hold.delay()
+    wait_until(lambda: order(fleet) == ["hold begins"], 30, lambda: leader.child.output)
+    app.ordinary.delay()
+    app.alone.delay("first")
+    app.alone.delay("second")
+    app.alone.map(["mapped"]).delay()
+    app.skipped.delay()
+    app.ordinary.delay()
+    for name, count in (("ordinary", 2), ("alone", 2), ("celery.map", 1), ("skipped", 1)):
+        lines = f"Task {name}["
+        wait_until(
+            lambda: sum(lines in line for line in leader.child.lines) == count,  # noqa: B023
+            30,
+            lambda: leader.child.output,
+        )
+    return app, leader, standby
+
+
+@pytest.mark.timeout(120)
+def test_calls_that_wait_run_on_the_next_leader_while_its_predecessor_is_busy(
+    fleet: WorkerFleet,
+) -> None:
+    app, leader, standby = with_calls_behind_a_long_task(fleet)
+    found = invoke(fleet.server.url, "shop", "resign", "--role", "worker", "--by", "ann")
+    assert found.code == 0, found.output
+    assert leader_of(fleet.workers, other_than=leader) is standby
+    expected = [f"{standby.pid} {call}" for call in CALLS]
+    wait_until(lambda: sorted(order(fleet)[1:]) == sorted(expected), 30, lambda: f"{order(fleet)}")
+    fleet.store.set("go", "go")
+    wait_until(lambda: order(fleet).count("ordinary") == 2, 30, lambda: leader.child.output)
+    # What is to be skipped elsewhere was skipped in its turn, and what went back did not run again.
+    leader.child.wait_for_line("Skipped skipped", 30)
+    app.alone.delay("last")
+    wait_until(lambda: f"{standby.pid} last" in order(fleet), 30, lambda: f"{order(fleet)}")
+    assert sorted(order(fleet)) == sorted(
+        ["hold begins", *expected, *["ordinary"] * 2, f"{standby.pid} last"]
+    )
+    inspect = app.app.control.inspect(destination=[f"{leader.name}@test"], timeout=10)
+    assert inspect.reserved() == {f"{leader.name}@test": []}
+    assert inspect.active() == {f"{leader.name}@test": []}
+
+
+@pytest.mark.timeout(120)
+def test_a_warm_shutdown_does_not_keep_calls_until_other_tasks_end(
+    on_rabbitmq: WorkerFleet,
+) -> None:
+    fleet = on_rabbitmq
+    _, leader, standby = with_calls_behind_a_long_task(fleet)
+    leader.child.signal(signal.SIGTERM)
+    expected = {f"{standby.pid} {call}" for call in CALLS}
+    wait_until(lambda: expected <= set(order(fleet)), 30, lambda: leader.child.output)
+    assert leader.child.running
+    fleet.store.set("go", "go")
+    assert leader.child.wait(60) == 0
+    assert len([line for line in order(fleet) if line.endswith(tuple(CALLS))]) == len(CALLS)
