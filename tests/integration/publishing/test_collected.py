@@ -34,6 +34,7 @@ from tests.support.celery.periodic import (
     stock_send,
     yes,
 )
+from tests.support.celery.projects import PROJECTS
 from tests.support.servers import Server
 
 pytestmark = needs_batches
@@ -112,25 +113,25 @@ def test_a_key_has_the_prefix_of_the_brokers_client(
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["ours", "celerys"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [*CASES, *PROJECTS], ids=str)
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_every_kind_of_entry_comes_out_as_stock_beat_sends_it(
     broker_server: Server, publisher_of: PublisherOf, place: dict[str, Any], case: Any, own: bool
 ) -> None:
-    queue = new_queue()
-    app = make_app(broker_server.url, queue, broker_transport_options=place, **case.conf)
-    stock_send(app, case, queue, "the-id")
-    ((key, (written,)),) = lists_of(broker_server).items()
-    entry, publisher = make_entry(app, case, queue), publisher_of(app)
-    built: Any
-    if own or case.call:
-        built = called_message(publisher, entry, "the-id")
-    else:
-        built = Builder(app).build(entry, task_id="the-id", headers={}, due_us=DUE_US)
-    for _ in range(2):
-        found = collect_one(publisher, built)
-        assert found.push.queue == key
-        assert payload(found.push.message) == payload(written)
+    with case.app(broker_server.url, broker_transport_options=place) as app:
+        queue = app.conf.task_default_queue
+        stock_send(app, case, queue, "the-id")
+        ((key, (written,)),) = lists_of(broker_server).items()
+        entry, publisher = make_entry(app, case, queue), publisher_of(app)
+        built: Any
+        if own or case.call:
+            built = called_message(publisher, entry, "the-id")
+        else:
+            built = Builder(app).build(entry, task_id="the-id", headers={}, due_us=DUE_US)
+        for _ in range(2):
+            found = collect_one(publisher, built)
+            assert found.push.queue == key
+            assert payload(found.push.message) == payload(written)
 
 
 def test_a_queue_that_expires_does_so_later_under_each_of_its_keys(

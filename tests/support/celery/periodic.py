@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.beat import BeatLazyFunc, ScheduleEntry, Scheduler
 from celery.exceptions import CDeprecationWarning
+from celery.signals import before_task_publish
 from kombu.entity import Exchange, Queue
 
 from celery_safe_leader._ledger.codec import Claim
@@ -56,6 +58,15 @@ class Shadowing(Task):
         return f"{self.name}-{args[0]}"
 
 
+class Calling(Task):
+    """Has its own way of running, which concerns no message."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(*args, **kwargs)
+
+
 class Options:
     """A router of the kind that is a function."""
 
@@ -75,14 +86,32 @@ class Case:
     options: Callable[[str], dict[str, Any]] | dict[str, Any] = field(default_factory=dict)
     """A function of the queue's name, or the options."""
     task: str = "tests.plain"
-    conf: dict[str, Any] = field(default_factory=dict)
+    conf: Callable[[str], dict[str, Any]] | dict[str, Any] = field(default_factory=dict)
+    """A function of the queue's name, or the settings."""
     repeated: bool = True
     """Whether a second run repeats the first one's message."""
     call: bool = False
     """Whether Celery's own code has to send it."""
+    receiver: Callable[..., None] | None = None
+    """Of ``before_task_publish``, by which Celery's own code has to send it as well."""
 
     def __str__(self) -> str:
         return self.name
+
+    @contextlib.contextmanager
+    def app(self, broker: str, **conf: Any) -> Iterator[Celery]:
+        """Create the app that it belongs to, with a queue of its own; its receiver listens."""
+        queue = new_queue()
+        own = self.conf(queue) if callable(self.conf) else self.conf
+        if self.receiver is not None:
+            before_task_publish.connect(self.receiver)
+        app = make_app(broker, queue, **conf, **own)
+        try:
+            yield app
+        finally:
+            app.close()
+            if self.receiver is not None:
+                before_task_publish.disconnect(self.receiver)
 
 
 def queue_of(name: str) -> Queue:
@@ -163,12 +192,12 @@ CASES = [
 def make_app(broker: str, queue: str, **conf: Any) -> Celery:
     """Create an app with the tasks of the cases."""
     app = Celery("periodic", broker=broker, set_as_current=False)
-    app.conf.update(
-        task_default_queue=queue,
-        result_backend="cache+memory://",
-        broker_connection_timeout=2,
-        **conf,
-    )
+    own = {
+        "task_default_queue": queue,
+        "result_backend": "cache+memory://",
+        "broker_connection_timeout": 2,
+    }
+    app.conf.update({**own, **conf})
     # Celery shares tasks with all later apps of the process otherwise.
     task = partial(app.task, shared=False)
 
@@ -189,6 +218,9 @@ def make_app(broker: str, queue: str, **conf: Any) -> Celery:
 
     @task(name="tests.wrapping", base=Wrapping)
     def wrapping(x: Any, y: Any, z: Any) -> None: ...
+
+    @task(name="tests.calling", base=Calling)
+    def calling(x: Any, y: Any) -> None: ...
 
     @task(name="tests.shadowing", base=Shadowing)
     def shadowing(x: Any, y: Any) -> None: ...

@@ -17,14 +17,14 @@ from tests.support.celery.periodic import (
     Case,
     assert_same,
     called_message,
-    make_app,
     make_entry,
-    new_queue,
     received,
     stock_send,
     yes,
 )
+from tests.support.celery.projects import PROJECTS
 
+ALL = [*CASES, *PROJECTS]
 OURS = {
     "leader_election": "shop",
     "leader_occurrence": "the-occurrence",
@@ -35,13 +35,11 @@ OURS = {
 
 @pytest.fixture
 def app(case: Case) -> Iterator[Any]:
-    queue = new_queue()
-    app = make_app("memory://", queue, **case.conf)
-    yield app
-    app.close()
+    with case.app("memory://") as app:
+        yield app
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.call], ids=str)
+@pytest.mark.parametrize("case", [case for case in ALL if not case.call], ids=str)
 def test_message_is_that_of_stock_beat_plus_the_headers_of_the_leader(app: Any, case: Case) -> None:
     queue = app.conf.task_default_queue
     stock_send(app, case, queue, "the-id")
@@ -63,7 +61,7 @@ def test_message_is_that_of_stock_beat_plus_the_headers_of_the_leader(app: Any, 
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", ALL, ids=str)
 def test_message_that_celery_makes_is_that_of_stock_beat_plus_the_headers_of_the_leader(
     app: Any, case: Case, attempts: int
 ) -> None:
