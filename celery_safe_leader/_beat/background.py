@@ -7,6 +7,7 @@ its end before it hands leadership over.
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -20,10 +21,15 @@ T = TypeVar("T")
 
 
 class BackgroundCall(Generic[T]):
-    """A call on the background thread: whether it is done, its result, its error."""
+    """A call on the background thread: whether it is done, its result, its error.
+
+    It sees the context (``contextvars``) of the thread that makes it, in a copy: other people's
+    code finds there what it would find on beat's main thread.
+    """
 
     def __init__(self, function: Callable[[], T]) -> None:
         self.function = function
+        self._context = contextvars.copy_context()
         self.done = False
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -31,7 +37,7 @@ class BackgroundCall(Generic[T]):
     def run(self) -> None:
         """Call the function and keep what it returns or raises. Raises nothing."""
         try:
-            self.result = self.function()
+            self.result = self._context.run(self.function)
         except BaseException as exc:
             self.error = exc
         self.done = True

@@ -28,6 +28,8 @@ _SERVED = frozenset(
 
 _NEVER_CALLED_OF_ENTRIES = ("__next__", "next", "_next_instance", "update")
 """What keeps an entry's last run in stock beat; here the ledger does."""
+_KEPT_OF_ENTRIES = ("last_run_at", "total_run_count")
+"""The last run itself: a property that keeps it elsewhere would be told of no run."""
 
 _LONGEST_WAIT = 5.0
 """Seconds."""
@@ -55,6 +57,12 @@ def check_overrides(kind: type, own: type) -> None:
         for each in _others(entry, ScheduleEntry, ScheduleEntry)
         for name in _NEVER_CALLED_OF_ENTRIES
         if name in vars(each)
+    }
+    wrong |= {
+        f"Entry.{name}"
+        for each in _others(entry, ScheduleEntry, ScheduleEntry)
+        for name in _KEPT_OF_ENTRIES
+        if hasattr(vars(each).get(name), "__set__")
     }
     if wrong:
         raise ImproperlyConfigured(

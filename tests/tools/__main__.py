@@ -1,6 +1,6 @@
 """Play each scene with stock beat and with ours, and compare; status 1 if they differ anywhere.
 
-The tools are installed into an environment of their own, ``.matrix/tools``.
+The tools are installed into environments of their own, ``.matrix/tools`` and ``.matrix/stores``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from tests.matrix.rows import CELERY, Row
 from tests.support.servers import Server
 from tests.support.servers.kinds import installed_kinds
 from tests.tools.scene import TOOLS
+from tests.tools.stores import STORES
 
+STORED = (
+    "celery-mongobeat", "celery-redbeat", "celery-redundant-scheduler", "celerybeat-callargs",
+    "django-celery-beat", "django-celery-beat-rrule", "django-guid", "pytz", "scout-apm",
+    "sqlalchemy-celery-beat",
+)  # fmt: skip
 REQUIREMENTS = (
     "celery-jalalicrontab", "celery-once", "celery-redbeat", "celery-singleton",
     "celery-sqlalchemy-v2-scheduler", "cronitor", "ddtrace", "django-celery-beat",
@@ -30,11 +36,17 @@ LIMIT = 180
 
 
 class Tools(Row):
-    """An environment with the tools, of the newest releases that agree."""
+    """An environment with tools, of the newest releases that agree."""
 
     @property
     def requirements(self) -> list[str]:
-        return [f"celery[redis]=={self.celery}", f"kombu[redis]=={self.kombu}", *REQUIREMENTS]
+        more = STORED if self.name == "stores" else REQUIREMENTS
+        return [f"celery[redis]=={self.celery}", f"kombu[redis]=={self.kombu}", *more]
+
+
+def environment(name: str) -> Path:
+    """Return the Python of an environment, which is made if it is not there."""
+    return prepare(Tools(name, *CELERY["5.7"], "8.*"))
 
 
 def play(python: Path, tool: str, scheduler: str, url: str) -> dict[str, Any]:
@@ -66,10 +78,15 @@ def follow_schedules(python: Path) -> list[str]:
 
 def main(chosen: list[str]) -> int:
     """Play the scenes that are named, or all."""
-    python = prepare(Tools("tools", *CELERY["5.7"], "8.*"))
-    differ = follow_schedules(python) if not chosen or "schedules" in chosen else []
+    wanted = chosen or ["schedules", *TOOLS]
+    pythons = {
+        name: environment(name)
+        for name in dict.fromkeys("stores" if each in STORES else "tools" for each in wanted)
+    }
+    differ = follow_schedules(pythons["tools"]) if "schedules" in wanted else []
     with Server(installed_kinds()[0]) as server:
-        for tool in [each for each in chosen or TOOLS if each != "schedules"]:
+        for tool in [each for each in wanted if each != "schedules"]:
+            python = pythons["stores" if tool in STORES else "tools"]
             stock: dict[str, Any] = {}
             ours: dict[str, Any] = {}
             for found, scheduler in ((stock, "stock"), (ours, "leader")):

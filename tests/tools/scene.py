@@ -12,11 +12,12 @@ from typing import Any
 
 from tests.tools.others import OTHERS
 from tests.tools.stage import Seen, Stage
+from tests.tools.stores import STORES
 from tests.tools.tracers import TRACERS
 
 __all__ = ["TOOLS"]
 
-TOOLS: dict[str, Callable[[Stage], Seen]] = {**OTHERS, **TRACERS}
+TOOLS: dict[str, Callable[[Stage], Seen]] = {**OTHERS, **TRACERS, **STORES}
 
 
 def play(tool: str, kind: str, broker: str, key: str) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def play(tool: str, kind: str, broker: str, key: str) -> dict[str, Any]:
             "executed": len(set(stage.ran)),
             "transactional": sum(nonce.startswith("once-") for nonce in nonces),
             **seen(messages),
+            **({"not compared": stage.notes} if stage.notes else {}),
         }
     finally:
         for end in reversed(stage.at_end):

@@ -49,6 +49,10 @@ class Stage:
     conf: dict[str, Any] = field(default_factory=dict)
     entry: dict[str, Any] | None = None
     """In place of the schedule that makes all entries overdue."""
+    entry_of: Callable[[int], dict[str, Any]] | None = None
+    """Returns what is given to one entry more than its name and task, by its number."""
+    has_schedule: bool = True
+    """Whether there is a ``beat_schedule``; without, the store has the entries already."""
     same: int = 1
     """So many entries have the same arguments, of which a tool lets one be sent."""
     messages_of_each: int = 1
@@ -62,6 +66,8 @@ class Stage:
     """What has to live as long as this."""
     ran: list[str] = field(default_factory=list)
     """Ids of the tasks that the worker has executed."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What only ours does, for the report."""
 
     @property
     def is_ours(self) -> bool:
@@ -90,9 +96,12 @@ class Stage:
         last_run_at = datetime.now(timezone.utc) - timedelta(hours=1.5)
         common = self.entry or {"schedule": 3600.0, "last_run_at": last_run_at}
         schedule = {
-            f"entry-{n}": {"task": "shop.work", "args": (n // self.same,), **common}
-            for n in range(ENTRIES)
-        }
+            f"entry-{n}": {
+                "task": "shop.work", "args": (n // self.same,),
+                **(common if self.entry_of is None else self.entry_of(n)),
+            }
+            for n in range(ENTRIES if self.has_schedule else 0)
+        }  # fmt: skip
         app.conf.update(
             leader_ttl=2.0, leader_key=self.key, task_default_queue=self.key, beat_schedule=schedule
         )

@@ -47,7 +47,8 @@ def prepare_attempt(
     options["headers"] = headers
     # Neither copy.copy(), which calls constructors that differ, nor the class's own next().
     copy = object.__new__(type(entry))
-    copy.__dict__.update(vars(entry), options=options)
+    copy.__dict__.update(vars(entry))
+    copy.options = options  # which may be a property of its class
     return copy
 
 

@@ -3,7 +3,7 @@
 Lazy arguments, schedules, receivers of signals and task classes are other people's code. It runs on
 a thread of its own, for which the thread that dispatches waits only so long. A call that has not
 returned by then keeps its thread; the next call gets another one. Each call has a context of its
-own (``contextvars``), which ends with it.
+own (``contextvars``), a copy of that of the thread that dispatches, which ends with it.
 
 Calls that come one after the other are a series: the thread that dispatches lends its work to the
 thread of the calls, and waits, since a change of threads before and after each call and each of its
@@ -473,14 +473,15 @@ class _CallThread:
     """A daemon thread that makes one call after the other."""
 
     def __init__(self, prepare: Callable[[], object]) -> None:
-        self._calls: SimpleQueue[UserCall | _Series | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[contextvars.Context, UserCall | _Series] | None]
+        self._calls = SimpleQueue()
         self._prepare = prepare
         self._thread = threading.Thread(target=self._loop, name="leader:calls", daemon=True)
         self._thread.start()
 
     def start(self, call: UserCall | _Series) -> None:
-        """Let it make a call, or a series of calls."""
-        self._calls.put(call)
+        """Let it make a call, or a series of calls, in a copy of the present context."""
+        self._calls.put((contextvars.copy_context(), call))
 
     def close(self) -> None:
         """End it after its present call."""
@@ -495,10 +496,9 @@ class _CallThread:
         return f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
 
     def _loop(self) -> None:
-        while (call := self._calls.get()) is not None:
-            if isinstance(call, _Series):
-                call.execute()
-            else:
+        while (started := self._calls.get()) is not None:
+            context, call = started
+            if not isinstance(call, _Series):
                 self._prepare()
-                # In a context of its own: what it leaves open there is closed for others.
-                contextvars.copy_context().run(call.execute)
+            # In a context of its own: what it leaves open there is closed for others.
+            context.run(call.execute)

@@ -122,5 +122,6 @@ def _copy(entry: Any, task_id: str, more: Mapping[str, Any]) -> Any:
     options["headers"] = {**(options.get("headers") or {})}
     # Neither copy.copy(), which calls constructors that differ, nor the class's own next().
     copy = object.__new__(type(entry))
-    copy.__dict__.update(vars(entry), options=options)
+    copy.__dict__.update(vars(entry))
+    copy.options = options  # which may be a property of its class
     return copy

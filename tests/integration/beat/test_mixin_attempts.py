@@ -84,6 +84,24 @@ def test_without_a_moment_there_is_no_id_and_the_message_is_one_like_any_other(
     assert message.options == {"retry": False, "headers": {"leader_token": 7}}
 
 
+def test_options_that_are_a_property_of_the_entry_s_class_are_those_of_the_attempt():
+    class Kept(ScheduleEntry):
+        @property
+        def options(self) -> Any:
+            return self.kept
+
+        @options.setter
+        def options(self, value: Any) -> None:
+            self.kept = value
+
+    options = {"queue": "slow"}
+    last = NOW - timedelta(hours=2)
+    made = Kept("work", "shop.work", last, schedule=schedule(3600.0), app=APP, options=options)
+    message = prepare_attempt(made, made.schedule, "shop", 7, first)
+    assert message.options["task_id"] == run_id(made, made.schedule, "shop") is not None
+    assert made.options == {"queue": "slow"}
+
+
 def test_preparing_leaves_the_entry_as_it_is():
     options = {"headers": {"mine": 1}, "queue": "slow", "leader": {"limit": 3}}
     made = entry(schedule(3600.0), NOW - timedelta(hours=2), options=options)

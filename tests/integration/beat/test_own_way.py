@@ -13,6 +13,7 @@ import celery
 import pytest
 from celery import Task, current_app, signals
 from celery.backends.base import DisabledBackend
+from celery.beat import ScheduleEntry
 from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
@@ -32,6 +33,8 @@ from tests.support.servers import Server
 WAYS = [TRANSACTIONAL, WRITE_AHEAD]
 BY_STOCK = {"celery_beat_task": True} if celery.VERSION >= (5, 7) else {}
 """Headers that stock beat adds."""
+
+trace: ContextVar[str] = ContextVar("trace", default="")
 
 
 @pytest.fixture
@@ -91,6 +94,25 @@ def test_before_and_after_of_one_message_are_told_one_after_the_other_with_it_in
     assert len(told) == 6
 
 
+def test_calls_see_the_context_of_the_thread_that_dispatches_and_none_of_each_other(
+    stage: DrivenLeaders, listen: Any
+) -> None:
+    def receive(headers: Any, **_: Any) -> None:
+        headers["trace"] = trace.get()
+        trace.set("left open")
+
+    listen("before_task_publish", receive)
+    # As somebody sets it where the app is imported, or at beat_init.
+    before = trace.set("of this beat")
+    try:
+        leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
+        run_until(leader, lambda: len(stage.messages()) == 3)
+        assert [sent.headers["trace"] for sent in stage.messages()] == ["of this beat"] * 3
+        assert trace.get() == "of this beat"
+    finally:
+        trace.reset(before)
+
+
 class Noting(LeaderScheduler):
     """Notes how its methods are called."""
 
@@ -110,7 +132,26 @@ class Noting(LeaderScheduler):
         return super().send_task(*args, **options)
 
 
-trace: ContextVar[str] = ContextVar("trace", default="")
+class KeptElsewhere(ScheduleEntry):
+    @property
+    def options(self) -> Any:
+        return self.kept
+
+    @options.setter
+    def options(self, value: Any) -> None:
+        self.kept = value
+
+
+def test_an_entry_whose_options_are_a_property_is_sent_with_the_id_of_its_run(
+    stage: DrivenLeaders, listen: Any
+) -> None:
+    stage.scheduler_class = type("Keeping", (LeaderScheduler,), {"Entry": KeptElsewhere})
+    listen("before_task_publish", lambda **_: None)
+    leader = stage.leader(stage.app(**overdue(stage, "a")))
+    run_until(leader, lambda: len(stage.messages()) == 1)
+    [sent] = stage.messages()
+    assert sent.headers["id"] == sent.headers["leader_occurrence"]
+    assert "task_id" not in leader.scheduler.schedule["a"].options
 
 
 def test_overridden_methods_are_called_as_stock_beat_calls_them(stage: DrivenLeaders) -> None:

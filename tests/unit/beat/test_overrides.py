@@ -64,6 +64,17 @@ def test_an_entry_class_that_keeps_its_own_last_run_is_refused(app: Celery, name
         type("Own", (LeaderScheduler,), {"Entry": entry})(app, lazy=True)
 
 
+@pytest.mark.parametrize("name", ["last_run_at", "total_run_count"])
+def test_an_entry_class_whose_last_run_is_a_property_is_refused(app: Celery, name: str) -> None:
+    kept = property(lambda self: None, lambda self, value: None)
+    entry = type("Mine", (ScheduleEntry,), {name: kept})
+    with pytest.raises(ImproperlyConfigured, match=rf"overrides Entry\.{name}, which"):
+        type("Own", (LeaderScheduler,), {"Entry": entry})(app, lazy=True)
+    # A value for all, in place of one for each, is no place where somebody keeps it.
+    entry = type("Mine", (ScheduleEntry,), {name: None})
+    type("Own", (LeaderScheduler,), {"Entry": entry})(app, lazy=True)
+
+
 def test_an_entry_class_with_more_fields_is_used(app: Celery) -> None:
     class Entry(ScheduleEntry):
         def __init__(self, *args: Any, tenant: str = "", **more: Any) -> None:
