@@ -51,6 +51,7 @@ from celery_safe_leader._ledger.reading.load import (
     load_hashes,
     load_unknown,
     read_entries,
+    read_unknown,
 )
 from celery_safe_leader._ledger.results import (
     Adoption,
@@ -325,6 +326,10 @@ class Ledger:
             Where to go on, 0 at the end; and entry -> microseconds since 1970 by Redis's clock.
         """
         return load_unknown(self._session.client, self.names, cursor)
+
+    def unknown_since(self, entries: Collection[str]) -> dict[str, int]:
+        """Return since when a leader did not know entries, as ``unknown`` does; only of those."""
+        return read_unknown(self._session.client, self.names, entries)
 
     def write(
         self, commits: Sequence[Commit], claims: Sequence[Next], *, ahead: float = 0.0

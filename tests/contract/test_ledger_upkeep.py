@@ -170,6 +170,18 @@ def test_an_entry_is_forgotten_after_the_grace_period(bench: Bench) -> None:
     assert ledger.unknown() == (0, {})
 
 
+def test_since_when_entries_are_unknown_is_read_of_those_that_are(bench: Bench) -> None:
+    ledger = bench.ledger()
+    bench.enrol(ledger, "e", "f", "g", "known")
+    before = ledger.write((), ()).now
+    ledger.forget(["e", "f", "g"], grace=50)
+    bench.client.hset(bench.names.unknown, "f", "yesterday")
+    found = ledger.unknown_since(["e", "f", "known", "nowhere"])
+    assert before <= found["e"] <= ledger.write((), ()).now
+    assert found == {"e": found["e"], "f": 2**53}
+    assert ledger.unknown_since([]) == {}
+
+
 def test_two_releases_in_turns_do_not_forget_each_other_s_entries(bench: Bench) -> None:
     old = bench.ledger()
     bench.enrol(old, "only old", "only new")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from celery_safe_leader._dispatch.entry import Entry
@@ -23,6 +24,7 @@ from celery_safe_leader._ledger.results import (
 )
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.moments import SECOND_US, now_us
+from celery_safe_leader.errors import StoreRefusedError
 
 __all__ = ["GRACE", "INCOMPLETE", "MOST_FOREIGN", "Memory"]
 
@@ -436,8 +438,10 @@ class Memory:
             names: Entries of ``foreign``.
             known: Entries of the schedule that were unknown to some leader.
         """
+        gone = []
         for name, outcome in self._ledger.forget(names, known, grace=self.grace).items():
             if outcome in (ForgetOutcome.FORGOTTEN, ForgetOutcome.FORGOTTEN_PENDING):
+                gone.append(name)
                 self._foreign_runs.pop(name, None)
                 self._foreign_pending.pop(name, None)
             if outcome is ForgetOutcome.FORGOTTEN_PENDING:
@@ -447,3 +451,7 @@ class Memory:
                     name,
                     self.grace // 86_400,
                 )
+        # The leader that noted when they are due next may have ended before they went. A user who
+        # may not remove the notes has not written any.
+        with contextlib.suppress(StoreRefusedError):
+            self._ledger.drop_next(gone)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from celery_safe_leader._dispatch.memory.memory import Memory
@@ -76,25 +76,21 @@ class Upkeep:
         for names in _pieces(list(memory.lagging), PIECE):
             memory.catch_up(names)
             yield
-        cursor, unknown = self._ledger.unknown()
-        while cursor:
+        # Where names come and go the ledger has many times as many as this memory: they are looked
+        # at piece by piece, and none is kept for longer than its piece.
+        cursor, is_over = 0, False
+        while not is_over:
+            cursor, marked = self._ledger.unknown(cursor)
+            is_over = cursor == 0
             yield
-            cursor, more = self._ledger.unknown(cursor)
-            unknown.update(more)
-        yield
-        for names in _pieces([name for name in unknown if name in entries], _FORGET):
-            memory.forget((), [name for name in names if name in entries])
-            yield
-        now, grace = now_us(), memory.grace * SECOND_US
-
-        def is_due(name: str) -> bool:
-            return not 0 <= now - unknown.get(name, 0) < grace
-
-        yield from self._forget([name for name in memory.foreign if is_due(name)])
+            for names in _pieces([name for name in marked if name in entries], _FORGET):
+                memory.forget((), [name for name in names if name in entries])
+                yield
+        yield from self._forget(memory.foreign)
         if memory.has_more:
-            yield from self._forget_more(is_due)
+            yield from self._forget_more()
 
-    def _forget_more(self, is_due: Callable[[str], bool]) -> Iterator[None]:
+    def _forget_more(self) -> Iterator[None]:
         """Do the same for those that only the ledger has."""
         memory, entries = self._memory, self._schedule.entries
         cursor, is_over = 0, False
@@ -107,16 +103,22 @@ class Upkeep:
                 names = [name for name in piece.runs if name not in entries and name not in kept]
                 memory.has_more |= bool(names)
                 yield
-                yield from self._forget([name for name in names if is_due(name)])
+                yield from self._forget(names)
         except BaseException:
             memory.has_more = True
             raise
 
     def _forget(self, names: Iterable[str]) -> Iterator[None]:
+        """Mark those that are not marked, and forget those whose grace period is over."""
         memory, entries = self._memory, self._schedule.entries
-        for piece in _pieces(names, _FORGET):
-            memory.forget([name for name in piece if name not in entries], ())
+        grace_us = memory.grace * SECOND_US
+        for piece in _pieces(names, PIECE):
+            since, now = self._ledger.unknown_since(piece), now_us()
             yield
+            due = [name for name in piece if not 0 <= now - since.get(name, 0) < grace_us]
+            for few in _pieces(due, _FORGET):
+                memory.forget([name for name in few if name not in entries], ())
+                yield
 
 
 def _pieces(names: Iterable[str], size: int) -> Iterator[list[str]]:

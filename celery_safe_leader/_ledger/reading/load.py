@@ -33,6 +33,7 @@ __all__ = [
     "load_hashes",
     "load_unknown",
     "read_entries",
+    "read_unknown",
 ]
 
 PIECE = 150
@@ -134,6 +135,29 @@ def load_unknown(
     except (redis.RedisError, OSError) as exc:
         raise translate(names.unknown, exc) from exc
     return cursor, unknown
+
+
+def read_unknown(
+    client: Any,  # redis.Redis: its hmget has no usable annotations
+    names: LedgerKeys,
+    entries: Collection[str],
+) -> dict[str, int]:
+    """Return since when entries are unknown, as ``load_unknown`` does; without those that are not.
+
+    Raises:
+        StoreUnavailableError: No answer.
+        StoreRefusedError: Redis answered with an error.
+    """
+    unknown: dict[str, int] = {}
+    for piece in _pieces(entries):
+        try:
+            marks = client.hmget(names.unknown, [encode_entry(entry) for entry in piece])
+        except (redis.RedisError, OSError) as exc:
+            raise translate(names.unknown, exc) from exc
+        unknown.update(
+            (name, _moment(name, raw)) for name, raw in zip(piece, marks, strict=True) if raw
+        )
+    return unknown
 
 
 def read_entries(

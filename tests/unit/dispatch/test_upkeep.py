@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import gc
+from collections.abc import Collection, Generator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from celery_safe_leader._dispatch.memory.memory import GRACE, Memory
 from celery_safe_leader._dispatch.memory.upkeep import Upkeep
 from celery_safe_leader._ledger.codec import LastRun
 from celery_safe_leader._ledger.results import ForgetOutcome
-from celery_safe_leader.errors import StoreUnavailableError
+from celery_safe_leader.errors import StoreRefusedError, StoreUnavailableError
 
 NOW_US = 1_700_000_000_000_000
 GRACE_US = round(GRACE * 1_000_000)
@@ -30,6 +31,8 @@ class FakeLedger:
     def __init__(self) -> None:
         self.marks: dict[str, int] = {}
         self.runs: dict[str, LastRun] = {}
+        self.notes: set[str] = set()
+        self.refuses_notes = False
         self.requests: list[tuple[Any, ...]] = []
 
     def unknown(self, cursor: int = 0) -> tuple[int, dict[str, int]]:
@@ -38,6 +41,10 @@ class FakeLedger:
         return (cursor + 2 if cursor + 2 < len(self.marks) else 0), {
             name: self.marks[name] for name in names
         }
+
+    def unknown_since(self, names: Collection[str]) -> dict[str, int]:
+        self.requests.append(("since", list(names)))
+        return {name: self.marks[name] for name in names if name in self.marks}
 
     def copy_next(self, cursor: int = 0) -> Any:
         self.requests.append(("names", cursor))
@@ -65,6 +72,11 @@ class FakeLedger:
             else:
                 self.marks[name] = NOW_US
         return outcomes
+
+    def drop_next(self, names: Collection[str]) -> None:
+        self.notes -= set(names)
+        if self.refuses_notes and names:
+            raise StoreRefusedError("shop", "NOPERM")
 
 
 class FakeSchedule:
@@ -127,12 +139,25 @@ def test_entries_that_went_begin_their_grace_period_within_an_hour(leader: Leade
     leader.turn(FIRST)
     leader.note("gone")
     assert 0 < leader.upkeep.step(FIRST + 1.0) < HOUR
-    assert leader.turn(FIRST + HOUR) == [("unknown", 0), ("forget", ["gone"], [])]
-    # It is marked now, and need not be asked about before the period is over.
-    assert leader.turn(FIRST + 2 * HOUR) == [("unknown", 0)]
+    looks: list[tuple[Any, ...]] = [("unknown", 0), ("since", ["gone"])]
+    assert leader.turn(FIRST + HOUR) == [*looks, ("forget", ["gone"], [])]
+    # It is marked now, and need not be written of before the period is over.
+    assert leader.turn(FIRST + 2 * HOUR) == looks
     leader.ledger.marks["gone"] = NOW_US - GRACE_US
-    assert leader.turn(FIRST + 3 * HOUR) == [("unknown", 0), ("forget", ["gone"], [])]
+    assert leader.turn(FIRST + 3 * HOUR) == [*looks, ("forget", ["gone"], [])]
     assert leader.memory.foreign == set()
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_with_an_entry_goes_the_note_that_a_leader_left_of_its_next_moment(
+    leader: Leader, refuses: bool
+) -> None:
+    leader.note("long gone", "gone")
+    leader.ledger.notes, leader.ledger.refuses_notes = {"long gone", "gone", "known"}, refuses
+    leader.ledger.marks = {"long gone": NOW_US - GRACE_US, "gone": NOW_US - 1}
+    leader.turn(FIRST)
+    assert leader.memory.foreign == {"gone"}
+    assert leader.ledger.notes == {"gone", "known"}
 
 
 def test_many_that_went_are_reason_enough_for_a_turn_at_once(
@@ -144,7 +169,7 @@ def test_many_that_went_are_reason_enough_for_a_turn_at_once(
     assert leader.upkeep.step(FIRST + 1) > 0
     leader.note("c")
     requests = leader.turn(FIRST + 2)
-    assert sorted(name for _, names, _ in requests[1:] for name in names) == ["a", "b", "c"]
+    assert names_of(requests) == ["a", "b", "c"]
     # They are no reason for another one.
     leader.ledger.requests.clear()
     assert leader.upkeep.step(FIRST + 3) > 0
@@ -172,7 +197,31 @@ def test_one_that_comes_back_in_the_middle_of_a_turn_is_not_forgotten(leader: Le
     leader.ledger.marks["a"] = NOW_US - GRACE_US
     assert leader.upkeep.step(FIRST) == upkeep_module._PAUSE  # it has looked
     leader.schedule.entries["a"] = object()
-    assert [call for call in leader.turn(FIRST) if "a" in call[1]] == []
+    assert names_of(leader.turn(FIRST)) == []
+
+
+def test_of_marks_no_more_than_a_piece_is_kept(leader: Leader) -> None:
+    """Where names come and go there are a hundred thousand of them, and a thousand here."""
+    gone = [f"gone-{n:03}" for n in range(200)]
+    leader.ledger.marks = dict.fromkeys(gone, NOW_US)
+    leader.ledger.runs = dict.fromkeys(gone, RUN)
+    leader.memory.has_more = True
+    most = 0
+    while leader.upkeep.step(FIRST) == upkeep_module._PAUSE:
+        most = max(most, kept_by(leader.upkeep._turn))
+    assert len(leader.ledger.requests) == 100 + 2 * 100
+    assert 0 < most <= 20
+
+
+def kept_by(turn: object) -> int:
+    """Count the names in the containers that a turn holds, and those in the turns within it."""
+    count = 0
+    for each in gc.get_referents(turn):
+        if isinstance(each, (dict, list, set)):
+            count += sum(str(name).startswith("gone-") for name in each)
+        elif isinstance(each, Generator):
+            count += kept_by(each)
+    return count
 
 
 def test_a_mark_that_cannot_be_right_is_made_anew(leader: Leader) -> None:
