@@ -13,7 +13,7 @@ def samples(name: str, *values: float) -> list[Sample]:
 
 def test_what_warms_up_and_then_stays_has_not_grown() -> None:
     found = samples("leader: RSS KiB", 40_000, 60_000, 70_000, 70_100, 70_000, 70_200)
-    assert growth(found) == {"leader: RSS KiB": (70_050, 70_100)}
+    assert growth(found) == {"leader: RSS KiB": (50_000, 70_050, 70_100)}
     assert problems(found) == []
 
 
@@ -23,6 +23,7 @@ def test_what_warms_up_and_then_stays_has_not_grown() -> None:
         ("leader: RSS KiB", 200_000, 205_000),
         ("worker: sockets", 12, 14),
         ("standby: threads", 5, 7),
+        ("leader: heap blocks", 350_000, 351_100),
         ("keys", 15, 18),
         ("Redis KiB", 2_000, 8_000),
     ],
@@ -30,3 +31,9 @@ def test_what_warms_up_and_then_stays_has_not_grown() -> None:
 def test_what_grows_is_named(name: str, before: float, after: float) -> None:
     found = samples(name, *(before,) * 4, *(after,) * 2)
     assert problems(found) == [f"{name} grew from {before:.0f} to {after:.0f}"]
+
+
+def test_the_queue_of_a_worker_that_is_late_is_shown_and_not_judged() -> None:
+    found = samples("waiting messages", 0, 0, 10, 20, 15_000, 16_000)
+    assert growth(found) == {"waiting messages": (0, 15, 15_500)}
+    assert problems(found) == []

@@ -55,7 +55,7 @@ def grown(samples: Sequence[Sample]) -> list[str]:
     if len(samples) < 9:
         return []
     found = []
-    for name, (before, after) in growth(samples).items():
+    for name, (_, before, after) in growth(samples).items():
         part, least = ALLOWED[name.split(": ")[-1]]
         if after - before > max(part * before, least):
             found.append(f"{name} grew from {before:.0f} to {after:.0f}")
@@ -274,8 +274,8 @@ def main() -> int:
     file.write_text(json.dumps(kept, indent=1) + "\n")
     for name, value in verdict.counts.items():
         print(f"{name:>40}  {value}")
-    for name, (before, after) in kept["growth"].items():
-        print(f"{name:>40}  {before:12,.0f}  {after:12,.0f}")
+    for name, thirds in kept["growth"].items():
+        print(f"{name:>40}", *(f"{value:12,.0f}" for value in thirds))
     for line in verdict.problems[:50]:
         print(f"PROBLEM: {line}")
     print(f"{'passed' if verdict.passed else 'FAILED'}; kept in {file}")
