@@ -37,3 +37,12 @@ def test_the_queue_of_a_worker_that_is_late_is_shown_and_not_judged() -> None:
     found = samples("waiting messages", 0, 0, 10, 20, 15_000, 16_000)
     assert growth(found) == {"waiting messages": (0, 15, 15_500)}
     assert problems(found) == []
+
+
+def test_of_a_heap_that_saw_tooths_the_mean_counts() -> None:
+    """The median of the last third is one tooth above that of the middle one."""
+    low, high, name = 344_000, 348_000, "standby: heap blocks"
+    first, middle, last = [low] * 7, [low, high] * 3 + [low], [high, low] * 3 + [high]
+    assert problems(samples(name, *first, *middle, *last)) == []
+    last = [each + 1_000 for each in last]
+    assert problems(samples(name, *first, *middle, *last)) == [f"{name} grew from 345714 to 347286"]
