@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import celery
 import pytest
 from celery.schedules import BaseSchedule
 
@@ -19,6 +20,9 @@ from tests.support.celery.stock_beat import StockBeat
 from tests.support.processes.waiting import PATIENCE, wait_until
 from tests.support.servers import Server
 
+STOCK_IS_RIGHT = celery.VERSION >= (5, 7)
+"""Before, one that does not say until when holds up all others in stock beat, and one that was not
+due at first is then sent over and over."""
 TICK = {"task": "shop.work", "schedule": 0.1, "kwargs": {"entry": "tick"}}
 
 
@@ -89,8 +93,10 @@ def test_one_that_is_due_until_it_was_run_and_says_no_more_runs_once(
     with StockBeat(stage.app(own=once, tick=TICK)) as stock:
         leader = stage.leader(stage.app(own=dict(once, schedule=UntilRun()), tick=TICK))
         run_until_ticks(leader, queue, 10)
-        wait_until(lambda: stock.sent["tick"] >= 10, PATIENCE)
-    assert len(queue.sent("own")) == stock.sent["own"] == 1
+        if STOCK_IS_RIGHT:
+            wait_until(lambda: stock.sent["tick"] >= 10, PATIENCE)
+    assert len(queue.sent("own")) == 1
+    assert stock.sent["own"] == 1
 
 
 def test_restoring_a_lost_ledger_and_setting_the_entry_again_ask_it_no_sooner(
@@ -122,7 +128,8 @@ def test_one_that_is_not_due_and_does_not_say_until_when_is_asked_again(
         wait_until(lambda: ticked(leader) and queue.sent("own"), PATIENCE)
         wait_until(lambda: stock.sent["own"], PATIENCE)
     run_until_ticks(leader, queue, 5)
-    assert len(queue.sent("own")) == stock.sent["own"] == 1
+    assert len(queue.sent("own")) == 1
+    assert stock.sent["own"] == 1 or not STOCK_IS_RIGHT
 
 
 def test_one_that_is_always_due_at_once_does_not_hold_up_the_others(
