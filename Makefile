@@ -14,8 +14,8 @@ STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
-demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover
-	$(BIN)/python -m demo --pictures .demo
+demo: $(STAMP) ## Three beats and a worker: kill the leader, watch the takeover; ARGS=--web: on a page
+	$(BIN)/python -m demo --pictures .demo $(ARGS)
 
 # Most tests wait for processes, so four share the cores. Those that play several scenes of many
 # processes at once, and compare the moments of all of them, come after, one file at a time.
@@ -34,8 +34,8 @@ test-unit: $(STAMP) ## The unit tests and what may import what: seconds
 test-long: $(STAMP) ## The tests that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
-setup-long: ## What the long tests need besides Python: Prometheus and its promtool
-	apt-get install --yes --no-install-recommends prometheus
+setup-long: ## What the long tests need besides Python: Prometheus with its promtool, and Chromium
+	apt-get install --yes --no-install-recommends prometheus chromium chromium-driver
 
 test-docker: $(STAMP) ## The tests that need a Docker engine
 	$(BIN)/python -m pytest -m docker $(ARGS)

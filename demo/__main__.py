@@ -1,6 +1,6 @@
 """Three beats, one leads: shows a takeover after a crash, a planned handover, and counts runs.
 
-    python -m demo [--pictures FOLDER]
+    python -m demo [--pictures FOLDER] [--web]
 
 Starts a Valkey, three beats and a worker of the example project as real processes, and ends them
 all, whatever happens. It shows beside each promise what came of it. The exit status is 0 only if no
@@ -39,10 +39,13 @@ TOLERANCE = 10
 class Demo:
     """The story, one part after the other."""
 
-    def __init__(self, console: Console, shop: Shop, pictures: Path | None = None) -> None:
+    def __init__(
+        self, console: Console, shop: Shop, pictures: Path | None = None, *, has_page: bool = False
+    ) -> None:
         self._console = console
         self._shop = shop
         self._pictures = pictures
+        self._has_page = has_page
         self._faults: list[str] = []
 
     def run(self) -> int:
@@ -61,6 +64,8 @@ class Demo:
         server = self._shop.start_server()
         self._console.say("valkey", f"runs as process {server.pid}, at {self._shop.url}")
         self._shop.prepare_database()
+        if self._has_page:
+            self._console.say("page", f"watch it live at {self._shop.start_page()}", "green")
         self._console.say("worker", f"runs as process {self._shop.start_worker().pid}")
 
     def _first_election(self) -> Transition:
@@ -187,6 +192,7 @@ def main() -> int:
     """Run the demo and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m demo", description="Kill the leader, watch.")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw the history there")
+    parser.add_argument("--web", action="store_true", help="serve the page meanwhile")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -194,7 +200,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="leader-demo-"))
     shop = Shop(console, folder, ttl=TTL, wait=WAIT)
     try:
-        return Demo(console, shop, arguments.pictures).run()
+        return Demo(console, shop, arguments.pictures, has_page=arguments.web).run()
     except KeyboardInterrupt:
         console.say("demo", "interrupted; cleaning up", "yellow")
         return 128 + signal.SIGINT

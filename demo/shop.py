@@ -105,6 +105,13 @@ class Shop:
         worker.wait_for_line(" ready.", BOOT_TIMEOUT)
         return worker
 
+    def start_page(self) -> str:
+        """Start `leader web`, and return its address once it answers there."""
+        port = free_port()
+        page = self._start("page", ["celery", "-A", "shop", "leader", "web", "--port", str(port)])
+        page.wait_for_line("The page of", BOOT_TIMEOUT)
+        return f"http://127.0.0.1:{port}/"
+
     def beats(self) -> list[Child]:
         """Return the beats that run."""
         return [child for child in self._started if child.name.startswith("beat") and child.running]

@@ -25,14 +25,15 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     package = ROOT / "celery_safe_leader"
     wanted = {
         str(path.relative_to(ROOT))
-        for pattern in ("*.py", "*.lua", "py.typed")
+        for pattern in ("*.py", "*.lua", "*.html", "*.css", "*.js", "*.svg", "py.typed")
         for path in package.rglob(pattern)
     }
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == wanted
     assert "celery_safe_leader/py.typed" in names
-    assert any(name.endswith(".lua") for name in names)
+    for suffix in (".lua", ".html", ".css", ".js"):
+        assert any(name.endswith(suffix) for name in names)
 
 
 def test_beat_finds_the_scheduler_by_its_short_name() -> None:

@@ -22,6 +22,7 @@ _MODULES = {
     "runs": "runs_command",
     "status": "status_command",
     "watch": "watch_command",
+    "web": "page.web_command",
 }
 
 

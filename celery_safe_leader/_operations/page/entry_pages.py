@@ -55,7 +55,12 @@ class PageQuery:
         """Return what a request's ``search`` and ``cursor`` ask for."""
         cursor = words.get("cursor", "")
         is_cursor = cursor.isascii() and cursor.isdigit() and len(cursor) <= 20
-        return cls(words.get("search", "")[:_LONGEST_PATTERN], cursor if is_cursor else _FIRST)
+        # What cannot be typed or shown may be any character.
+        search = "".join(
+            each if each.isprintable() else "?"
+            for each in words.get("search", "")[:_LONGEST_PATTERN]
+        )
+        return cls(search, cursor if is_cursor else _FIRST)
 
     @property
     def pattern(self) -> str:

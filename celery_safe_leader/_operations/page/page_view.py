@@ -175,7 +175,7 @@ class PageReader:
     def __init__(self, target: Target) -> None:
         self.target = target
         self._lock = threading.Lock()
-        self._last: KeyStatus | None = None
+        self._last: KeyStatus | StoreError | None = None
         self._read_at = 0.0
 
     @cached_property
@@ -231,9 +231,16 @@ class PageReader:
     def _status(self) -> KeyStatus:
         with self._lock:
             if self._last is None or time.monotonic() - self._read_at >= _AT_MOST_EVERY:
-                self._last = self._look()
+                # An error counts as well: else all who wait would try in turn, each to its timeout.
+                try:
+                    self._last = self._look()
+                except StoreError as exc:
+                    self._last = exc
                 self._read_at = time.monotonic()
-            return self._last
+            found = self._last
+        if isinstance(found, StoreError):
+            raise found
+        return found
 
     def _look(self) -> KeyStatus:
         status = read_status(self.target, None, wait=False)

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import http.server
 import io
-import ipaddress
 import json
 import os
 import socket
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 
 from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._runtime.service.http_address import HttpAddress
+from celery_safe_leader._runtime.service.http_host import names_this_host
 
 __all__ = ["HttpAnswer", "HttpServer"]
 
@@ -37,7 +37,6 @@ _TRY_AGAIN = 5.0
 _COMPLAIN_EVERY = 60.0
 _POLL = 0.25
 """All in seconds."""
-_LOCAL_ENDINGS = (".local", ".localhost", ".internal", ".svc")
 _listening: weakref.WeakSet[socketserver.TCPServer] = weakref.WeakSet()
 
 
@@ -236,7 +235,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.command != "GET":
             self._allow = True
             self.send_error(HTTPStatus.METHOD_NOT_ALLOWED)
-        elif self.server.checks_host and not _is_for_us(self.headers.get_all("Host") or []):
+        elif self.server.checks_host and not names_this_host(self.headers.get_all("Host") or []):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
         else:
             return True
@@ -300,28 +299,6 @@ class _Bounded(io.RawIOBase):
         buffer[: len(data)] = data
         self._left -= len(data)
         return len(data)
-
-
-def _is_for_us(hosts: list[str]) -> bool:
-    """Return whether a request names this host: a page of another site cannot make it do so.
-
-    Names that no public site can have are this host's: addresses, names without a dot, and the
-    names that it calls itself by.
-    """
-    if len(hosts) != 1:
-        return False
-    name = hosts[0].strip().lower()
-    if name.startswith("["):
-        name = name[1:].partition("]")[0]
-    elif name.count(":") == 1:
-        name = name.partition(":")[0]
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        name = name.rstrip(".")
-        own = socket.gethostname().lower()
-        return bool(name) and ("." not in name or name == own or name.endswith(_LOCAL_ENDINGS))
-    return True
 
 
 def _listen(address: HttpAddress, pages: Mapping[str, Callable[[], HttpAnswer]]) -> _Server:

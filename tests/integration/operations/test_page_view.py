@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -163,6 +164,21 @@ def test_who_asks_often_costs_redis_one_look_a_second(crowd: Crowd, target: Targ
     assert reader._status() is first
     reader.forget()
     assert reader._status() is not first
+
+
+def test_while_redis_is_away_one_look_is_for_all_who_wait() -> None:
+    target = target_at(f"redis://127.0.0.1:{free_port()}/0", "shop")
+    tries: list[str] = []
+
+    def open_client(name: str) -> Any:
+        tries.append(name)
+        return target.open_client(name)
+
+    reader = PageReader(replace(target, open_client=open_client))
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            reader.read()
+    assert len(tries) == 1
 
 
 @pytest.mark.parametrize("text", HOSTILE)
