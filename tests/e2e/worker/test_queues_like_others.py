@@ -59,6 +59,80 @@ def test_delayed_calls_and_retries_arrive_in_a_quorum_queue_on_a_topic_exchange(
         assert "Failed to bind" not in worker.child.output
 
 
+SETTINGS: list[dict[str, Any]] = [
+    {"task_queue_max_priority": 5},
+    {"task_create_missing_queue_type": "quorum"},
+    {"task_create_missing_queue_exchange_type": "topic"},
+]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not rabbitmq_urls() or RELEASE < (5, 6), reason="two settings: 5.6")
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: next(iter(settings)))
+@pytest.mark.parametrize("first", ["sender", pytest.param("worker", marks=pytest.mark.long)])
+def test_rabbitmq_accepts_the_leader_queue_from_sender_worker_and_forwarder_whoever_is_first(
+    on_rabbitmq: WorkerFleet, settings: dict[str, Any], first: str
+) -> None:
+    fleet = on_rabbitmq
+    app = fleet.write(**settings)
+    early = [app.counted.delay(0)] * (first == "sender")
+    leader = fleet.start()
+    leader_of([leader])
+    results = [*early, app.counted.delay(1)]
+    assert [result.get(timeout=30) for result in results] == [leader.pid] * len(results)
+    aside = f"aside-{fleet.suffix}"
+    other = fleet.start("--no-leader", "-Q", aside)
+    other.wait_ready()
+    try:
+        assert app.app.send_task("counted", (2,), queue=aside).get(timeout=30) == leader.pid
+    finally:
+        fleet.children.close()
+        remove(aside)
+    for worker in (leader, other):
+        assert "PRECONDITION_FAILED" not in worker.child.output
+
+
+def remove(*queues: str) -> None:
+    with Celery(broker=RABBITMQ_URL).connection_for_write() as connection:
+        for name in queues:
+            connection.default_channel.queue_delete(name)
+            connection.default_channel.exchange_delete(name)
+
+
+NOT_CONSUMED = """
+OTHER, ELSEWHERE = "other-" + SUFFIX, "elsewhere-" + SUFFIX
+app.conf.task_queues = [
+    Queue(name, Exchange(name), name) for name in (app.conf.task_default_queue, OTHER)
+]
+if os.environ.get("SENDS"):
+    # Before the worker's consumer is made.
+    plain.apply_async(("elsewhere",), queue=ELSEWHERE)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_consumes_neither_what_is_excluded_nor_what_it_has_only_sent_to(
+    fleet: WorkerFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = fleet.write(tasks=TASKS + "from kombu import Exchange, Queue\n" + NOT_CONSUMED)
+    monkeypatch.setenv("SENDS", "1")
+    worker = fleet.start("-X", app.OTHER)
+    leader_of([worker])
+    excluded = app.plain.apply_async(("excluded",), queue=app.OTHER)
+    results = [app.plain.delay(number) for number in range(10)]
+    assert [result.get(timeout=30) for result in results] == list(range(10))
+    assert app.counted.delay(1).get(timeout=30) == worker.pid
+    with app.app.connection_for_write() as connection:
+        waiting = [
+            connection.default_channel.queue_declare(name, passive=True).message_count
+            for name in (app.OTHER, app.ELSEWHERE)
+        ]
+    assert (excluded.state, waiting) == ("PENDING", [1, 1])
+    fleet.children.close()
+    if fleet.broker.startswith("amqp"):
+        remove(app.OTHER, app.ELSEWHERE)
+
+
 @pytest.mark.timeout(120)
 def test_a_call_that_only_a_newer_release_knows_waits_for_a_worker_of_it(
     fleet: WorkerFleet,
