@@ -42,8 +42,10 @@ store = redis.Redis.from_url({store!r})
 def note(task, x, began):
     store.rpush(task.name, f"{{task.request.hostname}} {{x}} {{began}} {{time.monotonic()}}")
 
-@app.task(name="plain", bind=True, acks_late=True)
-def plain(self, x, seconds=0):
+@app.task(name="plain", bind=True, acks_late=True, max_retries=None)
+def plain(self, x, seconds=0, retries=0):
+    if self.request.retries < retries:
+        raise self.retry(countdown=1)
     began = time.monotonic()
     time.sleep(seconds)
     note(self, x, began)

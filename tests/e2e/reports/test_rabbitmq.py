@@ -171,18 +171,24 @@ def test_a_task_beyond_the_consumer_timeout_runs_again_on_the_next_leader(
     assert [x for who, x, _, _ in scene.ran("alone")][-2:] == ["long", "after"]
 
 
-def test_a_call_in_a_quorum_queue_comes_back_after_each_of_many_retries(make: Make) -> None:
+def test_a_call_in_a_quorum_queue_comes_back_after_each_of_many_retries(
+    make: Make, measured: Callable[[str], None]
+) -> None:
     topic = {
         "task_create_missing_queue_exchange_type": "topic",
         "task_default_exchange_type": "topic",
     }
     scene = make(**QUORUM, **topic)
     scene.start()
+    scene.start(queue=STOCK)
     scene.leader()
     scene.alone("retried", 0, 4)
+    scene.plain("retried", 0, 4, queue=STOCK)
     scene.alone("delayed", countdown=3)
     scene.wait_ran("alone", "retried", "delayed", timeout=90)
     assert sum(x == "retried" for _, x, _, _ in scene.ran("alone")) == 1
+    arrived = scene.runs_within("plain", "retried", 30)
+    measured(f"quorum, topic exchange: a call arrives after four retries, stock: {arrived}")
 
 
 def test_calls_for_later_in_a_quorum_queue_on_a_direct_exchange_take_their_places(
@@ -204,33 +210,42 @@ def test_calls_for_later_in_a_quorum_queue_on_a_direct_exchange_take_their_place
     assert order["alone"] == order["plain"]
 
 
-def test_a_broker_that_hangs_is_left_and_found_again(make: Make, rabbitmq: OwnRabbitMQ) -> None:
+def test_a_broker_that_hangs_is_left_and_found_again(
+    make: Make, rabbitmq: OwnRabbitMQ, measured: Callable[[str], None]
+) -> None:
     scene = make(broker_heartbeat=2, broker_connection_timeout=2)
     only = scene.start()
+    stock = scene.start(queue=STOCK)
     scene.leader()
     rabbitmq.pause()
     try:
         only.wait_for_line("Connection to broker lost", 60)
+        stock.wait_for_line("Connection to broker lost", 60)
     finally:
         rabbitmq.resume()
     scene.leader()
     scene.alone("after")
+    scene.plain("after", queue=STOCK)
     scene.wait_ran("alone", "after")
+    measured(f"the broker hung: stock consumes on: {scene.runs_within('plain', 'after', 30)}")
 
 
 def test_the_leader_queue_is_consumed_at_the_broker_to_which_celery_moved(
-    make: Make, rabbitmq: OwnRabbitMQ, link: Proxy
+    make: Make, rabbitmq: OwnRabbitMQ, link: Proxy, measured: Callable[[str], None]
 ) -> None:
     scene = make()
-    dead = f"amqp://guest:guest@127.0.0.1:{free_port()}//"
-    only = scene.start(broker=f"{by_way_of(link)};{dead};{rabbitmq.url}")
+    brokers = f"{by_way_of(link)};amqp://guest:guest@127.0.0.1:{free_port()}//;{rabbitmq.url}"
+    only = scene.start(broker=brokers)
+    scene.start(queue=STOCK, broker=brokers)
     scene.leader()
     before = len(only.lines)
     link.refuse()
     link.cut()
     only.wait_for_line(f":{rabbitmq.port}//", 60, after=before)
     scene.alone("after")
+    scene.plain("after", queue=STOCK)
     scene.wait_ran("alone", "after")
+    measured(f"a list of brokers: stock moves on: {scene.runs_within('plain', 'after', 30)}")
 
 
 RIGHTS = [
@@ -282,15 +297,20 @@ def test_a_leader_queue_that_somebody_deletes_is_declared_and_consumed_again(
 
 
 def test_calls_that_are_cancelled_with_the_connection_run_again_and_the_worker_leads_on(
-    make: Make, link: Proxy
+    make: Make, link: Proxy, measured: Callable[[str], None]
 ) -> None:
     scene = make(worker_cancel_long_running_tasks_on_connection_loss=True)
     only = scene.start(broker=by_way_of(link))
+    stock = scene.start(queue=STOCK, broker=by_way_of(link))
     scene.leader()
     scene.alone("long", 4)
+    scene.plain("long", 4, queue=STOCK)
     only.wait_for_line("Task alone[", 30)
-    scene.cut_until_reconnected(link, only)
+    stock.wait_for_line("Task plain[", 30)
+    scene.cut_until_reconnected(link, only, stock)
     scene.wait_ran("alone", "long")
     scene.alone("after")
     scene.wait_ran("alone", "after")
     assert only.running
+    ran = scene.runs_within("plain", "long", 30)
+    measured(f"cancelled with the connection: stock lives {stock.running}, runs it again {ran}")

@@ -78,27 +78,31 @@ def test_a_worker_consumes_on_after_its_connections_were_cut_again_and_again(
 
 
 def test_remote_control_and_lead_outlive_the_end_of_idle_connections(
-    make: Make, redis_server: Server
+    make: Make, redis_server: Server, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     only = scene.start()
+    stock = scene.start(queue=STOCK)
     scene.leader()
-    wait_until(lambda: scene.answers(only), 30, "remote control")
+    wait_until(lambda: scene.answers(only) and scene.answers(stock), 30, "remote control")
     client = redis_server.client()
     for kind in ("pubsub", "normal", "pubsub"):
         client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
         wait_until(lambda: scene.answers(only), 60, scene.standing)
+    wait_until(lambda: scene.answers(stock), 60, scene.standing)
+    measured("idle connections ended: stock answers remote control again")
     scene.leader()
     scene.alone("after")
     scene.wait_ran("alone", "after")
 
 
 def test_a_leader_whose_connections_are_dropped_in_silence_is_followed_by_another(
-    make: Make, link: Proxy
+    make: Make, link: Proxy, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     url = link.url()
     scene.start(broker=url, election=url)
+    scene.start(queue=STOCK, broker=url)
     first = scene.leader()
     second = scene.start()
     second.wait_for_line("leads (takes over", 60)
@@ -109,6 +113,9 @@ def test_a_leader_whose_connections_are_dropped_in_silence_is_followed_by_anothe
     scene.wait_ran("alone", "after")
     assert {who for who, _, _, _ in scene.ran("alone")} == {f"{second.name}@here"}
     first.wait_for_line("Demoted: no longer leader", 60)
+    scene.plain("after", queue=STOCK)
+    waits = not scene.runs_within("plain", "after", 10)
+    measured(f"connections dropped in silence: stock waits for more than 10 s: {waits}")
     link.heal()
     link.cut()
     second.stop()
@@ -138,41 +145,61 @@ def test_a_redis_that_becomes_a_replica_has_no_leader_until_it_is_a_master_again
         scene.wait_ran("alone", "after")
 
 
-def test_a_redis_that_knows_no_client_command_elects_and_works(make: Make) -> None:
+def test_a_redis_that_knows_no_client_command_elects_and_works(
+    make: Make, measured: Callable[[str], None]
+) -> None:
     with Server(installed_kinds()[0], config={"rename-command": 'CLIENT ""'}) as server:
         scene = make(server)
         scene.start()
+        scene.start(queue=STOCK)
         scene.leader()
         scene.alone("there")
+        scene.plain("there", queue=STOCK)
         scene.wait_ran("alone", "there")
+        measured(f"no CLIENT: stock works: {scene.runs_within('plain', 'there', 30)}")
 
 
-def test_a_pool_that_grows_and_shrinks_runs_all_calls_and_leads_on(make: Make) -> None:
+def test_a_pool_that_grows_and_shrinks_runs_all_calls_and_leads_on(
+    make: Make, measured: Callable[[str], None]
+) -> None:
     scene = make()
     only = scene.start("--autoscale=6,1")
+    stock = scene.start("--autoscale=6,1", queue=STOCK)
     scene.leader()
     burst = [f"burst-{n}" for n in range(30)]
     for call in burst:
         scene.alone(call, 0.5)
+        scene.plain(call, 0.5, queue=STOCK)
     scene.wait_ran("alone", *burst)
     assert scene.most_at_once("alone", *burst) > 1
     only.wait_for_line("Scaling down", 90)
     scene.alone("after")
     scene.wait_ran("alone", "after")
     assert len(scene.ran("alone")) == len(burst) + 1
+    stock.wait_for_line("Scaling down", 90)
+    scene.plain("after", queue=STOCK)
+    scene.wait_ran("plain", "after")
+    measured(f"autoscale: stock runs {len(scene.ran('plain'))} times for 31 calls")
 
 
-def test_each_new_pool_process_leads_while_the_link_is_cut(make: Make, link: Proxy) -> None:
+def test_each_new_pool_process_leads_while_the_link_is_cut(
+    make: Make, link: Proxy, measured: Callable[[str], None]
+) -> None:
     scene = make(broker_transport_options={"visibility_timeout": 10})
     url = link.url()
     scene.start("--max-tasks-per-child", "1", broker=url, election=url)
+    scene.start("--max-tasks-per-child", "1", queue=STOCK, broker=url)
     scene.leader()
     calls = [f"call-{n}" for n in range(20)]
     for n, call in enumerate(calls):
         scene.alone(call)
+        scene.plain(call, queue=STOCK)
         if n % 7 == 3:
             scene.wait_ran("alone", *calls[: n + 1])
             link.cut()
             scene.plain(f"cut-{n}")
             scene.wait_ran("plain", f"cut-{n}")
     scene.wait_ran("alone", *calls, timeout=150)
+    scene.runs_within("plain", calls[-1], 30)
+    found = {x for _, x, _, _ in scene.ran("plain")} & set(calls)
+    measured(f"one task a process, cuts: stock has run {len(found)} of {len(calls)} calls")

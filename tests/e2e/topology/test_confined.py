@@ -190,3 +190,28 @@ def test_systemd_tmpfiles_leaves_a_workers_file_alone_and_new_pool_processes_lea
     assert [found[0] for found in call(children, folder, 3)] == [NOBODY] * 3
     assert worker.stop() == 0, worker.output
     assert not own.exists()
+
+
+FULL = """\
+mount -t tmpfs -o size=16k,mode=1777 full "$TMPDIR" && cat /dev/zero > "$TMPDIR/x" 2>&-
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize("options", [[], [f"--uid={NOBODY}"]], ids=["in memory", "in the folder"])
+def test_a_worker_whose_folder_for_temporary_files_is_full_leads_all_the_same(
+    children: Children, folder: Path, valkey_server: Server, options: list[str]
+) -> None:
+    assert not missing_programs()
+    assert os.getuid() == 0, "a worker changes its user if root started it"
+    app(folder, valkey_server)
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    celery = [sys.executable, "-m", "celery", "-A", "app", "worker", "-c", "1", "-l", "INFO"]
+    argv = ["sh", "-c", FULL, "sh", *celery, *options]
+    command = confined(argv, needed=[ROOT, folder], user=None, read_only=False)
+    path = os.pathsep.join((str(folder), str(ROOT)))
+    env = {"PYTHONPATH": path, "HOME": "/nonexistent", "TMPDIR": str(temporary)}
+    worker = children.start(command, env=env, cwd=folder, name="worker")
+    assert [found[2] for found in call(children, folder, 2)] == [0, 1]
+    assert worker.stop() == 0, worker.output
