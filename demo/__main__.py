@@ -65,7 +65,10 @@ class Demo:
         self._console.say("valkey", f"runs as process {server.pid}, at {self._shop.url}")
         self._shop.prepare_database()
         if self._has_page:
-            self._console.say("page", f"watch it live at {self._shop.start_page()}", "green")
+            page, url = self._shop.start_page()
+            self._console.say(
+                "page", f"runs as process {page.pid}; watch it live at {url}", "green"
+            )
         self._console.say("worker", f"runs as process {self._shop.start_worker().pid}")
 
     def _first_election(self) -> Transition:

@@ -105,12 +105,12 @@ class Shop:
         worker.wait_for_line(" ready.", BOOT_TIMEOUT)
         return worker
 
-    def start_page(self) -> str:
-        """Start `leader web`, and return its address once it answers there."""
+    def start_page(self) -> tuple[Child, str]:
+        """Start `leader web`, and return it with its address, once it answers there."""
         port = free_port()
         page = self._start("page", ["celery", "-A", "shop", "leader", "web", "--port", str(port)])
         page.wait_for_line("The page of", BOOT_TIMEOUT)
-        return f"http://127.0.0.1:{port}/"
+        return page, f"http://127.0.0.1:{port}/"
 
     def beats(self) -> list[Child]:
         """Return the beats that run."""

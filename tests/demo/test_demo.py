@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +56,13 @@ def test_the_demo_shows_a_takeover_and_a_handover_and_counts_no_fault(
     demo: Callable[..., Child], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     pictures = tmp_path_factory.mktemp("pictures") / "new"
-    running = demo("--pictures", str(pictures))
+    running = demo("--web", "--pictures", str(pictures))
+    url = running.wait_for_line("watch it live at", BOOT).text.rpartition(" ")[2]
+    running.wait_for_line("Planned handover", 170)
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
+        page = answer.read().decode()
+    assert re.search(r"Beats: [^<]+, token \d+", page)
+    assert "fell silent" in page, "the crash is in its history"
     code = running.wait(170)
     output = running.output
     assert code == 0, output
