@@ -11,6 +11,7 @@ __all__ = [
     "Answer",
     "Await",
     "Campaign",
+    "Leave",
     "LedgerLook",
     "Observe",
     "Part",
@@ -106,6 +107,11 @@ class Await(Request):
     """Sleep until a leader resigns, but at most ``timeout`` seconds."""
 
     timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leave(Request):
+    """Take back what the candidate said of itself, since it takes part no more. Decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import contextlib
 import inspect
 
 from celery_safe_leader._core.events import DemotionReason, Event
-from celery_safe_leader._core.messages import Await, Reply, Request
+from celery_safe_leader._core.messages import Await, Leave, Reply, Request
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.ports import AsyncStore
 from celery_safe_leader._core.state import State
@@ -54,6 +54,8 @@ class AsyncRunner:
         self._listening: asyncio.Future[object] | None = None
         """The listener that is being called, if it is a coroutine."""
         self._request: asyncio.Future[Reply] | None = None
+        self._answers = False
+        """Whether Redis answered the last request."""
         self._closing: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._wake, self._news = asyncio.Event(), asyncio.Event()
@@ -143,6 +145,7 @@ class AsyncRunner:
                     name = self.candidate.name
                     logger.exception("Election %r: unexpected error; continuing", name)
                     await self._sleep(self.candidate.options.wait)
+                await self._leave()
         except asyncio.CancelledError:
             if self._loop is loop:
                 await self._resign_while_cancelled()
@@ -178,6 +181,19 @@ class AsyncRunner:
     async def _finish_resigning(self) -> None:
         while self.candidate.state is State.RESIGNING:
             await self._step()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Take the candidate off the list of those that take part, if it does no more."""
+        if self.candidate.state is not State.IDLE or not self._answers:
+            return
+        try:
+            await self._store.execute(Leave(self.candidate.clock.now()))
+        except Exception as exc:
+            # For people alone; after three ttls they are told that it says nothing any more.
+            logger.debug("Election %r: still listed: %s", self.candidate.name, exc)
+        finally:
+            self._answers = False
 
     @property
     def _patience(self) -> float:
@@ -210,8 +226,10 @@ class AsyncRunner:
             return
         error = task.exception()
         if error is None:
+            self._answers = True
             self.candidate.receive(request, task.result())
         elif isinstance(error, Exception):
+            self._answers = self._answers and isinstance(request, Await)
             self.candidate.failed(request, error)
         else:
             # It has ended the loop already, and may be code of the user's that exits.

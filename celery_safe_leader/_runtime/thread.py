@@ -11,6 +11,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from celery_safe_leader._core.events import DemotionReason, Event
+from celery_safe_leader._core.messages import Await, Leave
 from celery_safe_leader._core.options import Options
 from celery_safe_leader._core.ports import Store
 from celery_safe_leader._core.state import State
@@ -25,6 +26,8 @@ __all__ = ["ThreadRunner"]
 
 _LAST_EVENTS = 1.0
 """Seconds within which the last events have to be handed on at a shutdown."""
+_LEAVE = 0.5
+"""Seconds within which a candidate has to be taken off the list at a shutdown."""
 
 
 class ThreadRunner:
@@ -64,6 +67,8 @@ class ThreadRunner:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._enqueued = self._observed = 0
+        self._answers = False
+        """Whether Redis answered the last request."""
         self._teller = Teller(self._name, self._tell, lambda: self._events.put(None))
         self._shutdown = Ending(f"leader:{self._name}:shutdown")
         self.changed = Broadcast()
@@ -123,6 +128,8 @@ class ThreadRunner:
 
         def end() -> None:
             self._resign(DemotionReason.SHUTDOWN, timeout)
+            left = min(timeout, _LEAVE)
+            self.changed.wait(lambda: self._thread is None or not self._answers, left)
             self._close()
             # The process may end after this, and log lines of the end with it.
             self.changed.wait(lambda: self._observed >= self._enqueued, _LAST_EVENTS)
@@ -162,6 +169,7 @@ class ThreadRunner:
                 # The loop must not die silently: whatever this was, the next step may work.
                 logger.exception("Election %r: unexpected error; continuing", self._name)
                 self._sleep(self.candidate.options.wait)
+            self._leave()
             with self._thread_lock:
                 if self.candidate.state in (State.IDLE, State.CLOSED):
                     self._thread = None
@@ -171,6 +179,18 @@ class ThreadRunner:
             # A request that was under way at close() may have connected again.
             self._store.close()
         self.changed.notify_all()
+
+    def _leave(self) -> None:
+        """Take the candidate off the list of those that take part, if it does no more."""
+        if self.candidate.state is not State.IDLE or not self._answers:
+            return
+        try:
+            self._store.execute(Leave(self.candidate.clock.now()))
+        except Exception as exc:
+            # For people alone; after three ttls they are told that it says nothing any more.
+            logger.debug("Election %r: still listed: %s", self._name, exc)
+        finally:
+            self._answers = False
 
     def _step(self) -> None:
         request = self.candidate.poll()
@@ -182,11 +202,13 @@ class ThreadRunner:
             reply = self._store.execute(request)
         except Exception as exc:
             # Whatever a client raises only means that no usable reply came.
+            self._answers = self._answers and isinstance(request, Await)
             self.candidate.failed(request, exc)
         except BaseException as exc:
             # As from code of the user's that exits, such as a credential provider.
             self.candidate.failed(request, RuntimeError(f"raised {exc!r}"))
         else:
+            self._answers = True
             self.candidate.receive(request, reply)
         self.changed.notify_all()
 

@@ -34,6 +34,7 @@ class Announcements:
         self._told = False
         self._said = 0
         self._cursor = "0"
+        self._me = ""
 
     def begin(self, read: Callable[[], tuple[str, str]], every: float) -> None:
         """Say something from now on.
@@ -62,6 +63,7 @@ class Announcements:
             logger.debug("Election %s: nothing is announced", self._keys.election, exc_info=True)
             self._last = now
             return None
+        self._me = me
         return me, text, "" if self._said % _PRUNE_EACH else self._cursor
 
     def answered(self, reply: object, sent_at: Instant) -> None:
@@ -75,6 +77,18 @@ class Announcements:
         elif said:
             self._cursor = "0"
             logger.debug("Election %s: not announced: %s", self._keys.election, said)
+
+    def taken_back(self) -> str:
+        """Return the id under which something may stand, and say something at once if asked again.
+
+        Returns:
+            Empty if nothing was said, or the Redis user may not.
+        """
+        me, self._me = self._me, ""
+        if self._pause:
+            return ""
+        self._last = None
+        return me
 
     def put_off(self, sent_at: Instant) -> None:
         """Note that it cannot be done now, since the slot of a cluster moves."""

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import redis
 
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._core.messages import Await, Observe, Renew, Reply, Request, Woken
+from celery_safe_leader._core.messages import Await, Leave, Observe, Renew, Reply, Request, Woken
 from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._store.announcements import Announcements
 from celery_safe_leader._store.codec import (
@@ -110,6 +110,11 @@ class StoreCommands:
         try:
             if isinstance(request, Await):
                 return Woken((yield Block(request)))
+            if isinstance(request, Leave):
+                me = self.announcements.taken_back()
+                if me:
+                    yield Send((("HDEL", self.keys.presences, me),))
+                return Woken(False)
             if isinstance(request, Observe | Renew):
                 raw, confirmations, looked_at = yield from self._run_extended(request)
             else:

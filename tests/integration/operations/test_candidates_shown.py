@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from celery_safe_leader import create_safe_redis_leader
+from celery_safe_leader import create_async_safe_redis_leader, create_safe_redis_leader
 from celery_safe_leader._operations.presence_view import Due, WorkView
 from celery_safe_leader._operations.status_command import _work_lines
 from celery_safe_leader._store.keys import ElectionKeys
@@ -16,7 +17,7 @@ from tests.integration.operations.commands import HOSTILE, Found, Keeper, invoke
 from tests.support.processes import wait_until
 from tests.support.servers import ExternalServer, Server
 from tests.support.servers.monitor import Monitor
-from tests.support.servers.rights import VIEWER_BEFORE, printed, user_with, words_of
+from tests.support.servers.rights import VIEWER_BEFORE, printed, url_of, user_with, words_of
 
 HOLDER = "host:1:abc"
 
@@ -272,3 +273,64 @@ def test_real_candidates_say_who_they_are(shared_server: ExternalServer, key: st
             assert shown()["token"] == token
             seen = shown()["candidates"][0]["seen"]
             wait_until(lambda: shown()["candidates"][0]["seen"] > seen, 30, "the next sign of life")
+
+
+def test_who_leaves_is_taken_off_the_list_at_once(shared_server: ExternalServer, key: str) -> None:
+    client: Any = shared_server.client()
+
+    def listed() -> set[str]:
+        return set(client.hkeys(ElectionKeys(key, "").presences))
+
+    options: Any = {"redis": shared_server.url, "key": key, "ttl": 10.0, "wait": 0.1}
+    leader, standby = (create_safe_redis_leader(**options) for _ in range(2))
+    with leader, standby:
+        ids = {leader.candidate_id, standby.candidate_id}
+        wait_until(lambda: listed() == ids, 30, "both on the list")
+        standby.stop()
+        wait_until(lambda: listed() == {leader.candidate_id}, 30, "the end of one that only stops")
+        standby.elect()
+        wait_until(lambda: listed() == ids, 30, "it again")
+        standby.shutdown()
+        assert listed() == {leader.candidate_id}
+        leader.wait_until_leader(60)
+    assert listed() == set()
+
+
+def test_awaited_candidates_leave_as_well(shared_server: ExternalServer, key: str) -> None:
+    client: Any = shared_server.client()
+
+    def listed() -> set[str]:
+        return set(client.hkeys(ElectionKeys(key, "").presences))
+
+    async def take_part() -> None:
+        leader = create_async_safe_redis_leader(
+            redis=shared_server.url, key=key, ttl=10.0, wait=0.1
+        )
+        async with leader:
+            for _ in range(2):
+                while listed() != {leader.candidate_id}:
+                    await asyncio.sleep(0.01)
+                await leader.stop()
+                assert listed() == set()
+                await leader.elect()
+            while not listed():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(take_part(), 60))
+    assert listed() == set()
+
+
+def test_without_the_right_to_leave_the_list_nobody_hears_of_it(
+    valkey_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    rights = ["on", ">pw", "resetkeys", "~*", "resetchannels", "+@all", "-hdel"]
+    client: Any = valkey_server.client()
+    client.execute_command("ACL", "SETUSER", "stays", *rights)
+    url = url_of(valkey_server, "stays", 0)
+    with create_safe_redis_leader(redis=url, key="shop", ttl=10.0, wait=0.1) as candidate:
+        presences = ElectionKeys("shop", "").presences
+        wait_until(lambda: client.hkeys(presences), 30, "it on the list")
+        caplog.clear()
+        candidate.shutdown()
+    assert client.hkeys(presences) == [candidate.candidate_id]
+    assert [each for each in caplog.records if each.levelname not in ("DEBUG", "INFO")] == []
