@@ -353,10 +353,13 @@ def _held(status: KeyStatus, election: ElectionStatus) -> Iterator[str]:
     if way := _way(status.target, election):
         yield f"publication: {way}"
     if (work := election.work) is not None:
-        yield from _work_lines(work, now_us)
+        leader = election.leader
+        yield from _work_lines(work, now_us, None if leader is None else leader.silent_for)
 
 
-def _work_lines(work: WorkView, now_us: int | None) -> Iterator[str]:
+def _work_lines(
+    work: WorkView, now_us: int | None, silent_for: float | None = None
+) -> Iterator[str]:
     if work.consumes is not None:
         consumes = "consumes" if work.consumes else "does NOT consume"
         yield f"{consumes} the leader queue; {clause(work.running, 'leader-only task')} running"
@@ -368,7 +371,8 @@ def _work_lines(work: WorkView, now_us: int | None) -> Iterator[str]:
         for count, what in ((work.missed, "missed"), (work.given_up, "that could not be built"))
         if count
     ]
-    yield "; ".join([f"this tenure: {clause(work.published, 'run')} published{late}", *more])
+    as_of = "" if silent_for is None else f", as of {duration(silent_for)} ago"
+    yield "; ".join([f"this tenure{as_of}: {clause(work.published, 'run')} published{late}", *more])
     if work.next:
         due = (f"{plain(each.entry, 40)} {_time(each.at_us, now_us)}" for each in work.next[:_NEXT])
         yield f"next: {', '.join(due)}"
@@ -522,7 +526,7 @@ def _election_json(status: KeyStatus, election: ElectionStatus) -> dict[str, Any
         "publication": {"way": way.way.value, "reason": way.reason or None} if way else None,
         "last_error": down
         and {"holder": down.holder, "at": utc(down.to_us), "reason": down.reason},
-        "work": _work_json(election.work),
+        "work": _work_json(election),
         "standbys": None if election.candidates is None else len(election.standbys),
         "candidates": None
         if election.candidates is None
@@ -530,10 +534,12 @@ def _election_json(status: KeyStatus, election: ElectionStatus) -> dict[str, Any
     }
 
 
-def _work_json(work: WorkView | None) -> dict[str, Any] | None:
-    if work is None:
+def _work_json(election: ElectionStatus) -> dict[str, Any] | None:
+    work, leader = election.work, election.leader
+    if work is None or leader is None:
         return None
     return {
+        "at": utc(leader.seen_us),
         "entries": work.entries,
         "unsettled": work.unsettled,
         "published": work.published,

@@ -54,8 +54,8 @@ class AsyncRunner:
         self._listening: asyncio.Future[object] | None = None
         """The listener that is being called, if it is a coroutine."""
         self._request: asyncio.Future[Reply] | None = None
-        self._answers = False
-        """Whether Redis answered the last request."""
+        self._is_away = False
+        """Whether Redis did not answer the last request."""
         self._closing: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._wake, self._news = asyncio.Event(), asyncio.Event()
@@ -185,15 +185,13 @@ class AsyncRunner:
 
     async def _leave(self) -> None:
         """Take the candidate off the list of those that take part, if it does no more."""
-        if self.candidate.state is not State.IDLE or not self._answers:
+        if self.candidate.state is not State.IDLE or self._is_away:
             return
         try:
             await self._store.execute(Leave(self.candidate.clock.now()))
         except Exception as exc:
             # For people alone; after three ttls they are told that it says nothing any more.
             logger.debug("Election %r: still listed: %s", self.candidate.name, exc)
-        finally:
-            self._answers = False
 
     @property
     def _patience(self) -> float:
@@ -226,10 +224,10 @@ class AsyncRunner:
             return
         error = task.exception()
         if error is None:
-            self._answers = True
+            self._is_away = False
             self.candidate.receive(request, task.result())
         elif isinstance(error, Exception):
-            self._answers = self._answers and isinstance(request, Await)
+            self._is_away = self._is_away or not isinstance(request, Await)
             self.candidate.failed(request, error)
         else:
             # It has ended the loop already, and may be code of the user's that exits.

@@ -67,8 +67,8 @@ class ThreadRunner:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._enqueued = self._observed = 0
-        self._answers = False
-        """Whether Redis answered the last request."""
+        self._is_away = False
+        """Whether Redis did not answer the last request."""
         self._teller = Teller(self._name, self._tell, lambda: self._events.put(None))
         self._shutdown = Ending(f"leader:{self._name}:shutdown")
         self.changed = Broadcast()
@@ -129,7 +129,7 @@ class ThreadRunner:
         def end() -> None:
             self._resign(DemotionReason.SHUTDOWN, timeout)
             left = min(timeout, _LEAVE)
-            self.changed.wait(lambda: self._thread is None or not self._answers, left)
+            self.changed.wait(lambda: self._thread is None or self._is_away, left)
             self._close()
             # The process may end after this, and log lines of the end with it.
             self.changed.wait(lambda: self._observed >= self._enqueued, _LAST_EVENTS)
@@ -182,15 +182,13 @@ class ThreadRunner:
 
     def _leave(self) -> None:
         """Take the candidate off the list of those that take part, if it does no more."""
-        if self.candidate.state is not State.IDLE or not self._answers:
+        if self.candidate.state is not State.IDLE or self._is_away:
             return
         try:
             self._store.execute(Leave(self.candidate.clock.now()))
         except Exception as exc:
             # For people alone; after three ttls they are told that it says nothing any more.
             logger.debug("Election %r: still listed: %s", self._name, exc)
-        finally:
-            self._answers = False
 
     def _step(self) -> None:
         request = self.candidate.poll()
@@ -202,13 +200,13 @@ class ThreadRunner:
             reply = self._store.execute(request)
         except Exception as exc:
             # Whatever a client raises only means that no usable reply came.
-            self._answers = self._answers and isinstance(request, Await)
+            self._is_away = self._is_away or not isinstance(request, Await)
             self.candidate.failed(request, exc)
         except BaseException as exc:
             # As from code of the user's that exits, such as a credential provider.
             self.candidate.failed(request, RuntimeError(f"raised {exc!r}"))
         else:
-            self._answers = True
+            self._is_away = False
             self.candidate.receive(request, reply)
         self.changed.notify_all()
 
