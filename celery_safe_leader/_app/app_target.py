@@ -21,6 +21,7 @@ from celery_safe_leader._loggers import library_logger as logger
 from celery_safe_leader._operations.target import NextMoment, Target, WrongSettingError
 from celery_safe_leader._schedules.rule import Rule, ScheduleError
 from celery_safe_leader._store.keys import BEAT, WORKER
+from celery_safe_leader.errors import ConfigurationError
 
 __all__ = ["app_target", "import_tasks"]
 
@@ -31,13 +32,15 @@ def app_target(app: Celery) -> Target:
     Raises:
         WrongSettingError: A setting is wrong.
     """
-    try:
-        settings = conf.read(app)
-    except ImproperlyConfigured as exc:
-        raise WrongSettingError(str(exc)) from exc
 
     def open_client(key: str, seconds: float | None = None) -> redis.Redis:
         return redis_client(settings, key, connect_timeout=seconds, read_timeout=seconds)
+
+    try:
+        settings = conf.read(app)
+        open_client("").close()
+    except (ImproperlyConfigured, ConfigurationError) as exc:
+        raise WrongSettingError(str(exc)) from exc
 
     roles = (BEAT, WORKER)
     return Target(

@@ -68,16 +68,22 @@ def ledger() -> None:
 
 @ledger.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@click.option("--force", is_flag=True, help="Replace FILE if it is there already.")
 @pass_target
 @no_collector()
-def export(target: Target, file: str) -> int:
+def export(target: Target, file: str, force: bool) -> int:
     """Write the ledger to FILE, or to standard output, as JSON.
 
     Pause first: what runs after it was exported would run again where it is imported.
 
-    Exits with 0, with 1 if there is no ledger or the file cannot be written, and with 2 if Redis
-    does not answer.
+    Exits with 0, with 1 if there is no ledger, or the file is there or cannot be written, and with
+    2 if Redis does not answer.
     """
+    if file != "-" and not force and Path(file).exists():
+        # It may be the only copy of a ledger that is gone.
+        raise click.ClickException(
+            f"{plain(file)} is there already: choose another name, or replace it with --force"
+        )
     client = target.connect()
     try:
         contents, is_paused = _read(client, target)

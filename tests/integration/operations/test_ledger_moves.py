@@ -72,7 +72,7 @@ class Place:
 
     def export(self, folder: Path) -> Path:
         file = folder / f"{self.key}.json"
-        found = self.run("ledger", "export", str(file))
+        found = self.run("ledger", "export", "--force", str(file))
         assert found.code == 0, found.output
         return file
 
@@ -365,6 +365,21 @@ def test_redis_is_away_or_has_no_ledger_or_the_file_is_none(
     assert (found.code, "cannot be read: No such file" in found.output) == (1, True)
     found = here.run("ledger", "export", str(tmp_path / "none" / "x"))
     assert (found.code, "cannot be written" in found.output) == (1, True)
+
+
+def test_a_file_that_is_there_is_replaced_only_if_that_is_meant(
+    here: Place, tmp_path: Path
+) -> None:
+    here.write("a")
+    file = here.export(tmp_path)
+    before = file.read_text()
+    here.write("b")
+    found = here.run("ledger", "export", str(file))
+    assert (found.code, "is there already" in found.output) == (1, True)
+    assert file.read_text() == before
+    assert here.run("ledger", "export", "--force", str(file)).code == 0
+    assert '"entry": "b"' in file.read_text()
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
 
 
 def _broken(**changes: Any) -> str:

@@ -60,7 +60,11 @@ def move(url: str, words: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "ledger.json")
         file.write_text(json.dumps({**whole, "entries": [entry], "claims": []}))
-        for command in (("import", str(file)), ("rename", "a", "b"), ("export", str(file))):
+        for command in (
+            ("import", str(file)),
+            ("rename", "a", "b"),
+            ("export", "--force", str(file)),
+        ):
             found = invoke(url, "shop", *words, "ledger", *command)
             assert found.code == 0, found.output
         assert [each["entry"] for each in json.loads(file.read_text())["entries"]] == ["b"]
