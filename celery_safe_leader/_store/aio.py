@@ -20,6 +20,7 @@ from celery_safe_leader._store.commands import (
     StoreCommands,
 )
 from celery_safe_leader._store.connection.failover import is_ask, resend_after_ask_async
+from celery_safe_leader._store.errors import secrets_of
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.server_identity import ANY_COMMAND
 
@@ -46,7 +47,8 @@ class AsyncRedisStore:
         # Any: execute_command has no annotations in redis-py.
         self._client: Any = client
         self._waiting_client: Any = waiting_client
-        self._commands = StoreCommands(keys, wait_replicas, confirm_timeout)
+        secrets = secrets_of(client.connection_pool.connection_kwargs)
+        self._commands = StoreCommands(keys, wait_replicas, confirm_timeout, secrets)
         settings = client.connection_pool.connection_kwargs
         self._connect_hook = settings.get("redis_connect_func") or (lambda each: each.on_connect())
         settings["redis_connect_func"] = self._on_connect

@@ -88,10 +88,18 @@ class StoreCommands:
         keys: Names of the election's keys.
         wait_replicas: Replicas that must confirm a lease.
         confirm_timeout: Seconds that the server waits for them.
+        secrets: What no error may show.
     """
 
-    def __init__(self, keys: ElectionKeys, wait_replicas: int, confirm_timeout: float) -> None:
+    def __init__(
+        self,
+        keys: ElectionKeys,
+        wait_replicas: int,
+        confirm_timeout: float,
+        secrets: tuple[str, ...] = (),
+    ) -> None:
         self.keys = keys
+        self._secrets = secrets
         self.server_identity = ServerIdentity(keys)
         self._server_check = ServerCheck(keys)
         self._token_without_look = 0
@@ -123,7 +131,7 @@ class StoreCommands:
             yield from self._check_server()
         except STEP_ERRORS as exc:
             key = self.keys.wake if isinstance(request, Await) else self.keys.lease
-            raise translate(key, exc) from exc
+            raise translate(key, exc, self._secrets) from exc
         confirmed = confirmations is None or confirmations >= self._wait_replicas
         return decode(raw, self.keys, confirmed=confirmed, looked_at=looked_at)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
 
 from redis import exceptions as redis_errors
 
 from celery_safe_leader.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
-__all__ = ["translate"]
+__all__ = ["secrets_of", "translate"]
 
 _RIGHT = (
     "the Redis user lacks a right that the election needs; `celery -A proj leader acl` prints all "
     "of them"
 )
+_LEAST = 4
 _SLOTS = "the keys of one request are in several slots of the cluster"
 _REFUSALS: tuple[tuple[str, str], ...] = (
     ("WRONGTYPE", "the key holds something that is not this package's; delete it or use another "
@@ -41,17 +45,36 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-def translate(key: str, error: Exception) -> StoreError:
+def secrets_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the passwords among the settings of a connection pool, as they may be shown.
+
+    Without those of less than four letters: nothing could be read any more where they are hidden.
+    """
+    found: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found += secrets_of(value)
+        elif isinstance(value, str) and "password" in str(name) and len(value) >= _LEAST:
+            found += (value, quote(value, safe=""), repr(value)[1:-1])
+    return tuple(dict.fromkeys(found))
+
+
+def translate(key: str, error: Exception, secrets: Iterable[str] = ()) -> StoreError:
     """Return our error for one of redis-py or of the operating system.
 
     Args:
         key: The Redis key or the election that the request was for.
         error: What was raised; the caller chains it with ``raise … from``.
+        secrets: What must not be shown, in the error and in what is raised.
     """
     # A server repeats all arguments of a command that it does not know, passwords included.
     said, repeats, _ = str(error).partition(", with args beginning with")
     if repeats:
         error.args = (said,)  # it goes into tracebacks as the cause of ours
+    for secret in secrets:
+        if secret in said:
+            said = said.replace(secret, "***")
+            error.args = (said,)
     said = " ".join(said.split()) or type(error).__name__
     if (reason := _of_tls(error)) and reason not in said:
         said += f": {reason}"

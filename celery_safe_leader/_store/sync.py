@@ -18,6 +18,7 @@ from celery_safe_leader._store.commands import (
     StoreCommands,
 )
 from celery_safe_leader._store.connection.failover import is_ask, resend_after_ask
+from celery_safe_leader._store.errors import secrets_of
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader._store.server_identity import ANY_COMMAND
 
@@ -52,7 +53,8 @@ class RedisStore:
         # Any: execute_command has no annotations in redis-py.
         self._client: Any = client
         self._waiting_client: Any = waiting_client
-        self._commands = StoreCommands(keys, wait_replicas, confirm_timeout)
+        secrets = secrets_of(client.connection_pool.connection_kwargs)
+        self._commands = StoreCommands(keys, wait_replicas, confirm_timeout, secrets)
         self._reading: Await | None = None
         self._interrupted: Await | None = None
         self._interrupt = threading.Event()

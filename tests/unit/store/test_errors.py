@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import traceback
+from typing import Any
+from urllib.parse import quote
+
 import pytest
+import redis
 from redis import exceptions as redis_errors
 
-from celery_safe_leader._store.errors import translate
+from celery_safe_leader._core.instant import Instant
+from celery_safe_leader._core.messages import Observe
+from celery_safe_leader._store.errors import secrets_of, translate
+from celery_safe_leader._store.keys import ElectionKeys
+from celery_safe_leader._store.sync import RedisStore
 from celery_safe_leader.errors import StoreRefusedError, StoreUnavailableError
+
+SECRET = "hush&7f3a"
 
 
 @pytest.mark.parametrize(
@@ -63,3 +74,41 @@ def test_the_text_is_one_line() -> None:
 
 def test_an_error_without_words_is_named_by_its_type() -> None:
     assert "ResponseError" in str(translate("k", redis_errors.ResponseError()))
+
+
+class Talkative(redis.Connection):
+    """Fails with its login in its words, as a library below it may."""
+
+    def connect(self) -> None:
+        raise redis.ConnectionError(f"cannot log in with {self.credentials} or {quote(SECRET)}")
+
+    @property
+    def credentials(self) -> str:
+        return repr(self.password)
+
+
+def test_the_password_of_the_connection_is_shown_nowhere() -> None:
+    pool = redis.ConnectionPool(connection_class=Talkative, password=SECRET, host="h")
+    clients = [redis.Redis(connection_pool=pool) for _ in range(2)]
+    store = RedisStore(clients[0], clients[1], ElectionKeys("shop"))
+    with pytest.raises(StoreUnavailableError) as caught:
+        store.execute(Observe(Instant(0.0, 0.0, 0.0), "n", 10.0, 0))
+    assert "cannot log in with '***' or ***" in str(caught.value)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "hush" not in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "secrets"),
+    [
+        ({"password": "hush-1", "username": "shop"}, ("hush-1",)),
+        ({"password": "a&b%", "host": "h"}, ("a&b%", "a%26b%25")),
+        ({"sentinel_kwargs": {"password": "psst"}, "ssl_password": "quiet"}, ("psst", "quiet")),
+        ({"password": "abc"}, ()),
+        ({"password": None, "db": 0}, ()),
+    ],
+)
+def test_passwords_among_settings_are_found(
+    settings: dict[str, Any], secrets: tuple[str, ...]
+) -> None:
+    assert secrets_of(settings) == secrets
