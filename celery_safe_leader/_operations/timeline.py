@@ -25,6 +25,8 @@ _TICKS = (
 )
 """Seconds between two ticks."""
 _MOST_TICKS = 7
+_HALF_TICK = 30
+"""Units that half of a tick's label takes."""
 _LABEL_EVERY = 80
 """Units between two labels of gaps, at least."""
 
@@ -175,8 +177,11 @@ def _ticks(canvas: _Canvas) -> Iterator[str]:
     while at <= canvas.timeline.to_us:
         x = canvas.x(at)
         yield f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{canvas.bottom}"/>'
+        # To the right of the last tick there may be too little room.
+        is_last = x + _HALF_TICK > _WIDTH
+        place, anchor = (_WIDTH, "end") if is_last else (x, "middle")
         yield (
-            f'<text class="quiet" x="{x:.1f}" y="{canvas.bottom + 16}" text-anchor="middle">'
+            f'<text class="quiet" x="{place:.1f}" y="{canvas.bottom + 16}" text-anchor="{anchor}">'
             f"{_clock(at, step)}</text>"
         )
         at += step_us
@@ -226,8 +231,16 @@ def _lanes(canvas: _Canvas) -> Iterator[str]:
         yield f'<line class="lane" x1="{_LABELS}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>'
         yield (
             f'<text x="8" y="{y + 4}"><title>{_text(holder, 300)}</title>'
-            f"{_text(holder, _LONGEST_LABEL)}</text>"
+            f"{_text(_ends(holder), _LONGEST_LABEL)}</text>"
         )
+
+
+def _ends(holder: str) -> str:
+    """Return how a long id begins and ends: pods of a deployment begin alike."""
+    if len(holder) <= _LONGEST_LABEL:
+        return holder
+    half = (_LONGEST_LABEL - 1) // 2
+    return f"{holder[:half]}…{holder[-half:]}"
 
 
 def _pause_lane(canvas: _Canvas) -> Iterator[str]:
