@@ -117,10 +117,10 @@ def test_of_two_beats_one_leads_until_it_is_stopped(
 def scraped(where: str | int) -> tuple[str, dict[str, float]]:
     """Return the metrics of a process: as text, and by name and labels of their own."""
     client = UnixConnection(where) if isinstance(where, str) else _connection(where)
-    client.request("GET", "/metrics")
-    answer = client.getresponse()
-    text = answer.read().decode()
-    client.close()
+    with contextlib.closing(client):
+        client.request("GET", "/metrics")
+        answer = client.getresponse()
+        text = answer.read().decode()
     assert answer.status == 200, text
     found = {}
     for family in text_string_to_metric_families(text):
