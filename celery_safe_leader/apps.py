@@ -9,6 +9,7 @@ from celery import Celery
 from celery._state import _get_active_apps, connect_on_app_finalize
 from django.apps import AppConfig
 
+from celery_safe_leader._django.set_up import set_up_project
 from celery_safe_leader.bootsteps import install
 
 __all__ = ["SafeLeaderConfig"]
@@ -25,6 +26,7 @@ class SafeLeaderConfig(AppConfig):
         connect_on_app_finalize(_install)
         for app in _get_active_apps():
             install(app)
+        set_up_project()
 
 
 def _install(app: Celery) -> None:

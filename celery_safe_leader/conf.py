@@ -196,9 +196,10 @@ def check_transport(app: Celery) -> None:
     """
     try:
         app.connection_for_write().get_transport_cls()
-    except ImportError as exc:
+    except (ImportError, KeyError) as exc:  # the latter: there is none of that name
+        why = exc.args[0] if isinstance(exc, KeyError) and exc.args else exc
         raise ImproperlyConfigured(
-            f"the transport of {spelling(_loaded(app), 'broker_url')} cannot be loaded: {exc}. "
+            f"the transport of {spelling(_loaded(app), 'broker_url')} cannot be loaded: {why}. "
             "Install what is missing, and start again"
         ) from exc
 

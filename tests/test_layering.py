@@ -127,8 +127,13 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 print("changed", *(name for name, is_so in changed().items() if is_so))
 """
-# These two need settings of Django and a RedBeat: each is one class that derives from two others.
-OTHER_PACKAGES = {"celery_safe_leader.schedulers.database", "celery_safe_leader.schedulers.redbeat"}
+# These need settings of Django, or a RedBeat.
+OTHER_PACKAGES = {
+    "celery_safe_leader._django.admin_page",
+    "celery_safe_leader.models",
+    "celery_safe_leader.schedulers.database",
+    "celery_safe_leader.schedulers.redbeat",
+}
 
 
 def all_modules() -> list[str]:

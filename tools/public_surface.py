@@ -51,7 +51,10 @@ def load() -> dict[str, ModuleType]:
     import django
 
     settings.configure(
-        INSTALLED_APPS=["django_celery_beat"],
+        INSTALLED_APPS=[
+            *(f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "messages")),
+            "django_celery_beat",
+        ],
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
         USE_TZ=True,
     )

@@ -22,7 +22,7 @@ from celery_safe_leader._setting_sources import spelling, visibility_timeout
 from celery_safe_leader._store.keys import LedgerKeys
 from celery_safe_leader.conf import LeaderSettings
 
-__all__ = ["app_findings"]
+__all__ = ["app_findings", "load_scheduler"]
 
 _RECENT = 600.0
 """Seconds since which a schedule file was written that a running beat keeps; it does each 3 min."""
@@ -61,8 +61,7 @@ def _scheduler(app: Celery) -> Generator[Finding, None, bool]:
     """Return whether beats use this package unless they are told otherwise."""
     named = app.conf.beat_scheduler
     try:
-        aliases = dict(load_extension_class_names("celery.beat_schedulers"))
-        found = symbol_by_name(named, aliases=aliases)
+        found = load_scheduler(app)
     except Exception as exc:
         yield bad(
             "scheduler",
@@ -80,6 +79,12 @@ def _scheduler(app: Celery) -> Generator[Finding, None, bool]:
         f"set {spelling(app.conf, 'beat_scheduler')} to 'celery_safe_leader.LeaderScheduler'",
     )
     return False
+
+
+def load_scheduler(app: Celery) -> Any:
+    """Return what ``beat_scheduler`` names. Raises whatever importing it raises."""
+    aliases = dict(load_extension_class_names("celery.beat_schedulers"))
+    return symbol_by_name(app.conf.beat_scheduler, aliases=aliases)
 
 
 def _stock_beats(app: Celery, *, ours: bool) -> Iterator[Finding]:

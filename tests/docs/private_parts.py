@@ -67,7 +67,16 @@ DOCUMENTED = frozenset(
         "redis.connection.AbstractConnection", "redis.credentials.CredentialProvider",
         "redis.exceptions", "redis.retry.Retry", "redis.sentinel.SentinelConnectionPool",
         # Django and its schedulers
-        "django.apps.AppConfig", "django.db.connections",
+        "django.apps.AppConfig", "django.apps.apps", "django.apps.apps.is_installed",
+        "django.conf.settings", "django.contrib.admin", "django.contrib.admin.ModelAdmin",
+        "django.contrib.admin.site", "django.contrib.messages", "django.contrib.messages.ERROR",
+        "django.contrib.messages.SUCCESS", "django.core.checks", "django.core.checks.CheckMessage",
+        "django.core.checks.Error", "django.core.checks.Warning", "django.core.checks.register",
+        "django.core.exceptions.PermissionDenied", "django.db.connections", "django.db.models",
+        "django.db.models.CharField", "django.db.models.Manager", "django.db.models.Model",
+        "django.http.HttpRequest", "django.http.HttpResponse", "django.http.HttpResponseRedirect",
+        "django.template.response.TemplateResponse", "django.urls.path",
+        "django.utils.module_loading.import_string", "django.utils.safestring.mark_safe",
         "django_celery_beat.schedulers.DatabaseScheduler", "redbeat.schedulers.RedBeatScheduler",
     }
 )  # fmt: skip

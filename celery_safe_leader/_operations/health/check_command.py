@@ -12,7 +12,7 @@ from celery_safe_leader._operations.pause_commands import as_json_option
 from celery_safe_leader._operations.status_command import KeyStatus, read_status
 from celery_safe_leader._operations.target import Target, pass_target
 
-__all__ = ["check"]
+__all__ = ["check", "look"]
 
 _SIGNS = {Grade.GOOD: "✓", Grade.DOUBTFUL: "!", Grade.BAD: "✗"}
 _SUBJECT = 16
@@ -31,16 +31,7 @@ def check(target: Target, as_json: bool) -> int:
     Exits with 0 if nothing is wrong (lines with ! may be meant), with 1 if something is, and with 2
     if Redis does not answer.
     """
-    client = target.connect()
-    try:
-        status = read_status(target, None, wait=True)
-        ttl = target.ttl if target.ttl is not None else _ttl(status)
-        findings = list(server_findings(client, ttl, target.wait_replicas))
-    finally:
-        client.close()
-    findings += election_findings(status)
-    if target.app_findings is not None:
-        findings += target.app_findings()
+    status, findings = look(target)
     if as_json:
         fields = {"key": target.key, "findings": [_fields(each) for each in findings]}
         print_json("check", status.server.now_us, fields)
@@ -51,6 +42,25 @@ def check(target: Target, as_json: bool) -> int:
             if each.advice:
                 click.echo(f"  {'':<{_SUBJECT}}→ {plain(each.advice, 400)}")
     return 1 if any(each.grade is Grade.BAD for each in findings) else 0
+
+
+def look(target: Target) -> tuple[KeyStatus, list[Finding]]:
+    """Return how a key stands, and all that is to be said of it.
+
+    Raises:
+        StoreError: Redis does not answer, or refuses.
+    """
+    client = target.connect()
+    try:
+        status = read_status(target, None, wait=True)
+        ttl = target.ttl if target.ttl is not None else _ttl(status)
+        findings = list(server_findings(client, ttl, target.wait_replicas))
+    finally:
+        client.close()
+    findings += election_findings(status)
+    if target.app_findings is not None:
+        findings += target.app_findings()
+    return status, findings
 
 
 def _ttl(status: KeyStatus) -> float | None:

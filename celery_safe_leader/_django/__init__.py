@@ -1,0 +1,1 @@
+"""What a Django project gets: system checks, and the page "Leader election" of its admin."""
