@@ -84,7 +84,10 @@ def set_again():
 def count_blocks():
     while True:
         gc.collect()
-        Path(f"{folder}/blocks-{{os.getpid()}}").write_text(f"{{sys.getallocatedblocks():9}}")
+        file = Path(f"{folder}/blocks-{{os.getpid()}}")
+        new = file.with_suffix(".new")
+        new.write_text(str(sys.getallocatedblocks()))
+        new.replace(file)  # so that nobody reads an empty one
         time.sleep({look})
 
 @beat_init.connect(weak=False)
@@ -166,7 +169,7 @@ def _sample(processes: Mapping[str, Child], client: Any, folder: Path) -> Sample
         found[f"{name}: RSS KiB"] = float(fields["VmRSS"].split()[0])
         found[f"{name}: threads"] = float(fields["Threads"])
         found[f"{name}: sockets"] = float(_sockets(child.pid))
-        found[f"{name}: heap blocks"] = float((folder / f"blocks-{child.pid}").read_text() or 0)
+        found[f"{name}: heap blocks"] = float((folder / f"blocks-{child.pid}").read_text())
     queue = client.memory_usage(QUEUE, samples=0) or 0
     found["keys"] = float(client.dbsize() - client.exists(QUEUE))
     found["Redis KiB"] = (client.info("memory")["used_memory"] - queue) / 1024
