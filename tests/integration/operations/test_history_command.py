@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from celery_safe_leader import DemotionReason, create_safe_redis_leader
+from celery_safe_leader._operations.tenure_history import Ended, PastTenure
+from celery_safe_leader._operations.timeline import Timeline, draw
 from tests.integration.operations.commands import HOSTILE, Found, Keeper, invoke
 from tests.support.network.ports import free_port
 from tests.support.servers import ExternalServer
@@ -199,3 +201,16 @@ def test_real_tenures(shared_server: ExternalServer, key: str) -> None:
     assert tenures[1]["to"] >= tenures[1]["from"]
     assert tenures[1]["gap"] >= 1.0, "nobody takes over before the lease is over"
     silent.shutdown()
+
+
+def test_ids_that_begin_alike_and_the_last_tick_can_be_read() -> None:
+    pods = [f"orders-beat-in-production-7f9c5d8b6-x2x9{n}:1:0123abcd" for n in "kz"]
+    led = [PastTenure(pod, 1, 0, 40_000_000, Ended.HANDOVER, "", 40_000_000) for pod in pods]
+    root = ElementTree.fromstring(draw(Timeline("who", led, [], 0, 40_000_000)))  # noqa: S314
+    texts = [each for each in root.iter(f"{SVG}text") if each.text or len(each)]
+    labels = ["".join(each.itertext()) for each in texts if each.find(f"{SVG}title") is not None]
+    shown = [label.removeprefix(pod) for label, pod in zip(labels, pods, strict=True)]
+    assert shown[0] != shown[1]
+    assert max(map(len, shown)) <= 26
+    ticks = [each for each in texts if each.text and re.fullmatch(r"\d\d:\d\d:\d\d", each.text)]
+    assert [each.get("text-anchor") for each in ticks] == [*["middle"] * (len(ticks) - 1), "end"]
