@@ -9,16 +9,20 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
+from tests.e2e.worker.stage import BROKERS
 from tests.support.celery.beats import write_app
 from tests.support.processes import Child, Children, wait_until
 from tests.support.processes.child import ROOT
 from tests.support.processes.confined import NOBODY, confined, missing_programs
 from tests.support.servers import Server
+from tests.support.servers.rabbitmq import RABBITMQ_URL
 
 pytestmark = [
     pytest.mark.long,
@@ -65,11 +69,18 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def node(folder: Path, name: str) -> list[str]:
+    """Return a worker's option for a name of its own: on RabbitMQ its mailbox is its alone."""
+    return ["-n", f"{name}@{folder.name}"]
+
+
 def start(
     children: Children, folder: Path, *arguments: str, name: str, env: dict[str, str], **how: object
 ) -> Child:
     """Start ``celery -A app …`` confined."""
     argv = [sys.executable, "-m", "celery", "-A", "app", *arguments, "-l", "INFO"]
+    if arguments[0] == "worker":
+        argv += node(folder, name)
     command = confined(argv, needed=[ROOT, folder], **how)  # type: ignore[arg-type]
     path = os.pathsep.join((str(folder), str(ROOT)))
     return children.start(
@@ -77,17 +88,35 @@ def start(
     )
 
 
-def app(folder: Path, server: Server) -> None:
+@pytest.fixture(params=BROKERS)
+def queues(request: pytest.FixtureRequest, children: Children) -> Iterator[dict[str, str]]:
+    """Settings of the broker, if it is another server than the election's, and of its queues."""
+    name = uuid.uuid4().hex[:8]
+    names = {"task_default_queue": f"plain-{name}", "leader_queue": f"leader-{name}"}
+    if request.param == "redis":
+        yield names
+        return
+    yield {"broker_url": RABBITMQ_URL, **names}
+    children.close()
+    with Celery(broker=RABBITMQ_URL).connection_for_write() as connection:
+        for queue in names.values():
+            connection.default_channel.queue_delete(queue)
+            connection.default_channel.exchange_delete(queue)
+
+
+def app(folder: Path, server: Server, queues: dict[str, str]) -> None:
     write_app(
         folder,
         server.url,
         '{"p": {"task": "periodic", "schedule": 0.5}}',
         more=TASKS.format(store=server.url),
         result_backend=server.url,
+        leader_url=server.url,
         leader_ttl=2.0,
         leader_wait=0.2,
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=True,
+        **queues,
     )
 
 
@@ -101,12 +130,12 @@ def call(children: Children, folder: Path, times: int) -> list[list[object]]:
 
 
 def test_user_65534_needs_what_the_docs_name_a_folder_for_temporary_files_for_pool_processes(
-    children: Children, folder: Path, valkey_server: Server
+    children: Children, folder: Path, valkey_server: Server, queues: dict[str, str]
 ) -> None:
     missing = missing_programs()
     assert not missing, f"not on this machine: {', '.join(missing)}"
     assert os.getuid() == 0, "another user's processes are started by root"
-    app(folder, valkey_server)
+    app(folder, valkey_server, queues)
     page = (ROOT / "docs/operations/running.md").read_text()
     assert "| `celery worker` with the pool prefork | a folder for temporary files" in page
     temporary = folder / "tmp"
@@ -136,9 +165,9 @@ def test_user_65534_needs_what_the_docs_name_a_folder_for_temporary_files_for_po
 
 
 def test_an_embedded_beat_needs_no_more_than_its_worker(
-    children: Children, folder: Path, valkey_server: Server
+    children: Children, folder: Path, valkey_server: Server, queues: dict[str, str]
 ) -> None:
-    app(folder, valkey_server)
+    app(folder, valkey_server, queues)
     temporary = folder / "tmp"
     temporary.mkdir()
     arguments = ("worker", "-c", "1", "-B", "--scheduler", "leader")
@@ -151,12 +180,12 @@ def test_an_embedded_beat_needs_no_more_than_its_worker(
 
 
 def test_systemd_tmpfiles_leaves_a_workers_file_alone_and_new_pool_processes_lead(
-    children: Children, folder: Path, valkey_server: Server
+    children: Children, folder: Path, valkey_server: Server, queues: dict[str, str]
 ) -> None:
     missing = missing_programs("systemd-tmpfiles")
     assert not missing, f"not on this machine: {', '.join(missing)}"
     assert os.getuid() == 0, "a worker changes its user if root started it"
-    app(folder, valkey_server)
+    app(folder, valkey_server, queues)
     temporary = folder / "tmp"
     temporary.mkdir()
     temporary.chmod(0o1777)
@@ -200,15 +229,19 @@ exec "$@"
 
 @pytest.mark.parametrize("options", [[], [f"--uid={NOBODY}"]], ids=["in memory", "in the folder"])
 def test_a_worker_whose_folder_for_temporary_files_is_full_leads_all_the_same(
-    children: Children, folder: Path, valkey_server: Server, options: list[str]
+    children: Children,
+    folder: Path,
+    valkey_server: Server,
+    queues: dict[str, str],
+    options: list[str],
 ) -> None:
     assert not missing_programs()
     assert os.getuid() == 0, "a worker changes its user if root started it"
-    app(folder, valkey_server)
+    app(folder, valkey_server, queues)
     temporary = folder / "tmp"
     temporary.mkdir()
     celery = [sys.executable, "-m", "celery", "-A", "app", "worker", "-c", "1", "-l", "INFO"]
-    argv = ["sh", "-c", FULL, "sh", *celery, *options]
+    argv = ["sh", "-c", FULL, "sh", *celery, *options, *node(folder, "full")]
     command = confined(argv, needed=[ROOT, folder], user=None, read_only=False)
     path = os.pathsep.join((str(folder), str(ROOT)))
     env = {"PYTHONPATH": path, "HOME": "/nonexistent", "TMPDIR": str(temporary)}

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from tests.e2e.worker.stage import TASKS, WorkerFleet
+from tests.e2e.worker.stage import BROKERS, TASKS, WorkerFleet
 from tests.support.celery.workers import Worker, leader_of, wait_listening
 from tests.support.processes import Children, wait_until
-from tests.support.servers import Server
 from tests.support.servers.rabbitmq import RABBITMQ_URL, rabbitmq_urls
 
 needs_rabbitmq = pytest.mark.skipif(not rabbitmq_urls(), reason="no RabbitMQ answers")
@@ -141,10 +140,14 @@ def test_a_leader_only_task_that_runs_keeps_the_lead_during_a_soft_shutdown(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "fleet",
+    [pytest.param(kind, marks=[pytest.mark.long] * (kind != "redis")) for kind in BROKERS],
+    indirect=True,
+)
 def test_a_folder_for_temporary_files_that_is_cleaned_or_missing_changes_nothing(
-    children: Children, tmp_path: Path, valkey_server: Server
+    fleet: WorkerFleet, children: Children, tmp_path: Path
 ) -> None:
-    fleet = WorkerFleet(children, tmp_path, valkey_server, valkey_server.url)
     app = fleet.write()
     temporary = tmp_path / "tmp"
     temporary.mkdir()
@@ -162,4 +165,3 @@ def test_a_folder_for_temporary_files_that_is_cleaned_or_missing_changes_nothing
     cleaned.child.kill()
     leader_of([homeless])
     assert app.counted.delay(4).get(timeout=30) == homeless.pid
-    fleet.close()
