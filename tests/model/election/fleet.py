@@ -41,6 +41,8 @@ class Node:
         self.election = Election(options, name, f"seed-{name}-{next(_numbers)}")
         self.longest_shown = options.ttl
         """Seconds: the longest ttl in anything that was ever delivered to it."""
+        self.shown_before = 0.0
+        """The same when it was elected last: what it saw later it could not have waited for."""
         self.elected_at = 0.0
         self.paused = False
         self.gone = False
@@ -166,7 +168,7 @@ class Fleet:
                 node.longest_shown = max(node.longest_shown, outcome.record.ttl)
             node.election.receive(request, outcome, node.clock.now())
         if node.leads and not led:
-            node.elected_at = self.truth.now
+            node.elected_at, node.shown_before = self.truth.now, node.longest_shown
         if node.waits_for is request:
             node.waits_for = None
         if not isinstance(request, Await):

@@ -63,7 +63,7 @@ class Judge:
         # A lease is longer than anything that the other could have seen, since the only record
         # that said so was lost before it looked. The design asks for equal ttls in that case.
         first, *rest = sorted(leading, key=lambda node: node.elected_at)
-        excused = all(node.longest_shown < first.election.options.ttl for node in rest)
+        excused = all(node.shown_before < first.election.options.ttl for node in rest)
         self.excused += excused
         return excused
 

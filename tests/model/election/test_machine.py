@@ -145,6 +145,29 @@ def run_machine(sites: Sites, examples: int, steps: int) -> None:
     run_state_machine_as_test(make, settings=chosen)
 
 
+def test_what_a_leader_sees_after_its_election_does_not_make_an_excused_overlap_wrong(
+    sites: Sites,
+) -> None:
+    """Found by Hypothesis: the refusal of a renewal shows the ttl of one that was born later."""
+    machine = ElectionMachine(sites)
+    machine.begin(seed=302800, lead=False, ttls=(4.0, 2.0, 2.0))
+    machine.a_candidate_is_killed(which=2)
+    machine.a_candidate_stops_or_starts(which=1)
+    machine.a_process_goes_on(which=0)
+    machine.a_machine_sleeps(seconds=0.0, which=1)
+    machine.a_connection_changes(link="good", seconds=4.05, which=0)
+    machine.a_candidate_is_born(fork=False, which=1)
+    machine.data_are_lost(seconds=0.0)
+    machine.a_machine_sleeps(seconds=0.0, which=0)
+    machine.a_connection_changes(link="good", seconds=0.3, which=0)
+    machine.a_machine_sleeps(seconds=1.9, which=0)
+    machine.data_are_lost(seconds=0.3)
+    machine.a_candidate_is_born(fork=False, which=0)
+    machine.data_are_lost(seconds=0.3)
+    machine.teardown()
+    assert machine.world.judge.excused
+
+
 def test_no_history_that_hypothesis_finds_breaks_a_promise(sites: Sites) -> None:
     run_machine(sites, examples=120, steps=30)
 
