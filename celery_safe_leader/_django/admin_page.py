@@ -125,18 +125,17 @@ def _reader() -> PageReader:
 
 def _read(words: Mapping[str, str]) -> tuple[PageView | None, _Trouble | None]:
     """Return what is to be shown, or why there is nothing."""
-    reader = None
     try:
         reader = _reader()
-        return reader.read(PageQuery.of(words)), None
+        try:
+            return reader.read(PageQuery.of(words)), None
+        except StoreError as exc:
+            problem = problem_of(reader.target, exc)
+            return None, _Trouble(problem.title, problem.text)
     except NoAppError as exc:
         return None, _Trouble("Which Celery app?", str(exc))
     except click.ClickException as exc:
         return None, _Trouble("A setting is wrong", exc.message)
-    except StoreError as exc:
-        assert reader is not None  # noqa: S101 (for the type checker)
-        problem = problem_of(reader.target, exc)
-        return None, _Trouble(problem.title, problem.text)
     except SafeLeaderError as exc:
         return None, _Trouble("Redis cannot be asked", str(exc))
 

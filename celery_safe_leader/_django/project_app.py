@@ -23,7 +23,8 @@ class NoAppError(Exception):
 
     Args:
         text: What is wrong, and what to do.
-        is_wrong: Whether the setting is wrong; else there is no app, or more than one.
+        is_wrong: Whether a setting names an app that cannot be used. If false, none is named, and
+            there is no app or more than one.
     """
 
     def __init__(self, text: str, is_wrong: bool = False) -> None:

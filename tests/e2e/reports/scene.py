@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from tests.support.network.proxy import Proxy
 from tests.support.processes import Child, Children, wait_until
 from tests.support.servers import Server
 
-__all__ = ["LEADER_QUEUE", "OURS", "STOCK", "Scene"]
+__all__ = ["LEADER_QUEUE", "OURS", "STOCK", "MakeScene", "Scene", "scenes"]
 
 LEADER_QUEUE, OURS, STOCK = "leader.shop", "ours", "stock"
 """The queues: of leader-only calls, and of ordinary ones for our workers and for stock workers."""
@@ -214,3 +216,21 @@ class Scene:
         self.module.app.close()
         # Its connections are kept by URL, also for the next test, whose broker was emptied.
         kombu.pools.reset()
+
+
+MakeScene = Callable[..., Scene]
+"""Takes the URLs of broker and election, and settings."""
+
+
+@contextlib.contextmanager
+def scenes(children: Children, folder: Path, store: Server) -> Iterator[MakeScene]:
+    """Make scenes, which are closed at the end; what ran is kept in ``store``."""
+    made: list[Scene] = []
+
+    def make(broker: str, election: str, **settings: Any) -> Scene:
+        made.append(Scene(children, folder, store, broker, election, **settings))
+        return made[-1]
+
+    yield make
+    for scene in made:
+        scene.close()

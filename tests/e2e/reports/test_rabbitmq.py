@@ -6,12 +6,12 @@ docs/explanation/reports.md says of each which report it is, what stock Celery d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.reports.scene import LEADER_QUEUE, STOCK, Scene
+from tests.e2e.reports.scene import LEADER_QUEUE, STOCK, MakeScene, scenes
 from tests.support.network.ports import free_port
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Children, wait_until
@@ -19,7 +19,6 @@ from tests.support.servers import Server
 from tests.support.servers.own_rabbitmq import OwnRabbitMQ
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
-Make = Callable[..., Scene]
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +47,9 @@ def link(rabbitmq: OwnRabbitMQ) -> Iterator[Proxy]:
 @pytest.fixture
 def make(
     children: Children, tmp_path: Path, valkey_server: Server, rabbitmq: OwnRabbitMQ
-) -> Iterator[Make]:
-    scenes: list[Scene] = []
-
-    def made(**settings: Any) -> Scene:
-        url = valkey_server.url
-        scene = Scene(children, tmp_path, valkey_server, rabbitmq.url, url, **settings)
-        scenes.append(scene)
-        return scene
-
-    yield made
-    for scene in scenes:
-        scene.close()
+) -> Iterator[MakeScene]:
+    with scenes(children, tmp_path, valkey_server) as make_scene:
+        yield partial(make_scene, rabbitmq.url, valkey_server.url)
 
 
 def by_way_of(link: Proxy) -> str:
@@ -70,7 +60,7 @@ QUORUM = {"task_default_queue_type": "quorum", "task_create_missing_queue_type":
 
 
 def test_quorum_queues_run_as_many_at_once_after_a_reconnect_in_the_middle(
-    make: Make, link: Proxy, measured: Callable[[str], None]
+    make: MakeScene, link: Proxy, measured: Callable[[str], None]
 ) -> None:
     scene = make(**QUORUM)
     ours = scene.start("-c", "4", broker=by_way_of(link))
@@ -95,7 +85,7 @@ def test_quorum_queues_run_as_many_at_once_after_a_reconnect_in_the_middle(
 
 
 def test_a_queue_that_was_cancelled_and_added_is_consumed_after_a_reconnect(
-    make: Make, link: Proxy, measured: Callable[[str], None]
+    make: MakeScene, link: Proxy, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     ours = scene.start(broker=by_way_of(link))
@@ -118,7 +108,7 @@ def test_a_queue_that_was_cancelled_and_added_is_consumed_after_a_reconnect(
 
 
 def test_a_worker_whose_channel_the_broker_closes_leaves_the_lead_at_once(
-    make: Make, measured: Callable[[str], None]
+    make: MakeScene, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     scene.start()
@@ -136,7 +126,7 @@ def test_a_worker_whose_channel_the_broker_closes_leaves_the_lead_at_once(
     assert "Demoted" in first.output  # it resigned: nobody had to wait for a lease
 
 
-def test_with_channel_error_retry_it_leads_on_over_the_next_channel(make: Make) -> None:
+def test_with_channel_error_retry_it_leads_on_over_the_next_channel(make: MakeScene) -> None:
     scene = make(broker_channel_error_retry=True)
     only = scene.start()
     scene.leader()
@@ -149,7 +139,7 @@ def test_with_channel_error_retry_it_leads_on_over_the_next_channel(make: Make) 
 
 
 def test_a_task_beyond_the_consumer_timeout_runs_again_on_the_next_leader(
-    make: Make, rabbitmq: OwnRabbitMQ, measured: Callable[[str], None]
+    make: MakeScene, rabbitmq: OwnRabbitMQ, measured: Callable[[str], None]
 ) -> None:
     # Each channel keeps what was set when it was opened.
     set_env = "application:set_env(rabbit, {}, {})."
@@ -172,7 +162,7 @@ def test_a_task_beyond_the_consumer_timeout_runs_again_on_the_next_leader(
 
 
 def test_a_call_in_a_quorum_queue_comes_back_after_each_of_many_retries(
-    make: Make, measured: Callable[[str], None]
+    make: MakeScene, measured: Callable[[str], None]
 ) -> None:
     topic = {
         "task_create_missing_queue_exchange_type": "topic",
@@ -192,7 +182,7 @@ def test_a_call_in_a_quorum_queue_comes_back_after_each_of_many_retries(
 
 
 def test_calls_for_later_in_a_quorum_queue_on_a_direct_exchange_take_their_places(
-    make: Make, measured: Callable[[str], None]
+    make: MakeScene, measured: Callable[[str], None]
 ) -> None:
     # As with stock: the broker cannot raise the number of messages that a worker may have.
     scene = make(**QUORUM, worker_prefetch_multiplier=1)
@@ -211,7 +201,7 @@ def test_calls_for_later_in_a_quorum_queue_on_a_direct_exchange_take_their_place
 
 
 def test_a_broker_that_hangs_is_left_and_found_again(
-    make: Make, rabbitmq: OwnRabbitMQ, measured: Callable[[str], None]
+    make: MakeScene, rabbitmq: OwnRabbitMQ, measured: Callable[[str], None]
 ) -> None:
     scene = make(broker_heartbeat=2, broker_connection_timeout=2)
     only = scene.start()
@@ -231,7 +221,7 @@ def test_a_broker_that_hangs_is_left_and_found_again(
 
 
 def test_the_leader_queue_is_consumed_at_the_broker_to_which_celery_moved(
-    make: Make, rabbitmq: OwnRabbitMQ, link: Proxy, measured: Callable[[str], None]
+    make: MakeScene, rabbitmq: OwnRabbitMQ, link: Proxy, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     brokers = f"{by_way_of(link)};amqp://guest:guest@127.0.0.1:{free_port()}//;{rabbitmq.url}"
@@ -257,7 +247,7 @@ RIGHTS = [
 
 @pytest.mark.parametrize("rights", RIGHTS, ids=["configure", "read"])
 def test_a_user_without_rights_on_the_leader_queue_leaves_the_lead_to_one_that_has_them(
-    make: Make, rabbitmq: OwnRabbitMQ, rights: tuple[str, str, str]
+    make: MakeScene, rabbitmq: OwnRabbitMQ, rights: tuple[str, str, str]
 ) -> None:
     rabbitmq.control("add_user", "shop", "secret-word")
     rabbitmq.control("set_permissions", "shop", *rights)
@@ -280,7 +270,7 @@ def test_a_user_without_rights_on_the_leader_queue_leaves_the_lead_to_one_that_h
 
 
 def test_a_leader_queue_that_somebody_deletes_is_declared_and_consumed_again(
-    make: Make, rabbitmq: OwnRabbitMQ, measured: Callable[[str], None]
+    make: MakeScene, rabbitmq: OwnRabbitMQ, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     only = scene.start()
@@ -297,7 +287,7 @@ def test_a_leader_queue_that_somebody_deletes_is_declared_and_consumed_again(
 
 
 def test_calls_that_are_cancelled_with_the_connection_run_again_and_the_worker_leads_on(
-    make: Make, link: Proxy, measured: Callable[[str], None]
+    make: MakeScene, link: Proxy, measured: Callable[[str], None]
 ) -> None:
     scene = make(worker_cancel_long_running_tasks_on_connection_loss=True)
     only = scene.start(broker=by_way_of(link))

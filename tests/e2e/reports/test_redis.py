@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.reports.scene import STOCK, Scene
+from tests.e2e.reports.scene import STOCK, MakeScene, Scene, scenes
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Children, wait_until
 from tests.support.servers import Server
 from tests.support.servers.kinds import installed_kinds
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
-Make = Callable[..., Scene]
 
 
 @pytest.fixture
@@ -38,23 +37,19 @@ def link(redis_server: Server) -> Iterator[Proxy]:
 @pytest.fixture
 def make(
     children: Children, tmp_path: Path, valkey_server: Server, redis_server: Server
-) -> Iterator[Make]:
-    scenes: list[Scene] = []
+) -> Iterator[MakeScene]:
+    # ``valkey_server`` keeps what ran; nothing is done to it.
+    with scenes(children, tmp_path, valkey_server) as make_scene:
 
-    def made(server: Server = redis_server, **settings: Any) -> Scene:
-        # ``valkey_server`` keeps what ran; nothing is done to it.
-        scene = Scene(children, tmp_path, valkey_server, server.url, server.url, **settings)
-        scenes.append(scene)
-        return scene
+        def make(server: Server = redis_server, **settings: Any) -> Scene:
+            return make_scene(server.url, server.url, **settings)
 
-    yield made
-    for scene in scenes:
-        scene.close()
+        yield make
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_worker_consumes_on_after_its_connections_were_cut_again_and_again(
-    make: Make, link: Proxy, pool: str, measured: Callable[[str], None]
+    make: MakeScene, link: Proxy, pool: str, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     url = link.url()
@@ -78,7 +73,7 @@ def test_a_worker_consumes_on_after_its_connections_were_cut_again_and_again(
 
 
 def test_remote_control_and_lead_outlive_the_end_of_idle_connections(
-    make: Make, redis_server: Server, measured: Callable[[str], None]
+    make: MakeScene, redis_server: Server, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     only = scene.start()
@@ -97,7 +92,7 @@ def test_remote_control_and_lead_outlive_the_end_of_idle_connections(
 
 
 def test_a_leader_whose_connections_are_dropped_in_silence_is_followed_by_another(
-    make: Make, link: Proxy, measured: Callable[[str], None]
+    make: MakeScene, link: Proxy, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     url = link.url()
@@ -126,7 +121,7 @@ def test_a_leader_whose_connections_are_dropped_in_silence_is_followed_by_anothe
 
 @pytest.mark.parametrize("retry", [False, True], ids=["as by default", "channel error retry"])
 def test_a_redis_that_becomes_a_replica_has_no_leader_until_it_is_a_master_again(
-    make: Make, redis_server: Server, retry: bool, measured: Callable[[str], None]
+    make: MakeScene, redis_server: Server, retry: bool, measured: Callable[[str], None]
 ) -> None:
     scene = make(broker_channel_error_retry=retry)
     only = scene.start()
@@ -146,7 +141,7 @@ def test_a_redis_that_becomes_a_replica_has_no_leader_until_it_is_a_master_again
 
 
 def test_a_redis_that_knows_no_client_command_elects_and_works(
-    make: Make, measured: Callable[[str], None]
+    make: MakeScene, measured: Callable[[str], None]
 ) -> None:
     with Server(installed_kinds()[0], config={"rename-command": 'CLIENT ""'}) as server:
         scene = make(server)
@@ -160,7 +155,7 @@ def test_a_redis_that_knows_no_client_command_elects_and_works(
 
 
 def test_a_pool_that_grows_and_shrinks_runs_all_calls_and_leads_on(
-    make: Make, measured: Callable[[str], None]
+    make: MakeScene, measured: Callable[[str], None]
 ) -> None:
     scene = make()
     only = scene.start("--autoscale=6,1")
@@ -183,7 +178,7 @@ def test_a_pool_that_grows_and_shrinks_runs_all_calls_and_leads_on(
 
 
 def test_each_new_pool_process_leads_while_the_link_is_cut(
-    make: Make, link: Proxy, measured: Callable[[str], None]
+    make: MakeScene, link: Proxy, measured: Callable[[str], None]
 ) -> None:
     scene = make(broker_transport_options={"visibility_timeout": 10})
     url = link.url()

@@ -75,6 +75,26 @@ def beat(
     return service
 
 
+class Nap:
+    """Hangs in the next step of one dispatcher, until it is woken."""
+
+    def __init__(self, stuck: Dispatcher | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asleep, self.woken, self.ended = (threading.Event() for _ in range(3))
+        run = Dispatcher.run
+
+        def hang(dispatcher: Dispatcher, tenure: Any) -> float:
+            if dispatcher is not stuck:
+                return run(dispatcher, tenure)
+            self.asleep.set()
+            assert self.woken.wait(60)
+            try:
+                return run(dispatcher, tenure)
+            finally:
+                self.ended.set()
+
+        monkeypatch.setattr(Dispatcher, "run", hang)
+
+
 def close_link(link: Proxy) -> None:
     link.refuse()
     link.cut()
@@ -217,31 +237,17 @@ def test_a_step_that_never_ends_makes_another_lead_and_publishes_nothing_when_it
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url, broker = quick_server.url, broker_of(quick_server)
-    woken, asleep, ended = (threading.Event() for _ in range(3))
-    run = Dispatcher.run
     with beat(broker, url, key) as alone:
         inbox.wait_for(3)
-        stuck = alone.scheduler._dispatcher
-
-        def hang(self: Dispatcher, tenure: Any) -> float:
-            if self is not stuck:
-                return run(self, tenure)
-            asleep.set()
-            assert woken.wait(60)
-            try:
-                return run(self, tenure)
-            finally:
-                ended.set()
-
-        monkeypatch.setattr(Dispatcher, "run", hang)
-        assert asleep.wait(PATIENCE)
+        nap = Nap(alone.scheduler._dispatcher, monkeypatch)
+        assert nap.asleep.wait(PATIENCE)
         token = inbox.sent()[-1].token
         wait_until(lambda: history("resigned") == ["stood_down:process"], 30)
         again = inbox.wait_for(5, since=time.monotonic())
         assert all(sent.token > token for sent in again)
         before = len([sent for sent in inbox.sent() if sent.token == token])
-        woken.set()
-        assert ended.wait(PATIENCE)
+        nap.woken.set()
+        assert nap.ended.wait(PATIENCE)
         inbox.wait_for(5, since=time.monotonic())
         assert len([sent for sent in inbox.sent() if sent.token == token]) == before
         assert gaps(inbox.sent(), STEP) == []
@@ -279,35 +285,22 @@ def test_rounds_that_never_end_do_not_keep_the_garbage_collector_from_its_work(
 def test_work_that_was_given_up_writes_nothing_even_if_the_process_still_leads(
     quick_server: Server, inbox: Inbox, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    woken, asleep, ended = (threading.Event() for _ in range(3))
-    run = Dispatcher.run
     with beat(broker_of(quick_server), quick_server.url, key) as alone:
         inbox.wait_for(3)
         scheduler = alone.scheduler
-        stuck, given_up = scheduler._dispatcher, scheduler._tenure
+        given_up = scheduler._tenure
         assert given_up is not None
-
-        def hang(self: Dispatcher, tenure: Any) -> float:
-            if self is not stuck:
-                return run(self, tenure)
-            asleep.set()
-            assert woken.wait(60)
-            try:
-                return run(self, tenure)
-            finally:
-                ended.set()
-
         # As an embedded beat does whose worker has yet to hand over.
         monkeypatch.setattr(scheduler._membership, "stand_down", lambda *_: None)
-        monkeypatch.setattr(Dispatcher, "run", hang)
-        assert asleep.wait(PATIENCE)
+        nap = Nap(scheduler._dispatcher, monkeypatch)
+        assert nap.asleep.wait(PATIENCE)
         wait_until(lambda: scheduler._tenure not in (None, given_up), 30, "its successor")
         again = inbox.wait_for(3, since=time.monotonic())
         assert {sent.token for sent in again} == {given_up.token}
         assert scheduler.is_leader
         assert not given_up.still_leads(), "two would write under one token"
-        woken.set()
-        assert ended.wait(PATIENCE)
+        nap.woken.set()
+        assert nap.ended.wait(PATIENCE)
         inbox.wait_for(5, since=time.monotonic())
         assert gaps(inbox.sent(), STEP) == []
         assert len({sent.task_id for sent in inbox.sent()}) == len(inbox.sent())

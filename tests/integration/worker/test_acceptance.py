@@ -92,6 +92,15 @@ def questions(store: Server) -> Iterator[list[str]]:
         assert not thread.is_alive()
 
 
+SOON_REDELIVERED = {
+    # On Redis it takes that long until another worker gets what the dead one had taken.
+    "broker_transport_options": {
+        "visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
+    },
+    "leader_dedup_window": 60.0,
+}  # fmt: skip
+
+
 @on_each_broker
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_second_publication_is_dropped_and_the_first_comes_through_as_often_as_it_comes(
@@ -232,16 +241,12 @@ def test_a_run_that_was_published_once_costs_nothing_and_leaves_no_record(
 def test_a_redelivery_of_what_was_published_once_runs_and_leaves_no_record(
     workers: Workers, store: Server
 ) -> None:
-    options = {
-        "visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
-    }  # fmt: skip
-    settings = {"broker_transport_options": options, "leader_dedup_window": 60.0}
-    first = workers.start(settings=settings)
+    first = workers.start(settings=SOON_REDELIVERED)
     run = new_id()
     workers.send(run, "once-1", "shop.slow", 30)
     workers.wait_for_runs(1, "shop.slow")
     first.close()  # SIGKILL to it and its pool
-    workers.start(settings=settings)
+    workers.start(settings=SOON_REDELIVERED)
     runs = workers.wait_for_runs(2, "shop.slow", 25)
     assert [each.publication for each in runs] == ["once-1", "once-1"]
     assert runs[0].pid != runs[1].pid
@@ -374,17 +379,12 @@ def test_a_chain_whose_head_is_published_twice_runs_once(workers: Workers) -> No
 def test_a_redelivery_after_a_crash_runs_and_a_second_publication_does_not(
     workers: Workers, store: Server
 ) -> None:
-    # On Redis it takes that long until another worker gets what the dead one had taken.
-    options = {
-        "visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
-    }  # fmt: skip
-    settings = {"broker_transport_options": options, "leader_dedup_window": 60.0}
-    first = workers.start(settings=settings)
+    first = workers.start(settings=SOON_REDELIVERED)
     run = new_id()
     workers.send(run, "first", "shop.slow", 30)
     workers.wait_for_runs(1, "shop.slow")
     first.close()  # SIGKILL to it and its pool
-    second = workers.start(settings=settings)
+    second = workers.start(settings=SOON_REDELIVERED)
     workers.send(run, "second", "shop.slow", 0)
     runs = workers.wait_for_runs(2, "shop.slow", 25)
     assert [each.publication for each in runs] == ["first", "first"]
