@@ -50,7 +50,7 @@ from celery_safe_leader._ledger.errors import ClockAheadError
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._publishing.broker_settings import describe_way
 from celery_safe_leader._publishing.own_way.celerys_calls import note_error, present_producer
-from celery_safe_leader._runtime.embedded_role import EmbeddedRole
+from celery_safe_leader._runtime.embedded.embedded_role import EmbeddedRole
 from celery_safe_leader._runtime.ending import Ending
 from celery_safe_leader._runtime.service.metrics import Family
 from celery_safe_leader._schedules.safe_text import safe_repr

@@ -17,7 +17,7 @@ from celery_safe_leader._ledger.codec import encode_entry
 from celery_safe_leader._operations.health.finding import Finding, bad, doubtful, good
 from celery_safe_leader._operations.output import clause, plain
 from celery_safe_leader._publishing.broker_settings import describe_way
-from celery_safe_leader._runtime.embedded_role import embedded_role_of
+from celery_safe_leader._runtime.embedded.embedded_role import embedded_role_of
 from celery_safe_leader._setting_sources import spelling, visibility_timeout
 from celery_safe_leader._store.keys import LedgerKeys
 from celery_safe_leader.conf import LeaderSettings

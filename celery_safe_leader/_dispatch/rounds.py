@@ -31,7 +31,6 @@ from celery_safe_leader._dispatch.ports import (
     MessagePublisher,
     Schedule,
 )
-from celery_safe_leader._dispatch.publication import Transactional, WriteAhead
 from celery_safe_leader._dispatch.records import Records
 from celery_safe_leader._dispatch.run import Run, RunState
 from celery_safe_leader._dispatch.run_events import RunEvents
@@ -39,7 +38,8 @@ from celery_safe_leader._dispatch.tenure import Tenure
 from celery_safe_leader._dispatch.timetable import Timetable
 from celery_safe_leader._dispatch.unsettled import Unsettled
 from celery_safe_leader._dispatch.waiting import Waiting
-from celery_safe_leader._dispatch.way_choice import WayChoice
+from celery_safe_leader._dispatch.ways.publication import Transactional, WriteAhead
+from celery_safe_leader._dispatch.ways.way_choice import WayChoice
 from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import SettlementOutcome

@@ -23,27 +23,27 @@ from celery.app.routes import MapRoute
 from celery_safe_leader._dispatch.outcomes import BuildError, Called
 from celery_safe_leader._dispatch.ports import Making
 from celery_safe_leader._ledger.codec import Claim
-from celery_safe_leader._publishing.arguments import (
+from celery_safe_leader._publishing.composing.arguments import (
     Arguments,
     check_call,
     describe,
     evaluate,
     fingerprint_of,
 )
-from celery_safe_leader._publishing.compose import COMPOSED_OPTIONS, Draft, compose
-from celery_safe_leader._publishing.encoding import check_headers, encode
-from celery_safe_leader._publishing.headers import leader_headers
-from celery_safe_leader._publishing.messages import Message
-from celery_safe_leader._publishing.own_way.called_message import CalledMessage
-from celery_safe_leader._publishing.own_way.celerys_calls import CelerysCalls
-from celery_safe_leader._publishing.own_way.detection import Detection, is_listened_to
-from celery_safe_leader._publishing.templates import (
+from celery_safe_leader._publishing.composing.compose import COMPOSED_OPTIONS, Draft, compose
+from celery_safe_leader._publishing.composing.encoding import check_headers, encode
+from celery_safe_leader._publishing.composing.templates import (
     EntryTemplate,
     SharedTemplate,
     Templates,
     Times,
     common_part,
 )
+from celery_safe_leader._publishing.headers import leader_headers
+from celery_safe_leader._publishing.messages import Message
+from celery_safe_leader._publishing.own_way.called_message import CalledMessage
+from celery_safe_leader._publishing.own_way.celerys_calls import CelerysCalls
+from celery_safe_leader._publishing.own_way.detection import Detection, is_listened_to
 from celery_safe_leader._schedules.moments import SECOND_US, from_datetime
 from celery_safe_leader._schedules.safe_text import is_containable, safe_repr
 from celery_safe_leader.errors import LifecycleError

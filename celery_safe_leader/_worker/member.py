@@ -13,7 +13,7 @@ from celery_safe_leader._core.events import Event, Lease
 from celery_safe_leader._core.leader_request import ResignRequest
 from celery_safe_leader._core.messages import Part
 from celery_safe_leader._loggers import worker_logger as logger
-from celery_safe_leader._runtime.board import Board
+from celery_safe_leader._runtime.embedded.board import Board
 from celery_safe_leader._runtime.ending import Ending
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader.conf import LeaderSettings

@@ -21,9 +21,9 @@ from celery_safe_leader._clients import make_channel
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.messages import Part
 from celery_safe_leader._loggers import beat_logger as logger
-from celery_safe_leader._runtime.board import BoardReader, maker, variable
 from celery_safe_leader._runtime.clock import SystemClock
-from celery_safe_leader._runtime.pulse import Pulse
+from celery_safe_leader._runtime.embedded.board import BoardReader, maker, variable
+from celery_safe_leader._runtime.embedded.pulse import Pulse
 from celery_safe_leader._runtime.service.metrics import Source
 from celery_safe_leader._runtime.service.relayed_metrics import pack_families
 from celery_safe_leader._store.keys import WORKER, ElectionKeys

@@ -26,7 +26,7 @@ from celery_safe_leader._dispatch.health.patience import Cause
 from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._publishing.connection import open_connection
-from celery_safe_leader._runtime.embedded_role import EmbeddedRole
+from celery_safe_leader._runtime.embedded.embedded_role import EmbeddedRole
 
 if TYPE_CHECKING:
     from celery.beat import Scheduler as _Base

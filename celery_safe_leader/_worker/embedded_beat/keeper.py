@@ -23,8 +23,8 @@ from celery.worker import state
 from celery_safe_leader._core.backoff import backoff
 from celery_safe_leader._dispatch.health.patience import Cause
 from celery_safe_leader._loggers import worker_logger as logger
-from celery_safe_leader._runtime.embedded_role import EmbeddedRole, embedded_role_of
-from celery_safe_leader._runtime.pulse import PulseReader
+from celery_safe_leader._runtime.embedded.embedded_role import EmbeddedRole, embedded_role_of
+from celery_safe_leader._runtime.embedded.pulse import PulseReader
 from celery_safe_leader._runtime.service.metrics import Family
 from celery_safe_leader._runtime.service.relayed_metrics import unpack_families
 from celery_safe_leader._schedules.policy_options import check_entry_options

@@ -13,8 +13,8 @@ from celery_safe_leader import conf
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._loggers import worker_logger as logger
-from celery_safe_leader._runtime.board import BoardReader, variable
 from celery_safe_leader._runtime.clock import SystemClock
+from celery_safe_leader._runtime.embedded.board import BoardReader, variable
 from celery_safe_leader._store.keys import WORKER, ElectionKeys
 from celery_safe_leader._worker.leader_only.queue import declaration
 from celery_safe_leader.errors import LeadershipLostError

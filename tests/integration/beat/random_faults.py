@@ -21,7 +21,7 @@ _TIMED = (
     "celery_safe_leader._dispatch.records",
     "celery_safe_leader._dispatch.rounds",
     "celery_safe_leader._dispatch.unsettled",
-    "celery_safe_leader._dispatch.way_choice",
+    "celery_safe_leader._dispatch.ways.way_choice",
     "celery_safe_leader._publishing.broker_session",
 )
 _DATED = (

@@ -60,8 +60,8 @@ from celery import Celery  # noqa: E402
 
 from celery_safe_leader import create_safe_redis_leader, leader_only  # noqa: E402
 from celery_safe_leader._core.events import Lease  # noqa: E402
-from celery_safe_leader._runtime.board import Board, BoardReader  # noqa: E402
 from celery_safe_leader._runtime.clock import SystemClock  # noqa: E402
+from celery_safe_leader._runtime.embedded.board import Board, BoardReader  # noqa: E402
 from celery_safe_leader.testing import granted_leadership  # noqa: E402
 
 leader = create_safe_redis_leader(redis=sys.argv[1], key="windows", ttl=10.0, wait=0.1)

@@ -250,7 +250,7 @@ import os, sys, time
 from celery import Celery
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._runtime.board import Board
+from celery_safe_leader._runtime.embedded.board import Board
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._worker.leader_only.leadership import Leadership, LeadershipReader
 

@@ -13,9 +13,9 @@ from celery import Celery
 from celery_safe_leader import conf
 from celery_safe_leader._beat.embedded.following import Following, follow_worker
 from celery_safe_leader._core.events import Lease
-from celery_safe_leader._runtime.board import Board, variable
 from celery_safe_leader._runtime.clock import SystemClock
-from celery_safe_leader._runtime.pulse import Pulse, PulseReader
+from celery_safe_leader._runtime.embedded.board import Board, variable
+from celery_safe_leader._runtime.embedded.pulse import Pulse, PulseReader
 from tests.support.processes import Children, wait_until
 
 KEY = "shop"
@@ -23,7 +23,7 @@ KEY = "shop"
 
 OTHER_WORKER = """
 import signal
-from celery_safe_leader._runtime.board import Board
+from celery_safe_leader._runtime.embedded.board import Board
 board = Board("shop", "host:1:ab")
 print(board.path, flush=True)
 signal.pause()

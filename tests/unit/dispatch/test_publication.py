@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from celery_safe_leader._dispatch.publication import WriteAhead
 from celery_safe_leader._dispatch.run import Run, RunState
+from celery_safe_leader._dispatch.ways.publication import WriteAhead
 from celery_safe_leader.errors import StoreUnavailableError
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_safe_leader._dispatch.outcomes import BuildError
-from celery_safe_leader._publishing.arguments import describe
 from celery_safe_leader._publishing.builder import Builder
+from celery_safe_leader._publishing.composing.arguments import describe
 
 APP = Celery("shop", broker="redis://127.0.0.1:1/0", set_as_current=False)
 DUE = 1_700_000_000_000_000

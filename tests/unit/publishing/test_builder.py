@@ -17,7 +17,7 @@ from celery.beat import BeatLazyFunc, ScheduleEntry
 from celery_safe_leader._dispatch.outcomes import BuildError
 from celery_safe_leader._dispatch.ports import Making
 from celery_safe_leader._publishing.builder import Builder
-from celery_safe_leader._publishing.encoding import Encoded, encode
+from celery_safe_leader._publishing.composing.encoding import Encoded, encode
 from celery_safe_leader._publishing.messages import Message
 from tests.support.celery.periodic import DUE, DUE_US, make_app, new_queue
 

@@ -14,7 +14,7 @@ import pytest
 
 from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.instant import Instant
-from celery_safe_leader._runtime.board import Board, BoardReader, maker, variable
+from celery_safe_leader._runtime.embedded.board import Board, BoardReader, maker, variable
 from tests.support.processes import Children, wait_until
 
 KEY = "shop"
@@ -77,7 +77,7 @@ def test_a_path_tells_who_made_the_board(board: Board) -> None:
 KILLED = """
 import os, signal
 del os.memfd_create
-from celery_safe_leader._runtime.board import Board
+from celery_safe_leader._runtime.embedded.board import Board
 board = Board("shop", "host:1:ab")
 print(board.path, flush=True)
 if os.fork():
@@ -133,7 +133,7 @@ def test_the_folder_of_a_living_worker_is_locked_as_cleaners_respect_it(
 
 FULL = """
 import os, resource, sys
-from celery_safe_leader._runtime.board import Board
+from celery_safe_leader._runtime.embedded.board import Board
 if sys.argv[1] == "folder":
     del os.memfd_create
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
@@ -200,7 +200,7 @@ def test_a_reader_sees_whole_values_only_while_they_change(board: Board) -> None
 
 READ = """
 import os, sys
-from celery_safe_leader._runtime.board import BoardReader, maker, variable
+from celery_safe_leader._runtime.embedded.board import BoardReader, maker, variable
 if sys.argv[1] == "orphan" and os.fork():
     os._exit(0)
 if sys.argv[1] == "orphan":

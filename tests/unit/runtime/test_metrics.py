@@ -15,7 +15,7 @@ from celery_safe_leader._core.events import Demoted, DemotionReason, Elected, St
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._dispatch.dispatcher import Dispatcher
 from celery_safe_leader._dispatch.run_events import RunEvents
-from celery_safe_leader._runtime.pulse import MOST_COUNTS
+from celery_safe_leader._runtime.embedded.pulse import MOST_COUNTS
 from celery_safe_leader._runtime.service import metrics
 from celery_safe_leader._runtime.service.counts import Distribution, ElectionCounts
 from celery_safe_leader._runtime.service.loop_watch import LoopWatch

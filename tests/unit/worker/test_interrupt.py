@@ -17,8 +17,8 @@ from celery.exceptions import Reject, Retry
 
 from celery_safe_leader import leader_only
 from celery_safe_leader._core.events import Lease
-from celery_safe_leader._runtime.board import Board
 from celery_safe_leader._runtime.clock import SystemClock
+from celery_safe_leader._runtime.embedded.board import Board
 from celery_safe_leader._worker.leader_only import interrupt as revoke
 from celery_safe_leader._worker.leader_only.kill import KillOnLoss
 from celery_safe_leader._worker.leader_only.leadership import Leadership, LeadershipReader

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from celery.worker import state
 
-from celery_safe_leader._runtime.pulse import Pulse, PulseReader
+from celery_safe_leader._runtime.embedded.pulse import Pulse, PulseReader
 from celery_safe_leader._worker.embedded_beat import keeper as embedded_keeper
 from celery_safe_leader._worker.embedded_beat.keeper import Keeper
 from tests.support.processes.waiting import wait_until

@@ -12,7 +12,11 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
-from celery_safe_leader._publishing.arguments import LARGEST_KEPT, Arguments, fingerprint_of
+from celery_safe_leader._publishing.composing.arguments import (
+    LARGEST_KEPT,
+    Arguments,
+    fingerprint_of,
+)
 from celery_safe_leader._publishing.messages import Message, RelativeTimes
 from celery_safe_leader._schedules.moments import from_datetime
 

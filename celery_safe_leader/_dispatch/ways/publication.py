@@ -12,7 +12,7 @@ from celery_safe_leader._dispatch.outbox import Outbox
 from celery_safe_leader._dispatch.records import Records
 from celery_safe_leader._dispatch.run import Run, RunState
 from celery_safe_leader._dispatch.tenure import Gate
-from celery_safe_leader._dispatch.way_choice import WayChoice
+from celery_safe_leader._dispatch.ways.way_choice import WayChoice
 from celery_safe_leader.errors import SafeLeaderError, StoreRefusedError
 
 __all__ = ["PublicationWay", "Transactional", "WriteAhead"]

@@ -1,0 +1,1 @@
+"""What a worker and the beat that it embeds tell each other."""
