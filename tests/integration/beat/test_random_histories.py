@@ -112,7 +112,7 @@ def play_own_way(
 
 
 @pytest.mark.parametrize("own", OWN_WAYS)
-@pytest.mark.parametrize("way", [TRANSACTIONAL, WRITE_AHEAD])
+@pytest.mark.parametrize("way", [TRANSACTIONAL, pytest.param(WRITE_AHEAD, marks=pytest.mark.long)])
 def test_each_run_is_executed_once_in_random_histories_of_celerys_own_way(
     quick_server: Server, monkeypatch: pytest.MonkeyPatch, way: str, own: str
 ) -> None:
