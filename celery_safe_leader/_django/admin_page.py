@@ -15,7 +15,6 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path
-from django.utils.safestring import mark_safe
 
 from celery_safe_leader._app.app_target import app_target
 from celery_safe_leader._django.project_app import NoAppError, project_app
@@ -83,11 +82,6 @@ class ElectionAdmin(admin.ModelAdmin):  # type: ignore[type-arg, unused-ignore]
             "view": view,
             "trouble": trouble,
             "may_act": view is not None and self.has_act_permission(request),
-            # All text in the pictures is escaped where they are drawn.
-            "elections": [
-                (each, mark_safe(each.timeline))  # noqa: S308
-                for each in (view.elections if view else ())
-            ],
         }
         name = "live.html" if "live" in request.GET else "election.html"
         status = HTTPStatus.OK if trouble is None else HTTPStatus.SERVICE_UNAVAILABLE

@@ -5,7 +5,8 @@
 (() => {
   const EVERY = 2000;
   const PATIENCE = 60000;
-  const main = document.getElementById("main");
+  const main = document.querySelector("[data-source]");
+  if (!main) return; // it says why there is nothing to show
   const leaders = document.getElementById("leaders");
   const live = document.getElementById("live");
   const updates = document.getElementById("updates");
@@ -59,8 +60,10 @@
     const began = performance.now();
     looking = new AbortController();
     const late = setTimeout(() => looking.abort(), PATIENCE);
+    const source = new URL(main.dataset.source, location.href);
+    for (const [name, value] of new URLSearchParams(location.search)) source.searchParams.set(name, value);
     try {
-      const answer = await fetch(main.dataset.source + location.search, {
+      const answer = await fetch(source, {
         cache: "no-store", signal: looking.signal,
       });
       const text = await answer.text();

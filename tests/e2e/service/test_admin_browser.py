@@ -76,7 +76,7 @@ def test_it_is_live_and_its_buttons_act(
     shows(f"led by {_of(second)}")
     assert browser.run("return window.mark") == "the same page"
     assert _of(second) in browser.run(
-        "return document.getElementById('safe-leader-told').textContent"
+        "return document.getElementById('leaders').textContent"
     ), "who cannot see it is told"
     for dark in (False, True):
         for width in (390, 1280):
