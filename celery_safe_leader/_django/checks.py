@@ -91,11 +91,9 @@ def _wrong_settings(app: Celery) -> Iterator[checks.CheckMessage]:
         try:
             check(app)
         except ImproperlyConfigured as exc:
-            # The settings are read in one go, from the names on.
-            if number == "E001":
-                yield _error(number, str(exc))
-                return
             yield _error(number, str(exc))
+            if number == "E001":  # the settings are read in one go, from the names on
+                return
     yield from _wrong_entries(app)
 
 
@@ -157,8 +155,4 @@ def _warning(subject: str, text: str, hint: str | None = None) -> checks.CheckMe
 
 def number_of(subject: str) -> str:
     """Return the number of a finding of `leader check`."""
-    if subject in DEPLOY:
-        return DEPLOY[subject]
-    last = subject.split()[-1]
-    # "beats", "workers" and "librarys" are who takes part in an election.
-    return DEPLOY.get(last, DEPLOY["candidates"])
+    return DEPLOY[subject if subject in DEPLOY else subject.split()[-1]]

@@ -20,7 +20,7 @@ from celery_safe_leader._operations.output import (
     utc,
 )
 from celery_safe_leader._operations.pause_commands import as_json_option, length
-from celery_safe_leader._operations.target import ROLES, Target, pass_target
+from celery_safe_leader._operations.target import ROLES, Target, candidates_of, pass_target
 from celery_safe_leader._operations.tenure_history import (
     Ended,
     PastPause,
@@ -125,7 +125,7 @@ def timeline_of(target: Target, history: RoleHistory) -> Timeline:
     last = max(known, default=0)
     # Where nobody can say what came after the last event, the picture ends with it.
     end = max(last, history.now_us or 0)
-    title = f"Who led {target.key}: {history.role}s"
+    title = f"Who led {target.key}: {candidates_of(history.role)}"
     return Timeline(title, history.tenures, history.pauses, min(known, default=0), end)
 
 

@@ -23,6 +23,7 @@ from celery_safe_leader._operations.target import (
     LIBRARY,
     CannotTellError,
     Target,
+    candidates_of,
     optional,
     pass_target,
 )
@@ -208,8 +209,9 @@ def _successor(client: redis.Redis, target: Target, view: ElectionView, named: s
             found = others
         if not found:
             raise click.ClickException(
-                f"no candidate {plain(named)} takes part in the election of {view.role}s. Nothing "
-                f"was asked; `{target.command} status` shows who does"
+                f"no candidate {plain(named)} takes part in the election of "
+                f"{candidates_of(view.role)}. Nothing was asked; `{target.command} status` shows "
+                "who does"
             )
         if len(found) > 1:
             names = ", ".join(plain(each.id) for each in found[:_NAMED])

@@ -23,6 +23,7 @@ __all__ = [
     "NextMoment",
     "Target",
     "WrongSettingError",
+    "candidates_of",
     "offer_target",
     "optional",
     "pass_target",
@@ -30,6 +31,7 @@ __all__ = [
 
 LIBRARY = "library"
 """What people call the election without a role: that of the stand-alone library."""
+
 ROLES = (BEAT, WORKER, LIBRARY)
 
 _META = "celery_safe_leader.target"
@@ -149,3 +151,8 @@ def optional(read: Callable[[], Value]) -> tuple[Value | None, str]:
         if not exc.is_missing_right:
             raise
         return None, " ".join(str(exc.__cause__ or exc).split())
+
+
+def candidates_of(role: str) -> str:
+    """Return who takes part in an election: ``beats``, or ``candidates of the library``."""
+    return "candidates of the library" if role == LIBRARY else f"{role}s"

@@ -15,7 +15,7 @@ from celery_safe_leader._operations.target import Target, pass_target
 __all__ = ["check", "look"]
 
 _SIGNS = {Grade.GOOD: "✓", Grade.DOUBTFUL: "!", Grade.BAD: "✗"}
-_SUBJECT = 16
+_SUBJECT = 20
 """Width of the first column."""
 
 

@@ -66,7 +66,7 @@ def _leader(election: ElectionStatus) -> Iterator[Finding]:
 
 
 def _candidates(election: ElectionStatus) -> Iterator[Finding]:
-    subject = f"{election.view.role}s"
+    subject = f"{election.view.role} candidates"
     if election.candidates is None:
         yield doubtful(
             subject, "the Redis user may not see who takes part", "grant what `leader acl` prints"

@@ -41,7 +41,7 @@ from celery_safe_leader._operations.status_command import (
     read_status,
     trouble_lines,
 )
-from celery_safe_leader._operations.target import LIBRARY, NextMoment, Target
+from celery_safe_leader._operations.target import NextMoment, Target, candidates_of
 from celery_safe_leader._operations.tenure_history import HistoryEvent, pauses, tenures
 from celery_safe_leader._operations.timeline import draw
 from celery_safe_leader.errors import StoreError, StoreRefusedError
@@ -60,7 +60,6 @@ _AT_MOST_EVERY = 1.0
 """Seconds between two looks, however many browsers ask."""
 _CANDIDATES, _TENURES, _ACTIONS = 100, 20, 50
 """So many are shown, the latest; the commands show all."""
-_NAMES = {LIBRARY: "Candidates of the library"}
 _DONE = ("paused", "resumed", "imported", "renamed")
 """Events of what somebody did to the ledger."""
 _ASKED = "requested"
@@ -271,7 +270,7 @@ def _card(status: KeyStatus, election: ElectionStatus) -> ElectionCard:
     keys = status.target.election(view.role)
     return ElectionCard(
         view.role,
-        _NAMES.get(view.role, f"{view.role.capitalize()}s"),
+        candidates_of(view.role).capitalize(),
         view.hold.value,
         is_led,
         f"{plain(record.holder)}, token {plain(record.token)}" if is_led and record else "",

@@ -75,9 +75,9 @@ def test_it_is_live_and_its_buttons_act(
     first.kill()
     shows(f"led by {_of(second)}")
     assert browser.run("return window.mark") == "the same page"
-    assert _of(second) in browser.run(
-        "return document.getElementById('leaders').textContent"
-    ), "who cannot see it is told"
+    assert _of(second) in browser.run("return document.getElementById('leaders').textContent"), (
+        "who cannot see it is told"
+    )
     for dark in (False, True):
         for width in (390, 1280):
             browser.look(width=width, dark=dark)

@@ -59,7 +59,7 @@ def test_where_all_is_well_nothing_is_bad(crowd: Crowd, check: Callable[..., Fou
     found = check("--json")
     assert found.code == 0
     assert (found.json["schema"], found.json["version"]) == ("check", 1)
-    for subject in ("clock", "INFO", "server", "beat leader", "beats", "beat releases"):
+    for subject in ("clock", "INFO", "server", "beat leader", "beat candidates", "beat releases"):
         assert only(found, subject)[0] == "good", subject
     lines = check().lines
     assert lines[1].startswith("✓ round trip")
@@ -86,8 +86,13 @@ def test_candidates_that_stand_still_or_are_of_several_releases(
     crowd.say("e:7:x", error="no answer from Redis", error_age=3.0, celery="5.4.0")
     found = check("--json")
     assert found.code == 1
-    assert [grade for grade, _ in graded(found, "beats")] == ["bad", "doubtful", "doubtful", "good"]
-    assert "c:7:x: its loop has not turned for 1 min 15 s" in graded(found, "beats")[0][1]
+    assert [grade for grade, _ in graded(found, "beat candidates")] == [
+        "bad",
+        "doubtful",
+        "doubtful",
+        "good",
+    ]
+    assert "c:7:x: its loop has not turned for 1 min 15 s" in graded(found, "beat candidates")[0][1]
     texts = " ".join(text for _, text in graded(found, "beat releases"))
     assert "several releases of this package: 0.1.0 (3), 0.2.0 (1)" in texts
     assert "several releases of Celery" in texts
@@ -99,7 +104,7 @@ def test_a_leader_that_says_nothing_and_stands_alone(
     crowd.client.hdel(crowd.keys.presences, HOLDER)
     assert graded(check("--json"), "beat releases")[0][0] == "doubtful"
     crowd.client.delete(crowd.keys.presences)
-    assert only(check("--json"), "beats") == (
+    assert only(check("--json"), "beat candidates") == (
         "doubtful", "no standby: if the leader dies, nobody takes over",
     )  # fmt: skip
 
@@ -202,7 +207,7 @@ def test_the_viewer_s_rights_are_enough_and_missing_ones_are_named(valkey_server
     before = user_with(valkey_server, words_of(VIEWER_BEFORE))
     found = invoke(before, "shop", "check", "--json")
     assert found.code == 1, "by now nobody leads"
-    for subject in ("clock", "INFO", "beats", "ledger"):
+    for subject in ("clock", "INFO", "beat candidates", "ledger"):
         assert graded(found, subject)[0][0] == "doubtful", subject
 
 
