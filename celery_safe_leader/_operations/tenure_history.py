@@ -161,7 +161,8 @@ def _followed(before: PastTenure, event: HistoryEvent) -> PastTenure:
         return replace(before, next_us=event.at_us)
     silent = event.reason.removeprefix(_SILENT) if event.reason.startswith(_SILENT) else ""
     is_known = silent.isascii() and silent.isdigit() and len(silent) < 18
-    to_us = int(silent) if is_known else None
+    # What was seen of it last may be its election, which its own event has to the millisecond.
+    to_us = max(int(silent), before.from_us or 0) if is_known else None
     return replace(before, ended=Ended.SILENCE, to_us=to_us, next_us=event.at_us)
 
 
