@@ -71,7 +71,7 @@ CLEANUP = "celery.backend_cleanup"
 
 
 class Inbox(Closes):
-    """Takes every message out of a queue as soon as it is there, and keeps it, but for Celery's own.
+    """Takes every message out of a queue as soon as it is there, and keeps all but Celery's own.
 
     Args:
         broker: URL.
