@@ -21,6 +21,9 @@ from tests.support.servers.cluster import Cluster
 from tests.support.servers.sentinels import SentinelGroup
 
 TTL = 1.0
+# They are searched for in the output: no words that a line of the log may hold by itself.
+PASSWORD = "q7-of-the-servers"
+SENTINELS_PASSWORD = "q7-of-the-sentinels"
 STEPS = {"one": 0.5, "two": 0.7}
 CHECKED = "The first publication of each periodic run is executed"
 
@@ -43,7 +46,7 @@ def _now() -> int:
 def test_beats_and_workers_over_sentinels(tmp_path: Path, measured: Callable[[str], None]) -> None:
     kind = installed_kinds()[0]
     with (
-        SentinelGroup(kind, password="a-password", sentinel_password="another") as group,
+        SentinelGroup(kind, password=PASSWORD, sentinel_password=SENTINELS_PASSWORD) as group,
         Fleet(
             tmp_path,
             group.url,
@@ -84,7 +87,7 @@ def test_beats_and_workers_over_sentinels(tmp_path: Path, measured: Callable[[st
             30,
             "runs that are checked",
         )
-        secrets = ("a-password", "another")
+        secrets = (PASSWORD, SENTINELS_PASSWORD)
         output = "".join(
             child.output for child in [*fleet.workers, *(b.child for b in fleet.beats)]
         )
@@ -97,7 +100,7 @@ def test_beats_and_workers_in_a_cluster(tmp_path: Path, measured: Callable[[str]
     key = LedgerKeys("shop").runs
     with (
         Server(kind) as broker,
-        Cluster(kind, password="a-password") as cluster,
+        Cluster(kind, password=PASSWORD) as cluster,
         Fleet(tmp_path, broker.url, cluster.url(key), STEPS, leader_ttl=TTL) as fleet,
     ):
         _start(fleet)
