@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -119,10 +118,11 @@ def _run(url: str, words: tuple[str, ...]) -> tuple[float, float]:
     ) as process:
         assert process.stdout is not None
         if words[0] == "watch":
-            # It goes on; its first look is all that is meant.
+            # It goes on; its first look is all that is meant. Not SIGINT: where this runs in the
+            # background of a script, the shell has it ignored.
             process.stdout.readline()
             wall = time.monotonic() - began
-            process.send_signal(signal.SIGINT)
+            process.terminate()
         else:
             process.stdout.read()
             process.wait()  # whatever its exit code: nobody is ready, and nobody stands by
