@@ -101,11 +101,45 @@ def test_a_second_publication_is_excused_by_what_its_worker_says_alone() -> None
     assert judge_periodic(runs, GRIDS, 1_090, set(), [15.0]).problems != []
 
 
+def held(threads: float, leads: float = 0.0, **more: float) -> dict[str, float]:
+    figures = {"RSS KiB": 60_000.0, "threads": threads, "sockets": 11.0, "leads": leads, **more}
+    return {f"beat 0: {name}": value for name, value in figures.items()}
+
+
+LEVEL = [held(4.0)] * 9
+
+
 def test_what_grows_is_named() -> None:
-    level = [{"worker 0: RSS KiB": 60_000.0, "worker 0: sockets": 11.0}] * 9
-    assert grown(level) == []
-    more = [*level[:6], *[{"worker 0: RSS KiB": 64_000.0, "worker 0: sockets": 14.0}] * 3]
-    assert grown(more) == [
-        "worker 0: RSS KiB grew from 60000 to 64000",
-        "worker 0: sockets grew from 11 to 14",
+    assert grown(LEVEL) == []
+    larger = held(6.0, **{"RSS KiB": 64_000.0, "sockets": 14.0})
+    assert grown([*LEVEL[:6], *[larger] * 3]) == [
+        "beat 0 waiting: RSS KiB grew from 60000 to 64000",
+        "beat 0 waiting: threads grew from 4 to 6",
+        "beat 0 waiting: sockets grew from 11 to 14",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("thirds", "problems"),
+    [
+        ((6, 4, 6), []),
+        ((4, 6, 6), []),
+        ((4, 4, 6), ["beat 0 waiting: threads grew from 4 to 6"]),
+        ((4, 6, 8), ["beat 0 waiting: threads grew from 6 to 8"]),
+        ((6, 4, 8), ["beat 0 waiting: threads grew from 6 to 8"]),
+    ],
+)
+def test_growth_is_what_was_never_held_before(
+    thirds: tuple[int, int, int], problems: list[str]
+) -> None:
+    assert grown([held(float(threads)) for threads in thirds for _ in range(3)]) == problems
+
+
+def test_a_leader_is_compared_with_itself_when_it_led() -> None:
+    waiting, leading = held(4.0), held(6.0, leads=1.0)
+    turns = [waiting, leading] * 6
+    assert grown([*[waiting] * 12, *turns, *[leading] * 12]) == []
+    assert grown([*[waiting] * 9, *[held(50.0, leads=-1.0)] * 9]) == []
+    assert grown([*turns, *[held(9.0, leads=1.0)] * 3]) == [
+        "beat 0 leading: threads grew from 6 to 9"
     ]

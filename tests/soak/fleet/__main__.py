@@ -33,7 +33,7 @@ from tests.soak.endurance import Sample, growth
 from tests.soak.fleet.app import read_notes
 from tests.soak.fleet.faults import Weather
 from tests.soak.fleet.judge import judge_effects, judge_periodic, let_through
-from tests.soak.fleet.posts import PATIENCE, Harbour
+from tests.soak.fleet.posts import LEADS, PATIENCE, Harbour
 from tests.soak.verdict import Verdict
 from tests.support.celery.effects import Producer
 from tests.support.processes import wait_until
@@ -47,15 +47,38 @@ ALLOWED = {
     "sockets": (0.0, 2.0),
     "files": (0.0, 2.0),
 }
-"""By how much each may be larger in the last third than in the middle one: a part, or so much."""
+"""By how much each may be larger in the last third than it was before: a part, or so much."""
+_ROLES = {"leading": 1.0, "waiting": 0.0}
+
+
+def thirds(samples: Sequence[Sample]) -> dict[str, tuple[float, float, float]]:
+    """Return what each elder held in the thirds of the time that it led, and that it waited.
+
+    Apart, since a leader holds more: whoever led last would seem to have grown. A role with fewer
+    than nine samples is left out.
+    """
+    found = {}
+    for who in sorted({name.split(": ")[0] for sample in samples for name in sample}):
+        for role, value in _ROLES.items():
+            own = [sample for sample in samples if sample[f"{who}: {LEADS}"] == value]
+            if len(own) < 9:
+                continue
+            for name, held in growth(own).items():
+                what = name.removeprefix(f"{who}: ")
+                if what in ALLOWED:
+                    found[f"{who} {role}: {what}"] = held
+    return found
 
 
 def grown(samples: Sequence[Sample]) -> list[str]:
-    """Return what an elder held more of in the last third of the time than in the middle one."""
-    if len(samples) < 9:
-        return []
+    """Return what an elder held more of in the last third of a role's time than in both others.
+
+    Against the higher of the two: the first third is for warming up, and what dips in the middle
+    and comes back has not grown.
+    """
     found = []
-    for name, (_, before, after) in growth(samples).items():
+    for name, (first, middle, after) in thirds(samples).items():
+        before = max(first, middle)
         part, least = ALLOWED[name.split(": ")[-1]]
         if after - before > max(part * before, least):
             found.append(f"{name} grew from {before:.0f} to {after:.0f}")
@@ -268,14 +291,14 @@ def main() -> int:
         "passed": verdict.passed,
         "problems": verdict.problems,
         "counts": verdict.counts,
-        "growth": growth(samples) if len(samples) >= 3 else {},
+        "growth": thirds(samples),
         "samples": samples,
     }
     file.write_text(json.dumps(kept, indent=1) + "\n")
     for name, value in verdict.counts.items():
         print(f"{name:>40}  {value}")
-    for name, thirds in kept["growth"].items():
-        print(f"{name:>40}", *(f"{value:12,.0f}" for value in thirds))
+    for name, held in kept["growth"].items():
+        print(f"{name:>40}", *(f"{value:12,.0f}" for value in held))
     for line in verdict.problems[:50]:
         print(f"PROBLEM: {line}")
     print(f"{'passed' if verdict.passed else 'FAILED'}; kept in {file}")

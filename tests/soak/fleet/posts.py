@@ -22,12 +22,14 @@ from tests.support.servers import Server
 from tests.support.servers.kinds import installed_kinds
 from tests.support.servers.own_rabbitmq import OwnRabbitMQ
 
-__all__ = ["Harbour", "Post"]
+__all__ = ["LEADS", "Harbour", "Post"]
 
 WORKERS, BEATS = 4, 3
 STEPS = {f"entry-{n}": step for n, step in enumerate((1.0, 1.7, 2.9, 5.0, 11.0, 30.0))}
 PATIENCE = 45.0
 """Seconds after which a process that was told to end is killed, as whoever runs processes does."""
+LEADS = "leads"
+"""In a sample, whether a process led: 1 or 0, or -1 where Redis did not say who leads."""
 
 
 class Post:
@@ -246,11 +248,13 @@ class Harbour(CleansUp):
             )
 
     def sample(self) -> dict[str, float]:
-        """Return what the elders hold."""
+        """Return what the elders hold, and whether they lead."""
         found: dict[str, float] = {}
         for post in self.posts:
             if post.is_elder:
-                held = _held(post.child.pid)
+                leader = self.leader(post.kind)
+                leads = -1.0 if leader is None else float(leader is post)
+                held = {LEADS: leads, **_held(post.child.pid)}
                 found |= {f"{post.kind} 0: {name}": value for name, value in held.items()}
         return found
 
