@@ -100,9 +100,11 @@ def rights(
         setuser(user, patterns.written, (*CANDIDATE, *extra)),
         *_transactional(user, patterns, queues, reason),
         "# Read-only user (celery leader status, …), Redis 7 and Valkey; Redis 6 needs ~ for %R~:",
-        setuser(f"{user}-viewer", (), VIEWER, seen=patterns.seen),
+        setuser(f"{user}-viewer", (), (*VIEWER, *extra), seen=patterns.seen),
         "# Operator, who may also pause, resume, ask a leader to resign, and move the ledger:",
-        setuser(f"{user}-operator", patterns.acted, (*VIEWER, *OPERATOR), seen=patterns.seen),
+        setuser(
+            f"{user}-operator", patterns.acted, (*VIEWER, *OPERATOR, *extra), seen=patterns.seen
+        ),
     ]
     if "sentinel" in scheme:
         lines += ["# Beats and workers, on each Sentinel:", setuser(user, (), SENTINEL)]

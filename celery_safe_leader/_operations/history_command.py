@@ -70,7 +70,10 @@ def history(
     """
     client = target.connect()
     try:
-        found = [_read(client, target, each) for each in ((role,) if role else target.roles)]
+        roles = (role,) if role else target.roles
+        # Without those that the user may not read, as in `status`.
+        views = look_at(client, target, roles, read_server(client), wait=False)
+        found = [_read(client, target, view.role) for view in views]
     finally:
         client.close()
     found = [_since(each, seconds) for each in found]

@@ -207,7 +207,7 @@ def pause_key(
     """
     client = target.connect()
     try:
-        change = _change(lambda: pausing.pause(client, target.ledger, seconds or 0.0))
+        change = _change(target, lambda: pausing.pause(client, target.ledger, seconds or 0.0))
         until = change.pause.until_us if change.pause else 0
         warning = note_action(client, target, "paused", by, reason, until)
         claims = _wait(client, target, change.claims, patience)
@@ -230,7 +230,7 @@ def resume_key(target: Target, by: str, reason: str) -> PauseOutcome:
     client = target.connect()
     try:
         before, _ = read_ledger(client, target.ledger)
-        _change(lambda: pausing.resume(client, target.ledger))
+        _change(target, lambda: pausing.resume(client, target.ledger))
         was_paused, warning = before.pause is not None if before else None, ""
         if was_paused is not False:
             warning = note_action(client, target, "resumed", by, reason)
@@ -244,7 +244,7 @@ def resume_key(target: Target, by: str, reason: str) -> PauseOutcome:
     return PauseOutcome(text, warning, now_us, was_paused)
 
 
-def _change(ask: Callable[[], PauseChange]) -> PauseChange:
+def _change(target: Target, ask: Callable[[], PauseChange]) -> PauseChange:
     try:
         return ask()
     except LedgerUnpausableError as exc:
@@ -252,7 +252,9 @@ def _change(ask: Callable[[], PauseChange]) -> PauseChange:
     except LedgerFormatError as exc:
         raise CannotTellError(str(exc)) from exc
     except StoreUnavailableError as exc:
-        raise CannotTellError(f"{exc}. It may have been done: see `status`") from exc
+        raise CannotTellError(
+            f"{target.told(exc)}. It may have been done: see `{target.command} status`"
+        ) from exc
 
 
 def note_action(
@@ -279,7 +281,7 @@ def note_action(
         except (redis.RedisError, OSError) as exc:
             raise translate(keys.history, exc) from exc
     except StoreError as exc:
-        return f"done, but not noted in the history: {exc}"
+        return f"done, but not noted in the history: {target.told(exc)}"
     return ""
 
 

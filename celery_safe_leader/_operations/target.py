@@ -88,10 +88,12 @@ class Target:
 
     def told(self, error: StoreError) -> str:
         """Return an error of Redis for people: which key on which server, and what happened."""
-        # Without an answer, or logged in, it does not matter which command was sent. Else the
-        # Redis key may be what is wrong.
+        # Without an answer, or a login, it does not matter which command was sent. Else the Redis
+        # key may be what is wrong.
         is_ours = error.key != self.key and self.key in error.key
-        what = str(error) if is_ours and isinstance(error, StoreRefusedError) else error.detail
+        is_login = isinstance(error.__cause__, redis.AuthenticationError)
+        is_of_key = is_ours and isinstance(error, StoreRefusedError) and not is_login
+        what = str(error) if is_of_key else error.detail
         return f"{plain(self.key)} at {plain(self.server)}: {what}"
 
     @property

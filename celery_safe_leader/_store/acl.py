@@ -47,7 +47,7 @@ OPERATOR = (
 )
 """What a user needs in addition who pauses, resumes, asks a leader to resign, and moves ledgers."""
 CLUSTER = ("asking", "cluster|slots")
-"""What a candidate needs in addition in a cluster."""
+"""What each of them needs in addition in a cluster."""
 SENTINEL = ("client|setname", "sentinel|get-master-addr-by-name", "sentinel|master")
 """What a candidate needs at the Sentinels."""
 

@@ -247,7 +247,9 @@ def _import(client: redis.Redis, target: Target, given: LedgerFile) -> tuple[int
         except LedgerFormatError as exc:
             raise CannotTellError(str(exc)) from exc
         except StoreUnavailableError as exc:
-            raise CannotTellError(f"{exc}. It may be imported: import it again") from exc
+            raise CannotTellError(
+                f"{target.told(exc)}. It may be imported: import it again"
+            ) from exc
         else:
             return number, merged
     raise AssertionError("the last attempt raises")
@@ -294,7 +296,9 @@ def rename(target: Target, old: str, new: str, by: str, as_json: bool) -> int:
     except LedgerFormatError as exc:
         raise CannotTellError(str(exc)) from exc
     except StoreUnavailableError as exc:
-        raise CannotTellError(f"{exc}. It may have been done: see `runs`") from exc
+        raise CannotTellError(
+            f"{target.told(exc)}. It may have been done: see `{target.command} runs`"
+        ) from exc
     finally:
         client.close()
     if as_json:
