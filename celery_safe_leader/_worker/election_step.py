@@ -34,6 +34,7 @@ from celery_safe_leader._worker.leader_only.leadership import lone_lease, reader
 from celery_safe_leader._worker.leader_only.queue import LeaderQueue
 from celery_safe_leader._worker.leader_only.run_guard import runs_leader_only
 from celery_safe_leader._worker.leader_only.unknown_tasks import UnknownTasks
+from celery_safe_leader._worker.leader_only.waiting_calls import await_last_answer, requeue
 from celery_safe_leader._worker.log import WorkerElectionLog, send_signals
 from celery_safe_leader._worker.loop_calls import LoopCalls
 from celery_safe_leader._worker.member import Member
@@ -122,6 +123,7 @@ class LeaderElection(bootsteps.StartStopStep):
         self._away: threading.Timer | None = None
         self._drain: threading.Thread | None = None
         self._closing = False
+        self._taken_back: list[Any] = []
         self._soft_shutdown_ends = math.inf
         self._notice_soft_shutdown(consumer.controller)
         # Set when the end of the last tenure, if there was one, has been reported, and told to the
@@ -156,14 +158,21 @@ class LeaderElection(bootsteps.StartStopStep):
         logger.info("Returned a message to %s: this worker is not the leader", self.queue.name)
         self.soon(requeue)
 
-    def give_back(self) -> None:
-        """Consume the leader queue no longer and return what has not begun, at a warm shutdown.
+    def leave_queue(self) -> None:
+        """Consume the leader queue no longer and take back what has not begun, at a warm shutdown.
 
-        Not where the worker itself would be sent some of it again: that goes back at its end.
+        Where the worker itself could be sent some of it again, it goes back in ``give_back()``.
         """
-        if self._member is not None and self.queue.is_left_at_once and not _cold():
+        if self._member is not None and not _cold():
             with contextlib.suppress(*self._consumer.connection_errors):
-                self._consumption.end()
+                self._taken_back = self._consumption.leave()
+
+    def give_back(self) -> None:
+        """Return what has not begun, at a warm shutdown, once this worker consumes no queue."""
+        if self._taken_back:
+            with contextlib.suppress(*self._consumer.connection_errors):
+                await_last_answer(self._consumer, _cold)
+                requeue(self._taken_back)
 
     # What Celery calls
 
@@ -414,13 +423,30 @@ class EndOfLeaderQueue(bootsteps.StartStopStep):
     """Lets a worker give back what has not begun before it waits for what runs.
 
     A step of the worker: those of its consumer are stopped when Celery has forgotten what waits.
+    It is stopped after the consumer, which has begun its handover by then, and before the pool.
     """
+
+    requires = ("celery.worker.components:Pool",)
 
     def close(self, parent: Any) -> None:
         """Tell the consumer's step that the worker ends; its loop has ended already."""
-        step = getattr(parent.consumer, "safe_leader", None)
+        step = _step_of(parent)
+        if step is not None:
+            step.leave_queue()
+
+    def stop(self, parent: Any) -> None:
+        """Tell the consumer's step that nothing is consumed any more."""
+        step = _step_of(parent)
         if step is not None:
             step.give_back()
+
+    def terminate(self, parent: Any) -> None:
+        """Return nothing: the broker does at the end of the connection, which is near."""
+
+
+def _step_of(worker: Any) -> LeaderElection | None:
+    found: LeaderElection | None = getattr(worker.consumer, "safe_leader", None)
+    return found
 
 
 def _cold() -> bool:

@@ -387,6 +387,19 @@ def test_a_request_that_waits_is_known_and_can_be_ended() -> None:
     assert "_quick_release" in handed
 
 
+def test_a_worker_on_redis_can_hear_the_last_answer_after_its_loop() -> None:
+    assert getattr(kombu.transport.redis.Transport, "brpop_timeout", 1) == 1
+    # A step of the worker that needs the pool is stopped between its consumer and its pool.
+    assert celery.worker.components.Consumer.last
+    # What comes where nobody consumes goes back to its queue.
+    delivered = inspect.getsource(kombu.transport.virtual.base.Transport._deliver)
+    assert "self._reject_inbound_message(message)" in delivered
+    # The loop's own fds may be gone by then; each turn adds those of the transport again.
+    registered = inspect.getsource(kombu.transport.redis.Transport.register_with_event_loop)
+    assert "[add_reader(fd, on_readable, fd) for fd in cycle.fds]" in registered
+    assert "loop.on_tick.add(on_poll_start)" in registered
+
+
 def test_a_pool_is_known_by_its_module() -> None:
     for module, name in (
         (celery.concurrency.prefork, "prefork"),

@@ -16,7 +16,11 @@ from typing import Any, Protocol
 from celery_safe_leader._core.backoff import backoff
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.queue import LeaderQueue
-from celery_safe_leader._worker.leader_only.waiting_calls import give_back_waiting_calls
+from celery_safe_leader._worker.leader_only.waiting_calls import (
+    answers_may_be_awaited,
+    give_back_waiting_calls,
+    take_waiting_calls,
+)
 
 __all__ = ["Consumption", "Participant"]
 
@@ -122,6 +126,22 @@ class Consumption:
         """
         if self._attempt(self._queue.cancel):
             give_back_waiting_calls(self._consumer)
+
+    def leave(self) -> list[Any]:
+        """Stop consuming the queue because the worker ends.
+
+        Returns:
+            Messages of what waited here for its turn. They go back once this worker can be sent
+            none of them again.
+
+        Raises:
+            Exception: One of the consumer's connection errors: the broker is away.
+        """
+        if self._queue.is_left_at_once:
+            self.end()
+        elif answers_may_be_awaited(self._consumer) and self._attempt(self._queue.cancel):
+            return take_waiting_calls(self._consumer)
+        return []
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         try:

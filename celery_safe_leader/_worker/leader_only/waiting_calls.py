@@ -5,10 +5,16 @@ turn behind its other tasks and be forwarded then, although this worker no longe
 back to the broker at once, and their requests end when their turn comes. That works where Celery
 itself keeps what waits, which is the prefork pool; what other pools have been given stays there,
 and is forwarded when its turn comes.
+
+On Redis a worker has asked for one more message already when it ends. What went back right then
+could be sent to it again, and nobody would look at it before the worker has waited for its pool.
+So there the answer is read first, and then the messages go back.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -17,7 +23,19 @@ from celery.worker import state
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._worker.leader_only.run_guard import mark_of_run
 
-__all__ = ["give_back_waiting_calls", "returnable"]
+__all__ = [
+    "answers_may_be_awaited",
+    "await_last_answer",
+    "give_back_waiting_calls",
+    "requeue",
+    "returnable",
+    "take_waiting_calls",
+]
+
+_LONGEST_QUESTION = 1.0
+"""Seconds for which a worker asks Redis for a message, where the transport does not say."""
+_LAG = 0.5
+"""Seconds that Redis' answer may take beyond that."""
 
 
 @cache
@@ -52,19 +70,70 @@ def give_back_waiting_calls(consumer: Any) -> None:
         Exception: One of the consumer's connection errors: the broker is away. It keeps the
             messages, and none of them is run from here.
     """
+    requeue(take_waiting_calls(consumer))
+
+
+def take_waiting_calls(consumer: Any) -> list[Any]:
+    """End the requests that a pool of processes has not been given yet; return their messages.
+
+    On the loop's thread. None of them is run, acknowledged or returned from now on.
+
+    Args:
+        consumer: The worker's ``Consumer``.
+    """
     if consumer.pool is None or not consumer.pool.uses_semaphore:
-        return
+        return []
     waiting = [request for request in list(state.requests.values()) if _can_go_back(request)]
     for request in waiting:
         # As if it were acknowledged: nothing else may answer the message.
         request.given_back = request.acknowledged = True
         state.task_ready(request)
-        request.message.requeue()
-    if waiting:
+    return [request.message for request in waiting]
+
+
+def requeue(messages: Iterable[Any]) -> None:
+    """Return messages to their queue.
+
+    Raises:
+        Exception: One of the consumer's connection errors: the broker is away, and keeps them.
+    """
+    count = 0
+    for message in messages:
+        message.requeue()
+        count += 1
+    if count:
         logger.info(
-            "Returned %d leader-only calls that waited here: this worker is not the leader",
-            len(waiting),
+            "Returned %d leader-only calls that waited here: this worker is not the leader", count
         )
+
+
+def answers_may_be_awaited(consumer: Any) -> bool:
+    """Return whether ``await_last_answer()`` reads what the broker sends last."""
+    return consumer.hub is not None and consumer.conninfo.transport.driver_type == "redis"
+
+
+def await_last_answer(consumer: Any, ends: Callable[[], bool]) -> None:
+    """Let the worker's loop turn until Redis has answered the last question for a message.
+
+    On the loop's thread, once no queue is consumed and the loop has ended. A message that comes
+    goes back to its queue: kombu does that where nobody consumes. What pool processes report
+    is heard meanwhile.
+
+    Args:
+        consumer: The worker's ``Consumer``.
+        ends: Returns whether there is no time for it.
+    """
+    transport = consumer.connection.transport
+    longest = float(getattr(transport, "brpop_timeout", _LONGEST_QUESTION)) + _LAG
+    until = time.monotonic() + longest
+    # So that the loop's last turn does not wait for longer.
+    consumer.hub.call_later(longest, _nothing)
+    while time.monotonic() < until and not ends():
+        consumer.hub.run_once()
+
+
+def _nothing() -> None:
+    """Wake the loop."""
 
 
 def _can_go_back(request: Any) -> bool:

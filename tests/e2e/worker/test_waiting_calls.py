@@ -92,10 +92,7 @@ def test_calls_that_wait_run_on_the_next_leader_while_its_predecessor_is_busy(
 
 
 @pytest.mark.timeout(120)
-def test_a_warm_shutdown_does_not_keep_calls_until_other_tasks_end(
-    on_rabbitmq: WorkerFleet,
-) -> None:
-    fleet = on_rabbitmq
+def test_a_warm_shutdown_does_not_keep_calls_until_other_tasks_end(fleet: WorkerFleet) -> None:
     _, leader, standby = with_calls_behind_a_long_task(fleet)
     leader.child.signal(signal.SIGTERM)
     expected = {f"{standby.pid} {call}" for call in CALLS}
