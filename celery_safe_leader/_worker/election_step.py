@@ -34,7 +34,11 @@ from celery_safe_leader._worker.leader_only.leadership import lone_lease, reader
 from celery_safe_leader._worker.leader_only.queue import LeaderQueue
 from celery_safe_leader._worker.leader_only.run_guard import runs_leader_only
 from celery_safe_leader._worker.leader_only.unknown_tasks import UnknownTasks
-from celery_safe_leader._worker.leader_only.waiting_calls import await_last_answer, requeue
+from celery_safe_leader._worker.leader_only.waiting_calls import (
+    await_last_answer,
+    give_back_late_calls,
+    requeue,
+)
 from celery_safe_leader._worker.log import WorkerElectionLog, send_signals
 from celery_safe_leader._worker.loop_calls import LoopCalls
 from celery_safe_leader._worker.member import Member
@@ -119,6 +123,7 @@ class LeaderElection(bootsteps.StartStopStep):
             lambda: _duplicates(consumer),
             lambda: () if self._keeper is None else self._keeper.metrics(),
         )
+        give_back_late_calls(consumer, self)
         UnknownTasks(consumer, self.queue, self._member, self.soon)
         self._away: threading.Timer | None = None
         self._drain: threading.Thread | None = None

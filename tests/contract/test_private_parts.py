@@ -400,6 +400,12 @@ def test_a_worker_on_redis_can_hear_the_last_answer_after_its_loop() -> None:
     assert "loop.on_tick.add(on_poll_start)" in registered
 
 
+def test_a_call_whose_time_has_come_goes_one_way_to_the_pool() -> None:
+    consumer = celery.worker.consumer.Consumer
+    for way in (consumer.apply_eta_task, consumer._limit_move_to_pool):
+        assert "self.on_task_request(" in inspect.getsource(way)
+
+
 def test_a_pool_is_known_by_its_module() -> None:
     for module, name in (
         (celery.concurrency.prefork, "prefork"),

@@ -6,6 +6,8 @@ back to the broker at once, and their requests end when their turn comes. That w
 itself keeps what waits, which is the prefork pool; what other pools have been given stays there,
 and is forwarded when its turn comes.
 
+A call that a countdown or a rate limit keeps here goes back when its time comes.
+
 On Redis a worker has asked for one more message already when it ends. What went back right then
 could be sent to it again, and nobody would look at it before the worker has waited for its pool.
 So there the answer is read first, and then the messages go back.
@@ -26,6 +28,7 @@ from celery_safe_leader._worker.leader_only.run_guard import mark_of_run
 __all__ = [
     "answers_may_be_awaited",
     "await_last_answer",
+    "give_back_late_calls",
     "give_back_waiting_calls",
     "requeue",
     "returnable",
@@ -71,6 +74,29 @@ def give_back_waiting_calls(consumer: Any) -> None:
             messages, and none of them is run from here.
     """
     requeue(take_waiting_calls(consumer))
+
+
+def give_back_late_calls(consumer: Any, step: Any) -> None:
+    """Let calls go back whose time comes while this worker does not lead.
+
+    A countdown or a rate limit may have kept them here since it did. They would wait for the pool
+    behind its other tasks.
+
+    Args:
+        consumer: The worker's ``Consumer``, before it makes its strategies.
+        step: Knows whether the worker leads, and returns messages.
+    """
+    hand_on = consumer.on_task_request
+
+    def on_task_request(request: Any) -> Any:
+        if not hasattr(request, "given_back") or step.leads or not _is_forwarded(request):
+            return hand_on(request)
+        request.given_back = request.acknowledged = True
+        state.task_ready(request)
+        step.return_message(request.message)
+        return None
+
+    consumer.on_task_request = on_task_request
 
 
 def take_waiting_calls(consumer: Any) -> list[Any]:
@@ -142,5 +168,9 @@ def _can_go_back(request: Any) -> bool:
         return False
     if request.acknowledged or not hasattr(request, "given_back"):
         return False
+    return _is_forwarded(request)
+
+
+def _is_forwarded(request: Any) -> bool:
     mark = mark_of_run(request)
     return mark is not None and mark.otherwise == "forward"

@@ -101,3 +101,32 @@ def test_a_warm_shutdown_does_not_keep_calls_until_other_tasks_end(fleet: Worker
     fleet.store.set("go", "go")
     assert leader.child.wait(60) == 0
     assert len([line for line in order(fleet) if line.endswith(tuple(CALLS))]) == len(CALLS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_call_whose_time_comes_in_a_busy_demoted_worker_runs_on_the_next_leader(
+    fleet: WorkerFleet, pool: str
+) -> None:
+    app = fleet.write(pool, tasks=TASKS + HOLD, worker_prefetch_multiplier=20)
+    leader, standby = fleet.start_two("-P", pool, "-c", "1")
+    wait_listening(app.app, fleet.workers)
+    app.app.control.cancel_consumer(fleet.plain, destination=[f"{standby.name}@test"])
+    standby.child.wait_for_line(f"Canceling queue {fleet.plain}", 30)
+    app.hold.delay()
+    wait_until(lambda: order(fleet) == ["hold begins"], 30, lambda: leader.child.output)
+    app.alone.apply_async(("late",), countdown=20)
+    leader.child.wait_for_line("Task alone[", 30)
+    found = invoke(fleet.server.url, "shop", "resign", "--role", "worker", "--by", "ann")
+    assert found.code == 0, found.output
+    assert leader_of(fleet.workers, other_than=leader) is standby
+    wait_until(lambda: f"{standby.pid} late" in order(fleet), 60, lambda: leader.child.output)
+    leader.child.wait_for_line("Returned a message", 30)
+    fleet.store.set("go", "go")
+    app.alone.delay("last")
+    wait_until(lambda: f"{standby.pid} last" in order(fleet), 30, lambda: f"{order(fleet)}")
+    calls = [f"{standby.pid} late", f"{standby.pid} last"]
+    assert order(fleet) == ["hold begins", *calls]
+    inspect = app.app.control.inspect(destination=[f"{leader.name}@test"], timeout=10)
+    assert inspect.scheduled() == {f"{leader.name}@test": []}
