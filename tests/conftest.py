@@ -22,6 +22,7 @@ from tests.support.processes import Children, clean_environment
 from tests.support.servers import ExternalServer, Server
 from tests.support.servers.kinds import KINDS, OLDEST, all_kinds, installed_kinds
 from tests.support.servers.rabbitmq import RABBITMQ_URL, rabbitmq_urls
+from tests.support.turns import take_turns
 
 # No test judges how long something takes, nor does Hypothesis.
 settings.register_profile(
@@ -39,6 +40,7 @@ EXTERNAL_URL = os.environ.get("SAFE_LEADER_TEST_URL", "")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rule.mark(items)
+    take_turns(items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -68,6 +68,7 @@ def test_copied_files_exist_and_are_not_ignored(target: str) -> None:
                 assert source not in patterns
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_shop_installs_and_starts_from_what_the_dockerfile_copies(tmp_path: Path) -> None:
     image = build("shop", tmp_path)

@@ -79,7 +79,13 @@ def played(stage: Rig, *, raw_socket: bool = False) -> tuple[Phase, dict[str, li
     return phase, arrivals
 
 
-@pytest.mark.parametrize("other_broker", [False, True], ids=["one-script", "write-ahead"])
+@pytest.mark.parametrize(
+    "other_broker",
+    [
+        pytest.param(False, id="one-script"),
+        pytest.param(True, id="write-ahead", marks=pytest.mark.long),
+    ],
+)
 def test_lateness_is_read_of_every_run_and_of_the_raw_socket(
     other_broker: bool, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:

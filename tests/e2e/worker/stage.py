@@ -7,7 +7,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 from celery import Celery
 
@@ -16,14 +15,10 @@ from tests.support.processes import Children
 from tests.support.servers import Server
 from tests.support.servers.rabbitmq import rabbitmq_urls
 
-__all__ = ["BROKERS", "ONE_BROKER", "TASKS", "WorkerFleet", "blind"]
+__all__ = ["BROKERS", "TASKS", "WorkerFleet", "blind"]
 
 BROKERS = ["redis", *["amqp"] * bool(rabbitmq_urls())]
 """What the fixture ``fleet`` runs on."""
-ONE_BROKER = [
-    pytest.param(kind, marks=[] if kind == BROKERS[-1] else pytest.mark.long) for kind in BROKERS
-]
-"""For tests that take long: on the other broker they run in ``make test-long``."""
 
 TASKS = """
 from celery.signals import task_prerun

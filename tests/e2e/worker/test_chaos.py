@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.worker.stage import ONE_BROKER, WorkerFleet
+from tests.e2e.worker.stage import WorkerFleet
 from tests.support.celery.effects import EFFECTS, Log, Producer
 from tests.support.celery.workers import Worker, leader_of
 from tests.support.processes import wait_until
@@ -170,7 +170,6 @@ def produce(fleet: WorkerFleet, *, rate: float, seconds: float) -> list[Producer
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("fleet", ONE_BROKER, indirect=True)
 def test_each_call_has_its_effect_once_whatever_happens_to_the_leader(
     fleet: WorkerFleet, measured: Callable[[str], None]
 ) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from tests.e2e.worker.stage import ONE_BROKER, TASKS, WorkerFleet
+from tests.e2e.worker.stage import TASKS, WorkerFleet
 from tests.support.celery.workers import Worker, elected_at, leader_of, wait_listening
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Child, wait_until
@@ -60,7 +60,6 @@ def signalled(worker: Worker, *numbers: signal.Signals) -> float:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("fleet", ONE_BROKER, indirect=True)
 @pytest.mark.parametrize("by", ["queue", pytest.param("name", marks=pytest.mark.long)])
 def test_a_warm_shutdown_waits_for_leader_only_tasks(fleet: WorkerFleet, by: str) -> None:
     app = fleet.write()
@@ -100,7 +99,6 @@ def test_a_warm_shutdown_does_not_wait_for_ever(fleet: WorkerFleet) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("fleet", ONE_BROKER, indirect=True)
 @pytest.mark.parametrize(
     "how",
     [
@@ -129,7 +127,6 @@ def test_a_cold_shutdown_does_not_wait_for_leader_only_tasks(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("fleet", ONE_BROKER, indirect=True)
 def test_a_worker_whose_broker_is_away_for_a_ttl_resigns_and_comes_back(
     fleet: WorkerFleet,
 ) -> None:

@@ -95,6 +95,8 @@ REMARKABLE_OWN = (116,)
 reply, its entry changes, and the ledger is lost: it is dropped, though `after_task_publish` was
 sent."""
 OWN_WAYS = ["receivers", "an override", "several messages"]
+OWN_SHORT = (TRANSACTIONAL, "receivers")
+"""What is played in ``make test``."""
 SCHEDULERS = {"an override": Quiet, "several messages": Tenants}
 
 
@@ -111,8 +113,14 @@ def play_own_way(
     return messages
 
 
-@pytest.mark.parametrize("own", OWN_WAYS)
-@pytest.mark.parametrize("way", [TRANSACTIONAL, pytest.param(WRITE_AHEAD, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("way", "own"),
+    [
+        pytest.param(way, own, marks=[pytest.mark.long] * ((way, own) != OWN_SHORT))
+        for way in (TRANSACTIONAL, WRITE_AHEAD)
+        for own in OWN_WAYS
+    ],
+)
 def test_each_run_is_executed_once_in_random_histories_of_celerys_own_way(
     quick_server: Server, monkeypatch: pytest.MonkeyPatch, way: str, own: str
 ) -> None:

@@ -22,7 +22,13 @@ def client() -> Iterator[redis.Redis]:
         client.close()
 
 
-@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param(kinds, id=name, marks=[pytest.mark.long] * (kinds[0] is not kinds[1]))
+        for name, kinds in KINDS.items()
+    ],
+)
 def test_two_occurrences_run_once_whoever_dies_or_sleeps(
     client: redis.Redis, kinds: tuple[type[Leader], type[Leader]]
 ) -> None:

@@ -18,6 +18,8 @@ from tests.model.ledger.variants import VARIANTS, Variant, leave_out
 from tests.support.servers import Server
 
 SEEDS = range(20_290, 22_290)
+RARE = {"second attempts not marked"}
+"""What few histories find out, so that it takes long."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,13 @@ def goes_wrong(client: redis.Redis, seed: int, variant: Variant) -> bool:
         return True  # a leader found itself in a state that cannot be
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(variant, id=name, marks=[pytest.mark.long] * (name in RARE))
+        for name, variant in VARIANTS.items()
+    ],
+)
 def test_histories_find_out(
     client: redis.Redis, variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
