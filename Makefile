@@ -44,7 +44,7 @@ COUNT = 20
 test-flaky: $(STAMP) ## Each test that depends on time, COUNT=20 times, with all cores busy
 	$(BIN)/python -m tests.flaky --count $(COUNT) $(ARGS)
 
-test-matrix: $(STAMP) ## A choice of the tests on other releases of Celery, redis-py and Python
+test-matrix: $(STAMP) ## A choice of the tests on other releases of Celery, redis-py, Django and Python
 	$(BIN)/python -m tests.matrix $(ARGS)
 
 test-tools: $(STAMP) ## Sentry, OpenTelemetry, Datadog and others, beside stock beat, in an environment of their own

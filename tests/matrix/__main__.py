@@ -19,7 +19,7 @@ from tests.matrix.environments import (
     prepare,
     versions,
 )
-from tests.matrix.rows import LIBRARY, ROWS, TESTS, Row, left_out
+from tests.matrix.rows import ROWS, Row, left_out
 
 NOT_OURS = [
     # kombu up to 5.5 with redis-py 5.3.
@@ -75,7 +75,7 @@ def _run(row: Row, processes: int) -> Outcome:
         return Outcome(row, {}, f"not run: {error}", failed=not known)
     command = [python, "-m", "pytest", "-q", "-n", str(processes), "--dist", "worksteal"]
     command += ["-p", "celery.contrib.pytest", "-p", "no:cacheprovider"]
-    command += ["-m", "not long and not docker and not quiet", *(LIBRARY if row.library else TESTS)]
+    command += ["-m", "not long and not docker and not quiet", *row.chosen]
     for test in left_out(releases := versions(python)):
         command += ["--deselect", test]
     for warning in NOT_OURS:
@@ -105,11 +105,11 @@ def _count(output: str) -> str:
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:
-    lines = ["| Python | Celery | kombu | redis-py | tests |", "|---|---|---|---|---|"]
+    lines = ["| Python | Celery | kombu | redis-py | Django | tests |", "|---|---|---|---|---|---|"]
     for row, releases, text, _ in outcomes:
         shown = [
             releases.get(name, getattr(row, name).replace(".*", "") or "-")
-            for name in ("python", "celery", "kombu", "redis")
+            for name in ("python", "celery", "kombu", "redis", "django")
         ]
         shown[1] += "" if row.extra else " without its extra"
         lines.append(f"| {' | '.join(shown)} | {text} |")

@@ -114,7 +114,7 @@ def versions(python: Path) -> dict[str, str]:
     """Return the releases in an environment, Python's own among them."""
     code = (
         "import platform, importlib.metadata as m; print('python', platform.python_version())\n"
-        "for n in ('celery', 'kombu', 'redis'): print(n, m.version(n))"
+        "for n in ('celery', 'kombu', 'redis', 'django'): print(n, m.version(n))"
     )
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     return dict(line.split() for line in done.stdout.splitlines())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CELERY", "LIBRARY", "REDIS", "ROWS", "TESTS", "Row", "grid", "left_out"]
+__all__ = ["CELERY", "DJANGO", "LIBRARY", "REDIS", "ROWS", "TESTS", "Row", "grid", "left_out"]
 
 CELERY = {
     "5.4": ("5.4.0", "5.4.2"),
@@ -33,6 +33,15 @@ class Row:
     """Whether Celery's own extra ``redis`` has to agree. RabbitMQ's users do without."""
     library: bool = False
     """Whether only what needs no Celery is run: Celery's own use of Redis does not work there."""
+    django: str = ""
+    """Such as ``==4.2.*``: only the tests of Django are run, with this one."""
+
+    @property
+    def chosen(self) -> list[str]:
+        """What is run."""
+        if self.django:
+            return DJANGO
+        return LIBRARY if self.library else TESTS
 
     @property
     def requirements(self) -> list[str]:
@@ -40,7 +49,8 @@ class Row:
         extra = "[redis]" if self.extra else ""
         # kombu's is named too: pip would look for another kombu with a more lenient extra.
         wanted = [f"celery{extra}=={self.celery}", f"kombu{extra}=={self.kombu}"]
-        return [*wanted, f"redis=={self.redis}"]
+        django = [f"django{self.django}"] if self.django else []
+        return [*wanted, f"redis=={self.redis}", *django]
 
 
 def _pair(celery: str, redis: str, *, python: str = "") -> Row:
@@ -67,6 +77,10 @@ ROWS: list[Row] = [
     _pair("5.7", "8", python="3.10"),
     _pair("5.7", "8", python="3.12"),
     _pair("5.7", "8", python="3.13"),
+    # The oldest Django, and the newest of all, which Python 3.11 does not get: all other tests have
+    # the newest that it does.
+    Row("django4.2", *CELERY["5.7"], "8.*", django="==4.2.*"),
+    Row("django-newest", *CELERY["5.7"], "8.*", python="3.13", django=">=6"),
 ]
 
 _ACCEPTANCE = "tests/integration/worker/test_acceptance.py::test_"
@@ -122,6 +136,9 @@ LIBRARY: list[str] = [
     "tests/integration/library/test_signals.py",
 ]
 """What of it needs no Celery."""
+
+DJANGO: list[str] = ["tests/integration/django"]
+"""The admin's page and the system checks."""
 
 _SLOW_RESTORE = (
     f"{_ACCEPTANCE}a_redelivery_after_a_crash_runs_and_a_second_publication_does_not[redis]"
