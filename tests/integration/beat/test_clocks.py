@@ -140,14 +140,11 @@ def test_if_there_is_nobody_better_a_beat_goes_on_by_its_own_clock(
     with Inbox(broker, queue=key) as inbox, BeatService(apps[0]), BeatService(apps[1]):
         inbox.wait_for(5)
         assert "no other beat does better" in caplog.text
+        inbox.wait_for(10, since=time.monotonic())
         raw: Any = quick_server.client().xrange(ElectionKeys(key, "beat").history)
         reasons = [fields["reason"] for _, fields in raw if fields["event"] == "resigned"]
         assert set(reasons) == {"stood_down:clock"}
         assert len(reasons) <= 2  # each at most once: it does not flap
-        elections = len([1 for _, fields in raw if fields["event"] == "elected"])
-        inbox.wait_for(10, since=time.monotonic())
-        raw = quick_server.client().xrange(ElectionKeys(key, "beat").history)
-        assert len([1 for _, fields in raw if fields["event"] == "elected"]) == elections
     assert gaps(inbox.sent(), STEP) == []
 
 

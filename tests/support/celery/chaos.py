@@ -266,6 +266,8 @@ class Fleet(Closes):
         """SIGTERM those that run."""
         for beat in self.beats:
             if not beat.ended:
+                # One that has just been started ends by the signal itself until it can handle it.
+                beat.wait_ready()
                 beat.terminate()
 
     def wait_idle(self, quiet: float = 2.0) -> None:
