@@ -12,7 +12,10 @@ import pytest
 
 from celery_safe_leader import create_safe_redis_leader
 from celery_safe_leader._store.keys import ElectionKeys
-from tests.integration.operations.commands import invoke
+from tests.integration.operations.commands import Found, invoke
+from tests.support.celery.beats import Beat, leader_of, write_app
+from tests.support.processes import Children, wait_until
+from tests.support.servers import Server
 from tests.support.servers.cluster import Cluster
 from tests.support.servers.kinds import installed_kinds
 from tests.support.servers.sentinels import SentinelGroup
@@ -70,9 +73,51 @@ def move(url: str, words: Sequence[str]) -> None:
         assert [each["entry"] for each in json.loads(file.read_text())["entries"]] == ["b"]
 
 
-def test_in_a_cluster(cluster: Cluster) -> None:
-    look(cluster.url(ElectionKeys("shop").lease), {}, ())
+def act(
+    url: str,
+    options: Mapping[str, Any],
+    words: Sequence[str],
+    children: Children,
+    folder: Path,
+    broker: Server,
+) -> None:
+    """A real beat takes over the ledger that was moved, which is paused, and does as it is told."""
+    settings: dict[str, Any] = {"leader_url": url, "leader_options": options, "leader_key": "shop"}
+    write_app(folder, broker.url, '{"tick": {"task": "shop.work", "schedule": 0.2}}', **settings,
+              leader_ttl=1.5, leader_wait=0.2, task_default_queue=f"of-{folder.name}")  # fmt: skip
+    beat = Beat(children, folder)
+
+    def run(*command: str) -> Found:
+        found = invoke(url, "shop", *words, *command)
+        assert found.code == 0, f"{found.output}\n{beat.child.output}"
+        return found
+
+    def queued() -> int:
+        client: Any = broker.client()
+        return int(client.llen(f"of-{folder.name}"))
+
+    leader_of(lambda: [beat], 60)
+    assert "it was elected again" in run("resign", "--role", "beat").output
+    wait_until(lambda: "it is paused" in beat.child.output, 60, lambda: beat.child.output)
+    assert queued() == 0
+    run("resume")
+    wait_until(lambda: queued() > 1, 60, lambda: beat.child.output)
+    run("pause", "--wait", "30s")
+    assert run("status", "--role", "beat", "--json").json["ledger"]["paused"] is True
+    assert "Traceback" not in beat.child.output
 
 
-def test_behind_sentinels(group: SentinelGroup) -> None:
-    look(group.url, {"master_name": group.options["master_name"]}, ("--master-name", "mymaster"))
+def test_in_a_cluster(
+    cluster: Cluster, children: Children, tmp_path: Path, quick_server: Server
+) -> None:
+    url = cluster.url(ElectionKeys("shop").lease)
+    look(url, {}, ())
+    act(url, {}, (), children, tmp_path, quick_server)
+
+
+def test_behind_sentinels(
+    group: SentinelGroup, children: Children, tmp_path: Path, quick_server: Server
+) -> None:
+    options, words = {"master_name": group.options["master_name"]}, ("--master-name", "mymaster")
+    look(group.url, options, words)
+    act(group.url, options, words, children, tmp_path, quick_server)
