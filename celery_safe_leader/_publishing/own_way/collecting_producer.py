@@ -147,7 +147,7 @@ class _BoundQueues:
     """Queues as they are once they are bound to a channel.
 
     kombu binds a copy of each queue for each message, though the queue was declared long ago, and
-    throws the copy away. That was a tenth of what a run took.
+    throws the copy away. That was nearly a tenth of what a run took.
     """
 
     def __init__(self, channel: Any) -> None:
