@@ -101,6 +101,20 @@ def test_a_second_publication_is_excused_by_what_its_worker_says_alone() -> None
     assert judge_periodic(runs, GRIDS, 1_090, set(), [15.0]).problems != []
 
 
+def test_a_first_delivery_may_run_after_the_second_and_there_is_but_one() -> None:
+    second, first = periodic(3, at=3.0, redelivered=True), periodic(3, at=20.0)
+    others = RUNS[:3] + RUNS[4:]
+    assert judge_periodic([*others, second, first], GRIDS, 1_090, set(), []).problems == []
+    third = periodic(3, at=30.0)
+    found = judge_periodic([*others, second, first, third], GRIDS, 1_090, set(), []).problems
+    assert [line.split(": ")[0] for line in found] == ["o3 ran again for no reason"] * 2
+    calls = [*EFFECTS[:-1], effect("c9", 9.0, token=8, redelivered=True)]
+    late = effect("c9", 20.0, token=8, outcome="again")
+    assert judge_effects(SENT, set(), [*calls, late], []).problems == []
+    twice = judge_effects(SENT, set(), [*calls, late, replace(late, began=21.0)], []).problems
+    assert [line.split(": ")[0] for line in twice] == ["c9 ran again for no reason"] * 2
+
+
 def held(threads: float, leads: float = 0.0, **more: float) -> dict[str, float]:
     figures = {"RSS KiB": 60_000.0, "threads": threads, "sockets": 11.0, "leads": leads, **more}
     return {f"beat 0: {name}": value for name, value in figures.items()}

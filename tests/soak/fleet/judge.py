@@ -1,8 +1,9 @@
 """Judges what the fleet ran: each leader-only call and each periodic run exactly once.
 
 As far as the broker goes: RabbitMQ delivers a message again when it does not know that it was
-done, and says so in the message (``redelivered``). Whatever ran again for another reason is a
-problem.
+done, and says so in the message (``redelivered``). The first delivery, which alone is not marked,
+may be run after the second, by a worker that was stopped meanwhile. Whatever ran again for another
+reason is a problem.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def judge_effects(
     again: Counter[str] = Counter()
     for call, found in by_call.items():
         for before, run in itertools.pairwise(found):
-            why = _why_again(before, run, restarts)
+            why = _why_again(before, run, restarts, _unmarked(found) == 1)
             again[why] += 1
             if why == "for no reason":
                 verdict.problems.append(f"{call} ran again for no reason: {before} {run}")
@@ -69,9 +70,17 @@ def judge_effects(
     return verdict
 
 
-def _why_again(before: EffectRun, run: EffectRun, restarts: Sequence[float]) -> str:
+def _unmarked(runs: Sequence[EffectRun] | Sequence[PeriodicRun]) -> int:
+    return sum(not run.redelivered for run in runs)
+
+
+def _why_again(
+    before: EffectRun, run: EffectRun, restarts: Sequence[float], may_be_late: bool
+) -> str:
     if run.redelivered:
         return "redelivered by the broker"
+    if before.redelivered and may_be_late:
+        return "redelivered by the broker, and the first delivery run later"
     if run.retries > before.retries:
         return "retried by the task"
     if run.forwards > 0:
@@ -118,7 +127,10 @@ def judge_periodic(
     again: Counter[str] = Counter()
     for occurrence, found in by_occurrence.items():
         for before, run in itertools.pairwise(found):
-            why = _why_twice(before, run, restarts, occurrence in unchecked)
+            name = run.execution.publication
+            same = [each for each in found if each.execution.publication == name]
+            late = _unmarked(same) == 1
+            why = _why_twice(before, run, restarts, occurrence in unchecked, late)
             again[why] += 1
             if why == "for no reason":
                 verdict.problems.append(f"{occurrence} ran again for no reason: {before} {run}")
@@ -135,12 +147,18 @@ def judge_periodic(
 
 
 def _why_twice(
-    before: PeriodicRun, run: PeriodicRun, restarts: Sequence[float], unchecked: bool
+    before: PeriodicRun,
+    run: PeriodicRun,
+    restarts: Sequence[float],
+    unchecked: bool,
+    may_be_late: bool,
 ) -> str:
     if before.execution.publication != run.execution.publication:
         return "a second publication, unchecked without Redis" if unchecked else "for no reason"
     if run.redelivered:
         return "redelivered by the broker"
+    if before.redelivered and may_be_late:
+        return "redelivered by the broker, and the first delivery run later"
     if any(before.at < at < run.at for at in restarts):
         return "after a restart of the broker"
     return "for no reason"
