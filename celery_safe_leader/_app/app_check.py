@@ -14,6 +14,7 @@ from celery.utils.imports import load_extension_class_names, symbol_by_name
 
 from celery_safe_leader._clients import redis_client
 from celery_safe_leader._ledger.codec import encode_entry
+from celery_safe_leader._ledger.hash_sentinel import SENTINEL
 from celery_safe_leader._operations.health.finding import Finding, bad, doubtful, good
 from celery_safe_leader._operations.output import clause, plain
 from celery_safe_leader._publishing.broker_settings import describe_way
@@ -36,6 +37,16 @@ _SHOWN = 5
 
 def app_findings(app: Celery, settings: LeaderSettings) -> Iterator[Finding]:
     """Return what is to be said of an app; asks its broker and its ledger."""
+    # As beats do before they load the scheduler: Django's is not ready else, nor is a schedule
+    # that modules with tasks add to.
+    try:
+        app.loader.import_default_modules()
+    except Exception as exc:
+        yield bad(
+            "tasks",
+            f"the modules with tasks cannot be imported ({type(exc).__name__})",
+            "start a beat or a worker: it fails alike, and shows where",
+        )
     yield good(
         "settings",
         f"key {settings.key}, ttl {settings.ttl:g} s, wait {settings.wait:g} s, "
@@ -136,22 +147,29 @@ def _shared_key(app: Celery, settings: LeaderSettings) -> Iterator[Finding]:
     client: Any = redis_client(settings, settings.key)
     name = LedgerKeys(settings.key, settings.prefix).runs
     try:
-        known = client.execute_command("HMGET", name, *map(encode_entry, asked))
-        size = int(client.execute_command("HLEN", name))
+        # The ledger of a beat over another scheduler has a pause to say, and no entries.
+        marked, *known = client.execute_command("HMGET", name, SENTINEL, *map(encode_entry, asked))
+        size = int(client.execute_command("HLEN", name)) - (marked is not None)
     except (redis.RedisError, OSError):
         yield doubtful("schedule", "the ledger cannot be read", "grant what `leader acl` prints")
         return
     finally:
         client.close()
     missing = [entry for entry, value in zip(asked, known, strict=True) if value is None]
-    if size and len(missing) == len(asked):
+    if not size:
+        yield good(
+            "schedule",
+            "the ledger has no entries, so it cannot be compared: no LeaderScheduler has led yet, "
+            "or the scheduler keeps what was run in a store of its own",
+        )
+    elif len(missing) == len(asked):
         yield bad(
             "schedule",
             f"the ledger has entries, and none of this app's {clause(len(own), 'entry', 'entries')}"
             ": another app uses the same key, or no beat of this app has led",
-            f"give each app and environment {spelling(app.conf, 'leader_key')} of its own",
+            f"give each app and environment a {spelling(app.conf, 'leader_key')} of its own",
         )
-    elif missing and size:
+    elif missing:
         shown = ", ".join(plain(entry, 60) for entry in missing[:_SHOWN])
         yield doubtful(
             "schedule",

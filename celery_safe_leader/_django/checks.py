@@ -57,6 +57,7 @@ DEPLOY = {
     "stock beat": "W025",
     "schedule": "W026",
     "workers": "W027",
+    "tasks": "W028",
 }
 """What `leader check` calls it -> number; `beat leader` and the like by their last word."""
 

@@ -91,7 +91,10 @@ def _nothing(target: Target, pattern: str, is_there: bool) -> str:
             f"{OTHER_PLACE}."
         )
     if not pattern:
-        return f"The ledger of {where} has no entries."
+        return (
+            f"The ledger of {where} has no entries. Schedulers over django-celery-beat and RedBeat "
+            "keep what ran in their own store."
+        )
     return f"The ledger of {where} has no such entry."
 
 

@@ -75,6 +75,8 @@ _MOST = 20
 NO_RECORD = "no record: nobody has taken part since Redis was emptied"
 OTHER_PLACE = "or the key, the database or the prefix is another one"
 _MAY_LEAD = (Hold.HELD, Hold.UNCLEAR)
+_OVER_A_STORE = ("LeaderDatabaseScheduler", "LeaderRedBeatScheduler")
+"""Schedulers that keep no ledger, so there is no way to note."""
 _PEOPLE = {BEAT: "beat", WORKER: "worker", LIBRARY: "candidate"}
 
 
@@ -414,8 +416,8 @@ def _candidate_lines(status: KeyStatus, election: ElectionStatus) -> Iterator[st
             yield f"  {line}"
     for each in election.former[:_MOST]:
         yield (
-            f"  {plain(each.id)}: led, and leads no more, seen {duration(each.silent_for)} ago; it "
-            "stands by if it says so within its ttl"
+            f"  {plain(each.id)}: led, and leads no more; no sign of life for "
+            f"{duration(each.silent_for)}: whether it stands by or has ended is not known yet"
         )
     silent = [each for each in candidates if each.is_silent]
     for each in silent[:_MOST]:
@@ -469,6 +471,11 @@ def _way(target: Target, election: ElectionStatus) -> str:
         )
     if election.view.role == WORKER:
         return ""
+    if election.leader is not None and election.leader.scheduler in _OVER_A_STORE:
+        return (
+            f"by {election.leader.scheduler}: it sends each run, and notes it in its own store "
+            "directly afterwards"
+        )
     return (
         "unknown; this leader has noted none: it has just been elected, uses another scheduler, or "
         "is of an older release"

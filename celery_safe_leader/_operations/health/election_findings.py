@@ -20,7 +20,8 @@ __all__ = ["election_findings"]
 _NOBODY = {
     Hold.SILENT: "its last leader fell silent",
     Hold.RESIGNED: "its last leader resigned",
-    Hold.VACANT: "Redis lost its record, and candidates wait in case somebody leads",
+    Hold.VACANT: "this is the first start, or Redis lost its record, and candidates wait in case "
+    "somebody leads",
 }
 _SHOWN = 3
 

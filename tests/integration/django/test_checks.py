@@ -278,6 +278,10 @@ def _workers(scene: Scene) -> None:
     """None answers anyway."""
 
 
+def _tasks(scene: Scene) -> None:
+    scene.app.conf.imports = ("no_such_module_of_tasks",)
+
+
 @dataclass(frozen=True)
 class Trouble:
     """What is wrong, and what is said of it."""
@@ -305,6 +309,7 @@ TROUBLE = {
     "stock beat": Trouble(_stock_beat, "a stock beat runs here"),
     "schedule": Trouble(_schedule, "none of this app's"),
     "workers": Trouble(_workers, "none answered"),
+    "tasks": Trouble(_tasks, "cannot be imported"),
 }
 
 

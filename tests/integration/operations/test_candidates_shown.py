@@ -146,13 +146,24 @@ def test_a_leader_that_resigned_is_no_standby_until_it_says_so(
     assert states[HOLDER] == "former"
     output = status().output
     assert f"{left} standby" in output
-    assert f"{HOLDER}: led, and leads no more, seen 1." in output
+    assert f"{HOLDER}: led, and leads no more; no sign of life for 1." in output
     checked = invoke(shared_server.url, key, "check", "--json").json["findings"]
     assert f"{left} standby" in " ".join(each["text"] for each in checked)
     crowd.say(HOLDER)
     election = only(status("--json"))
     assert election["standbys"] == left + 1
     assert "leads no more" not in status().output
+
+
+@pytest.mark.parametrize("scheduler", ["LeaderDatabaseScheduler", "LeaderRedBeatScheduler"])
+def test_a_leader_over_a_store_of_its_own_needs_to_note_no_way(
+    crowd: Crowd, status: Callable[..., Found], scheduler: str
+) -> None:
+    crowd.say(HOLDER, token=1_790_000_000_000, scheduler=scheduler)
+    output = status().output
+    assert f"publication: by {scheduler}: it sends each run" in output
+    assert "unknown" not in output.partition("ledger")[0]
+    assert only(status("--json"))["publication"] is None
 
 
 @pytest.mark.parametrize(("ago", "state"), [(1.0, "former"), (9.0, "standby")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 from celery_safe_leader import cli
 from celery_safe_leader._app import app_check
+from celery_safe_leader._ledger.hash_sentinel import SENTINEL
 from celery_safe_leader._ledger.pausing import pause
 from celery_safe_leader._operations.health import server_findings
 from celery_safe_leader._store.keys import LedgerKeys
@@ -300,6 +302,36 @@ def test_a_scheduler_of_another_kind(
     assert only(check_app(app), "scheduler")[0] == grade
 
 
+def test_the_scheduler_is_loaded_after_the_tasks_as_a_beat_does(
+    crowd: Crowd,
+    app: Celery,
+    answers: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That of django-celery-beat cannot be imported until Django is set up."""
+    (tmp_path / "sets_up.py").write_text(
+        "import sys, types\nfrom celery_safe_leader import LeaderScheduler\n"
+        "module = sys.modules['set_up_late'] = types.ModuleType('set_up_late')\n"
+        "module.Scheduler = LeaderScheduler\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    app.conf.update(imports=("sets_up",), beat_scheduler="set_up_late:Scheduler")
+    try:
+        assert only(check_app(app), "scheduler")[0] == "good"
+    finally:
+        for name in ("sets_up", "set_up_late"):
+            sys.modules.pop(name, None)
+
+
+def test_tasks_that_cannot_be_imported(crowd: Crowd, app: Celery, answers: dict[str, Any]) -> None:
+    app.conf.imports = ("no_such_module_of_tasks",)
+    found = check_app(app)
+    grade, text = only(found, "tasks")
+    assert (found.code, grade, "ModuleNotFoundError" in text) == (1, "bad", True)
+    assert only(found, "scheduler")[0] == "good", "the rest is looked at all the same"
+
+
 def test_a_stock_beat_beside(crowd: Crowd, app: Celery, answers: dict[str, Any]) -> None:
     file = Path(app.conf.beat_schedule_filename)
     file.write_text("")
@@ -307,6 +339,15 @@ def test_a_stock_beat_beside(crowd: Crowd, app: Celery, answers: dict[str, Any])
     assert (found.code, only(found, "stock beat")[0]) == (1, "bad")
     os.utime(file, (time.time() - 3600,) * 2)
     assert only(check_app(app), "stock beat")[0] == "good"
+
+
+def test_a_ledger_without_entries_is_nobody_elses(
+    crowd: Crowd, app: Celery, answers: dict[str, Any]
+) -> None:
+    """A beat over RedBeat or django-celery-beat keeps one, for its pause alone."""
+    crowd.client.hset(LedgerKeys(crowd.keys.key).runs, SENTINEL, "1 beat")
+    grade, text = only(check_app(app), "schedule")
+    assert (grade, "has no entries" in text) == ("good", True)
 
 
 def test_another_app_under_the_same_key(crowd: Crowd, app: Celery, answers: dict[str, Any]) -> None:
