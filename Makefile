@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 # scripts of .venv.
 STAMP := $(VENV)/.set-up-$(shell { pwd; cat pyproject.toml; } | cksum | tr -d ' ')
 
+# Tests start processes by the thousand. Without bytecode each compiles the package anew, which is a
+# third of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-long test-docker test-flaky test-matrix test-tools test-suites soak endurance fleet lint format docs bench \
 	mutants \

@@ -50,8 +50,13 @@ _living: weakref.WeakSet[Child] = weakref.WeakSet()
 
 
 def clean_environment() -> dict[str, str]:
-    """Build this process's environment without what would change Celery, Django or Redis."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_SCRUBBED)}
+    """Build this process's environment without what would change Celery, Django or Redis.
+
+    Children keep no bytecode: an ``app.py`` that is written anew within a second would be run as it
+    was. They use what is there of the package.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_SCRUBBED)}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class Line(NamedTuple):
