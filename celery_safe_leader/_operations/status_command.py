@@ -76,7 +76,7 @@ NO_RECORD = "no record: nobody has taken part since Redis was emptied"
 OTHER_PLACE = "or the key, the database or the prefix is another one"
 _MAY_LEAD = (Hold.HELD, Hold.UNCLEAR)
 _OVER_A_STORE = ("LeaderDatabaseScheduler", "LeaderRedBeatScheduler")
-"""Schedulers that keep no ledger, so there is no way to note."""
+"""Schedulers without a ledger: their leaders record no way of publication there."""
 _PEOPLE = {BEAT: "beat", WORKER: "worker", LIBRARY: "candidate"}
 
 

@@ -26,9 +26,9 @@ class Item:
         self.markers.append(name)
 
 
-def ordinary(items: list[Item]) -> list[Any]:
+def ordinary(items: list[Any]) -> list[Any]:
     """Return the parameters of those that run in ``make test``."""
-    take_turns(items)  # type: ignore[arg-type]
+    take_turns(items)
     return [item.callspec.params for item in items if "long" not in item.markers]
 
 

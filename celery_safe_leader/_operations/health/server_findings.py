@@ -199,9 +199,9 @@ def _persistence(info: Mapping[str, Any]) -> Iterator[Finding]:
     elif not info.get("aof_enabled"):
         yield doubtful(
             "persistence",
-            "there is no append-only file: after a crash of Redis the ledger is that of the last "
-            "snapshot, or empty. A living leader writes it back; without one, runs may be repeated "
-            "or missed",
+            "there is no append-only file: a crash of Redis sets the ledger back to the last "
+            "snapshot, or empties it. A living leader writes it back; without one, runs may be "
+            "repeated or missed",
             "set appendonly yes",
         )
     else:

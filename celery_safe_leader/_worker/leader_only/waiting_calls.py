@@ -147,7 +147,7 @@ def await_last_answer(consumer: Any, ends: Callable[[], bool]) -> None:
 
     Args:
         consumer: The worker's ``Consumer``.
-        ends: Returns whether there is no time for it.
+        ends: Returns whether to stop waiting, since the worker has to end at once.
     """
     transport = consumer.connection.transport
     longest = float(getattr(transport, "brpop_timeout", _LONGEST_QUESTION)) + _LAG

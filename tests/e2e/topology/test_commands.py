@@ -194,5 +194,5 @@ def act(stage: Stage, watch: Child) -> None:
     assert "Traceback" not in stage.said() + watch.output
     running = [each for each in stage.place.servers if each.running]
     denied = {each for server in running for each in denials(server.client())}
-    # Without an app the election of the library is tried as well, which is no operator's business.
+    # Without an app the library's election is looked at too, which an operator may not read.
     assert denied <= {"celery-leader-operator: {leader:shop}:lease"}
