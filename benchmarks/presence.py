@@ -31,7 +31,7 @@ _LEADER_SAYS = (
 _OBSERVES_EACH = 5
 """Observations within one ttl, of which one says something: a standby looks each fifth of it."""
 _RENEWALS_EACH = 3
-_PRUNE_EACH = 8
+_PRUNE_EACH = 16
 """Of those that say something, one prunes."""
 _CALLS = 240
 """In one piece: so few that many pieces fall between two disturbances. The best of each counts."""

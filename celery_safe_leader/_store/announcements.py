@@ -12,7 +12,7 @@ __all__ = ["Announcements"]
 
 _REST = 600.0
 """Seconds for which nothing is said after the server has refused it for good."""
-_PRUNE_EACH = 8
+_PRUNE_EACH = 16
 """Of so many times, one removes up to 16 of those who say no more. A scan costs Redis more than all
 else of it, and little more for many fields than for one."""
 _RIGHTS = ("NOPERM", "ACL failure in script", "executing the script can't", "No permissions")
