@@ -654,7 +654,9 @@ class Rounds:
             # A clock that was set back makes it far away.
             if not self._tenure.may_begin() or time.monotonic() > until:
                 return False
-            time.sleep(max(0.0, min(left / SECOND_US - _AWAKE, _LOOK_EVERY)))
+            rest = min(left / SECOND_US - _AWAKE, _LOOK_EVERY)
+            if rest > 0:
+                time.sleep(rest)  # of 0 s it would take up to 0.07 ms
         return self._tenure.may_begin()
 
     # Where runs go afterwards
