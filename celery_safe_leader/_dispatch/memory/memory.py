@@ -122,6 +122,13 @@ class Memory:
         """Note entries whose values cannot be read."""
         self._unreadable.update(values)
 
+    def check_key(self) -> None:
+        """Log a warning, once, if what was copied seems to be the ledger of another app."""
+        known = self._schedule.entries
+        copied = {name for name, entry in known.items() if entry.last_run is not None}
+        found = copied | self._foreign_runs.keys() | self._unreadable.keys()
+        self._shared_key.check(found, known, has_more=self.has_more)
+
     # A tenure
 
     def adopt(self, tenure: Tenure) -> tuple[Adoption, int]:
@@ -183,7 +190,7 @@ class Memory:
         copied = len(known) - len(read)
         if copied <= len(EVERYBODYS):  # else one of them is this app's own
             found = self._foreign_runs.keys() | snapshot.runs.keys() | (known.keys() - read)
-            self._shared_key.check(found, known)
+            self._shared_key.check(found, known, has_more=self.has_more)
         self._take_in(snapshot, read)
         return read
 

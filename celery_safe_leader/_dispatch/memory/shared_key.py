@@ -21,12 +21,13 @@ class SharedKeyCheck:
         self._key = key
         self._told = False
 
-    def check(self, found: Collection[str], own: Iterable[str]) -> None:
+    def check(self, found: Collection[str], own: Iterable[str], *, has_more: bool = False) -> None:
         """Log a warning if the ledger has entries, but none of them is in the schedule.
 
         Args:
             found: Entries of the ledger.
             own: Entries of this beat's schedule.
+            has_more: The ledger may have others, too, which are not in the schedule either.
         """
         has_own = False
         for name in () if self._told else own:
@@ -39,12 +40,14 @@ class SharedKeyCheck:
         if not (theirs and has_own):
             return
         self._told = True
+        count = f"{len(theirs)} {'entry' if len(theirs) == 1 else 'entries'}"
         logger.warning(
-            "The ledger of %s has %d entries, but none of them is in this beat's schedule: %s. If "
-            "they belong to another app, the two apps take turns under one leader_key, and the "
-            "one on standby dispatches nothing: give each app its own key. If all entries were "
-            "renamed, nothing is wrong",
+            "The ledger of %s has %s, but %s in this beat's schedule: %s. If they belong to "
+            "another app, the two apps take turns under one leader_key, and the one on standby "
+            "dispatches nothing: give each app its own key. If all entries were renamed, nothing "
+            "is wrong",
             self._key,
-            len(theirs),
+            f"at least {count}" if has_more else count,
+            "it is not" if len(theirs) == 1 else "none of them is",
             ", ".join(f"{name[:80]!r}" for name in sorted(theirs)[:_SHOWN]),
         )

@@ -140,6 +140,7 @@ class StandbyCopy:
                     self._ledger.key,
                     piece.state.entries,
                 )
+                self._memory.check_key()
                 return _LOOK_EVERY
         return _STEP_EVERY
 

@@ -21,6 +21,21 @@ def test_a_schedule_that_shares_nothing_with_the_ledger_is_told_of_once(
 
 
 @pytest.mark.parametrize(
+    ("found", "has_more", "told"),
+    [
+        (["theirs"], False, "has 1 entry, but it is not in this beat's schedule: 'theirs'."),
+        (["b", "a"], False, "has 2 entries, but none of them is in this beat's schedule: 'a', 'b'"),
+        (["b", "a"], True, "has at least 2 entries, but none of them is in this beat's schedule"),
+    ],
+)
+def test_entries_are_counted_in_words_that_fit_their_number(
+    caplog: pytest.LogCaptureFixture, found: list[str], has_more: bool, told: str
+) -> None:
+    SharedKeyCheck("shop").check(found, ["ours"], has_more=has_more)
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize(
     ("found", "own"),
     [([], ["a"]), (["a"], []), (["a", "b"], ["b", "c"]), ([CLEANUP], ["a"]), (["a"], [CLEANUP])],
 )

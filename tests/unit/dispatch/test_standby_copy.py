@@ -172,6 +172,20 @@ def test_each_sign_of_another_ledger_is_a_reason_to_read_all(
     assert why in standby.complete().why_useless(**found)
 
 
+def test_a_copy_of_another_app_s_ledger_is_told_of_once_before_this_standby_is_elected(
+    standby: Standby, caplog: pytest.LogCaptureFixture
+) -> None:
+    standby.complete()
+    assert "in this beat's schedule" not in caplog.text
+    standby.copy.drop()
+    standby.ledger.runs = {"theirs": standby.run(entry("theirs"))}
+    standby.complete()
+    standby.copy.drop()
+    standby.complete()
+    (told,) = [each for each in caplog.messages if "in this beat's schedule" in each]
+    assert "has 1 entry, but it is not in this beat's schedule: 'theirs'" in told
+
+
 def test_a_copy_that_is_not_there_or_not_complete_is_a_reason_as_well(
     standby: Standby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
