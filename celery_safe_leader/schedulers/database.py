@@ -31,6 +31,7 @@ class LeaderDatabaseScheduler(LeaderSchedulerMixin, DatabaseScheduler):
             schedule._orig_day_of_week,
             schedule._orig_day_of_month,
             schedule._orig_month_of_year,
+            nowfun=schedule.nowfun,  # up to Celery 5.6 a crontab is read in the zone of its clock
             app=self.app,
         )
         same.tz = schedule.tz
