@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import click
+from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
 from celery_safe_leader import conf
@@ -37,6 +38,8 @@ from celery_safe_leader._worker.command_line import add_option
 
 __all__ = ["inspection", "leader"]
 
+_WITHOUT_CELERY = "python -m celery_safe_leader --url … --key …"
+
 conf.register_settings()
 add_option()
 
@@ -45,7 +48,28 @@ add_option()
 @click.pass_context
 def leader(context: click.Context) -> None:
     """Show who leads and what runs, and act."""
-    offer_target(context, lambda: app_target(context.obj.app))
+    offer_target(context, lambda: app_target(_named_app(context, context.invoked_subcommand)))
+
+
+def _named_app(context: click.Context, command: str | None) -> Celery:
+    """Return the app that the command line names, or that a ``celeryconfig`` configures.
+
+    Args:
+        context: Of this group or of its ``command``.
+        command: Its name.
+
+    Raises:
+        WrongSettingError: There is neither. Celery's app without settings says nothing of anybody.
+    """
+    app: Celery = context.obj.app
+    # Without the option Celery gives an app of its own; code that calls this group gives one.
+    is_named = context.find_root().params.get("app", app) is not None
+    if is_named or app.conf.get("leader_key") is not None:
+        return app
+    raise WrongSettingError(
+        f"no Celery app is named: write -A and its module, as in `celery -A proj leader {command}`"
+        + ("" if command == "acl" else f", or without Celery `{_WITHOUT_CELERY} {command}`")
+    )
 
 
 @leader.command()
@@ -58,7 +82,7 @@ def acl(context: click.Context, user: str) -> None:
     it needs in addition for transactional publication, a read-only user, and an operator. Imports
     the tasks, to find their queues. Does not connect to Redis.
     """
-    app = context.obj.app
+    app = _named_app(context, "acl")
     try:
         settings = conf.read(app)
     except ImproperlyConfigured as exc:
