@@ -16,6 +16,9 @@ CELERY = {
 search through all others before it refuses."""
 REDIS = ("5", "6", "7", "8")
 """Major releases of redis-py."""
+STORES = ["celery-redbeat>=2.2", "django-celery-beat>=2.6"]
+"""What the mixin is tried with. The rows of a Django do without: django-celery-beat takes its time
+to allow a new one."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Row:
         extra = "[redis]" if self.extra else ""
         # kombu's is named too: pip would look for another kombu with a more lenient extra.
         wanted = [f"celery{extra}=={self.celery}", f"kombu{extra}=={self.kombu}"]
-        django = [f"django{self.django}"] if self.django else []
-        return [*wanted, f"redis=={self.redis}", *django]
+        more = [f"django{self.django}"] if self.django else STORES
+        return [*wanted, f"redis=={self.redis}", *more]
 
 
 def _pair(celery: str, redis: str, *, python: str = "") -> Row:

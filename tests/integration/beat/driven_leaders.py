@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import redis
 from celery import Celery
+from kombu.messaging import Producer
 
 from celery_safe_leader import conf
 from celery_safe_leader._beat.background import BackgroundThread
@@ -30,6 +31,8 @@ from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
 
 __all__ = [
+    "HAS_BATCHES",
+    "SCRIPTED",
     "TRANSACTIONAL",
     "WRITE_AHEAD",
     "DrivenLeaders",
@@ -42,6 +45,10 @@ __all__ = [
 
 HOUR = 3600.0
 TRANSACTIONAL, WRITE_AHEAD = "transactional", "write-ahead"
+HAS_BATCHES = hasattr(Producer, "batch")
+"""Whether this kombu collects messages: 5.7 and later."""
+SCRIPTED = TRANSACTIONAL if HAS_BATCHES else WRITE_AHEAD
+"""The way of a plain run where broker and ledger are one database."""
 
 
 class DrivenLeaders:
@@ -59,6 +66,11 @@ class DrivenLeaders:
         self.closing: list[Callable[[], None]] = []
         self.token = 0
         self.scheduler_class: type[LeaderScheduler] = LeaderScheduler
+
+    @property
+    def takes(self) -> str:
+        """The way that plain runs take with the installed kombu."""
+        return SCRIPTED if self.way == TRANSACTIONAL else WRITE_AHEAD
 
     def prefix(self, prefix: str) -> None:
         """Expect the ledger under a prefix of all keys."""

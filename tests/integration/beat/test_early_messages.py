@@ -46,7 +46,7 @@ def test_nothing_of_a_run_is_in_redis_before_its_moment(stage: DrivenLeaders, qu
     leader.run_for(SOON + 0.1)
     [sent] = queue.wait_for(1)
     assert -0.001 < sent.late < PATIENCE
-    assert sent.way == stage.way
+    assert sent.way == stage.takes
     assert stage.pending() == set()
     assert stage.runs()["soon"] != before["soon"]
 

@@ -11,6 +11,7 @@ import pytest
 from celery_safe_leader._ledger.script_calls import ledger_script
 from celery_safe_leader._store.keys import ElectionKeys
 from tests.integration.beat.driven_leaders import DrivenLeaders, Leader
+from tests.integration.publishing.collected import needs_batches
 from tests.support.network.proxy import Proxy
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
@@ -107,6 +108,7 @@ def test_so_does_one_that_has_a_request_under_way_when_the_server_is_lost(
     assert {later[0] - sooner[1] for sooner, later in pairwise(ranges)} == {100_000}
 
 
+@needs_batches
 def test_a_leader_that_leaves_writes_back_what_it_found_lost(
     stage: DrivenLeaders, proxy: Proxy
 ) -> None:

@@ -15,7 +15,6 @@ from celery import Task, current_app, signals
 from celery.backends.base import DisabledBackend
 from celery.beat import ScheduleEntry
 from kombu.exceptions import OperationalError
-from kombu.messaging import Producer
 
 from celery_safe_leader._ledger.acceptance import accept
 from celery_safe_leader._schedules.occurrence_id import message_id
@@ -60,11 +59,6 @@ def run_until(leader: Leader, condition: Callable[[], Any]) -> None:
     leader.run()  # what is left to commit
 
 
-def way_of(stage: DrivenLeaders) -> str:
-    """Return how runs are published: before kombu 5.7 it cannot be by one script."""
-    return stage.way if hasattr(Producer, "batch") else WRITE_AHEAD
-
-
 def names_of(stage: DrivenLeaders) -> list[str]:
     return [sent.headers["kwargsrepr"].split("'")[3] for sent in stage.messages()]
 
@@ -88,7 +82,7 @@ def test_before_and_after_of_one_message_are_told_one_after_the_other_with_it_in
     assert told == [
         (kind, ids[n], n + (kind == "after")) for n in range(3) for kind in ("before", "after")
     ]
-    assert {sent.way for sent in stage.messages()} == {way_of(stage)}
+    assert {sent.way for sent in stage.messages()} == {stage.takes}
     assert stage.pending() == set()
     assert leader.run() > 0
     assert len(told) == 6
@@ -178,7 +172,7 @@ def test_overridden_methods_are_called_as_stock_beat_calls_them(stage: DrivenLea
     assert calls[-1][1:] == ("elsewhere.unknown", sent["b"].headers["id"])
     assert [call[2] for call in calls if call[0] == "apply_async"] == ["a", "b"]
     assert trace.get() == ""
-    assert {each.way for each in sent.values()} == {way_of(stage)}
+    assert {each.way for each in sent.values()} == {stage.takes}
 
 
 def test_a_replaced_method_of_the_tasks_class_is_called_for_each_run(
@@ -197,7 +191,7 @@ def test_a_replaced_method_of_the_tasks_class_is_called_for_each_run(
     run_until(leader, lambda: len(stage.messages()) == 3)
     assert traced == [sent.headers["id"] for sent in stage.messages()]
     assert {sent.headers["trace"] for sent in stage.messages()} == {"t"}
-    assert {sent.way for sent in stage.messages()} == {way_of(stage)}
+    assert {sent.way for sent in stage.messages()} == {stage.takes}
 
 
 def test_each_of_several_messages_of_a_run_has_an_id_that_the_next_leader_would_give_it(

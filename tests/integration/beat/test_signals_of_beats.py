@@ -12,7 +12,7 @@ from celery.beat import Scheduler
 
 from celery_safe_leader import signals
 from celery_safe_leader.schedulers import LeaderSchedulerMixin
-from tests.integration.beat.driven_leaders import HOUR, DrivenLeaders
+from tests.integration.beat.driven_leaders import HOUR, SCRIPTED, WRITE_AHEAD, DrivenLeaders
 from tests.support.candidates.resigned import leave_resigned
 from tests.support.celery.services import BeatService, shop
 from tests.support.processes import wait_until
@@ -73,7 +73,7 @@ def queued(server: Server, key: str) -> list[str]:
     return [json.loads(raw)["headers"]["id"] for raw in reversed(client.lrange(key, 0, -1))]
 
 
-@pytest.mark.parametrize("database", [0, 1], ids=["transactional", "write-ahead"])
+@pytest.mark.parametrize("database", [0, 1], ids=["one database", "two databases"])
 def test_a_tenure_from_its_first_run_to_its_end(
     valkey_server: Server, key: str, heard: Heard, database: int
 ) -> None:
@@ -91,7 +91,7 @@ def test_a_tenure_from_its_first_run_to_its_end(
     runs = heard.of("run_published")
     assert [run["task_id"] for run in runs] == queued(valkey_server, key)
     for run in runs:
-        assert run["way"] == ("transactional" if database == 0 else "write-ahead")
+        assert run["way"] == (SCRIPTED if database == 0 else WRITE_AHEAD)
         assert (run["entry"], run["fencing_token"]) == ("tick", first["fencing_token"])
         assert run["first"] <= run["due"]
         assert run["sender"].startswith("beat@")

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from celery.beat import BeatLazyFunc, ScheduleEntry
 from celery.schedules import crontab, schedule
-from kombu.messaging import Producer
 
 from celery_safe_leader._ledger import ledger as ledger_module
 from celery_safe_leader._ledger import publications
@@ -285,7 +284,7 @@ def test_what_a_run_brings_that_nobody_foresaw_costs_that_run_alone(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    by_script = stage.way == TRANSACTIONAL and hasattr(Producer, "batch")  # kombu 5.7
+    by_script = stage.takes == TRANSACTIONAL
     module: Any = publications if by_script else ledger_module
     encoder = "encode_run" if by_script else "encode_claim"
     original = getattr(module, encoder)
