@@ -26,6 +26,7 @@ from celery_safe_leader._runtime.service.http_address import HttpAddress, parse_
 from celery_safe_leader._schedules.policy_options import EXPIRES_FROM
 from celery_safe_leader._setting_sources import (
     KNOWN,
+    Server,
     find_server,
     is_in_memory,
     refuse_unknown,
@@ -55,6 +56,7 @@ MissedRuns: TypeAlias = Literal["coalesce", "skip", "all"]
 """What a leader does with runs that fell due while nobody led."""
 DEFAULT_DRAIN_TIMEOUT = 60.0
 """Seconds."""
+_LOGIN = {"username", "password", "credential_provider"}
 MAX_QUEUE_NAME = 255
 """Bytes: AMQP's short string."""
 
@@ -91,6 +93,8 @@ class LeaderSettings:
     """How long a worker that shuts down lets leader-only tasks finish before it resigns."""
     url_setting: str = "leader_url"
     """Where ``url`` was set, as the user spells it."""
+    login_setting: str = "leader_url"
+    """Where user name and password were set, or what provides them."""
     options_setting: str = "leader_options"
     """The same for ``options``."""
     prefix: str = ""
@@ -106,6 +110,11 @@ class LeaderSettings:
     other_servers: tuple[str, ...] = ()
     """Servers beside ``server`` in the list of brokers, without secrets: the election asks none of
     them, also when Celery moves there."""
+
+    @property
+    def place(self) -> str:
+        """``server`` for log lines: with the setting that names it."""
+        return f"{self.server} ({self.url_setting})"
 
     @property
     def candidate_options(self) -> Options:
@@ -151,7 +160,8 @@ def read(app: Celery) -> LeaderSettings:
     refuse_unknown(conf)
     server = find_server(conf)
     with as_improperly_configured(app):
-        client_options = {**server.options, **_client_options(conf)}
+        own_options = _client_options(conf)
+        client_options = {**server.options, **own_options}
         url = read_url(server.url, client_options, server.setting)
         if url.kind == "redis" and server.options.get("ssl"):
             url = replace(url, kind="rediss")
@@ -179,6 +189,7 @@ def read(app: Celery) -> LeaderSettings:
             candidate=_flag(conf, "leader_candidate", default=True),
             drain_timeout=_drain_timeout(conf),
             url_setting=server.setting,
+            login_setting=_login_setting(conf, server, own_options),
             options_setting=spelling(conf, "leader_options"),
             prefix=server.prefix,
             http=_http(conf),
@@ -301,6 +312,14 @@ def _client_options(conf: Any) -> dict[str, Any]:
             "options", "a dict with a name that is not a string", "a dict with strings as names"
         )
     return dict(options)
+
+
+def _login_setting(conf: Any, server: Server, own_options: Mapping[str, Any]) -> str:
+    if _LOGIN & own_options.keys():
+        return spelling(conf, "leader_options")
+    if "credential_provider" in server.options:
+        return spelling(conf, "redis_backend_credential_provider")
+    return server.setting
 
 
 def _flag(conf: Any, name: str, *, default: bool = False) -> bool:

@@ -11,6 +11,8 @@ from celery_safe_leader._core.events import (
 )
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._runtime.election_log import ElectionLog
+from celery_safe_leader._store.errors import is_login_refused
+from celery_safe_leader.conf import LeaderSettings
 
 __all__ = ["BeatElectionLog"]
 
@@ -18,9 +20,10 @@ __all__ = ["BeatElectionLog"]
 class BeatElectionLog(ElectionLog):
     """Logs the events of one beat's candidate. For one thread."""
 
-    def __init__(self, election: str, server: str, ttl: float, candidate_id: str) -> None:
-        super().__init__(logger, election, server, candidate_id)
-        self._ttl = ttl
+    def __init__(self, election: str, settings: LeaderSettings, candidate_id: str) -> None:
+        super().__init__(logger, election, settings.place, candidate_id)
+        self._ttl = settings.ttl
+        self._login_setting = settings.login_setting
 
     def elected(self, event: Elected) -> None:
         """Log that this beat dispatches from now on."""
@@ -78,11 +81,24 @@ class BeatElectionLog(ElectionLog):
             )
 
     def store_failed(self, event: StoreFailed) -> None:
-        """Log what is wrong with Redis."""
+        """Log what is wrong with Redis, or where user and password can be corrected."""
+        error = event.error
+        if is_login_refused(error):
+            logger.error(
+                "Election %s: %s. Redis at %s. Correct the user or password in %s, or in Redis: "
+                "until then this beat can neither be elected nor renew its lease. Trying again (%d "
+                "in a row so far)",
+                self._election,
+                error.detail,
+                self._server,
+                self._login_setting,
+                event.failures,
+            )
+            return
         logger.error(
             "Election %s: %s. Redis at %s; trying again (%d in a row so far), nothing is lost",
             self._election,
-            event.error,
+            error,
             self._server,
             event.failures,
         )

@@ -204,7 +204,7 @@ class Membership:
         return "\n".join(
             (
                 f"    . election -> {self._keys.election} ({role})",
-                f"    . server -> {settings.server}",
+                f"    . server -> {settings.place}",
                 f"    . ttl -> {settings.ttl:g} seconds, wait {settings.wait:g} seconds",
             )
         )
@@ -213,7 +213,7 @@ class Membership:
         settings, election = self._settings, self._keys.election
         leader = make_candidate(settings, self._keys)
         leader.describe(self._about)
-        log = BeatElectionLog(election, settings.server, settings.ttl, leader.candidate_id)
+        log = BeatElectionLog(election, settings, leader.candidate_id)
 
         def observe(event: Event) -> None:
             log(event)
@@ -225,7 +225,7 @@ class Membership:
         logger.info(
             "Taking part in the election %s at %s as %s",
             election,
-            settings.server,
+            settings.place,
             leader.candidate_id,
         )
         return leader

@@ -13,6 +13,7 @@ import redis
 from celery_safe_leader._ledger.codec import LastRun
 from celery_safe_leader._operations.health.finding import Finding
 from celery_safe_leader._operations.output import plain
+from celery_safe_leader._store.errors import is_login_refused
 from celery_safe_leader._store.keys import BEAT, WORKER, ElectionKeys, LedgerKeys
 from celery_safe_leader.errors import StoreError, StoreRefusedError
 
@@ -91,8 +92,7 @@ class Target:
         # Without an answer, or a login, it does not matter which command was sent. Else the Redis
         # key may be what is wrong.
         is_ours = error.key != self.key and self.key in error.key
-        is_login = isinstance(error.__cause__, redis.AuthenticationError)
-        is_of_key = is_ours and isinstance(error, StoreRefusedError) and not is_login
+        is_of_key = is_ours and isinstance(error, StoreRefusedError) and not is_login_refused(error)
         what = str(error) if is_of_key else error.detail
         return f"{plain(self.key)} at {plain(self.server)}: {what}"
 

@@ -17,8 +17,9 @@ _REPEAT_AFTER = 60.0
 class ElectionLog(ABC):
     """Passes the events of one candidate to the methods that log them. For one thread.
 
-    An outage of Redis is logged once a minute, and its end with the next election or change of
-    leader. That a leader resigned, or that this candidate holds the record itself, is not logged.
+    An outage of Redis is logged once a minute, and so are its refusals; the end of either with the
+    next election or change of leader. That a leader resigned, or that this candidate holds the
+    record itself, is not logged.
     """
 
     def __init__(
@@ -29,14 +30,14 @@ class ElectionLog(ABC):
         Args:
             logger: Of beats or of workers.
             election: Name of the election.
-            server: The Redis server, without secrets.
+            server: The Redis server and the setting that names it, without secrets.
             candidate_id: Id of the candidate.
         """
         self._logger = logger
         self._election = election
         self._server = server
         self._candidate_id = candidate_id
-        self._silent_until = 0.0
+        self._silent_until: dict[type, float] = {}
         self._failing = False
 
     def __call__(self, event: Event) -> None:
@@ -45,7 +46,8 @@ class ElectionLog(ABC):
             self._store_failed(event)
             return
         if self._failing and isinstance(event, (Elected, HolderSeen)):
-            self._failing, self._silent_until = False, 0.0
+            self._failing = False
+            self._silent_until.clear()
             self._logger.info("Redis at %s answers again", self._server)
         if isinstance(event, Elected):
             self.elected(event)
@@ -57,8 +59,9 @@ class ElectionLog(ABC):
     def _store_failed(self, event: StoreFailed) -> None:
         now = time.monotonic()
         self._failing = True
-        if now >= self._silent_until:
-            self._silent_until = now + _REPEAT_AFTER
+        kind = type(event.error)
+        if now >= self._silent_until.get(kind, 0.0):
+            self._silent_until[kind] = now + _REPEAT_AFTER
             self.store_failed(event)
 
     @abstractmethod

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from redis import exceptions as redis_errors
 
 from celery_safe_leader.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
-__all__ = ["secrets_of", "translate"]
+__all__ = ["is_login_refused", "secrets_of", "translate"]
 
 _RIGHT = (
     "the Redis user lacks a right that the election needs; `celery -A proj leader acl` prints all "
     "of them"
 )
+_NO_LOGIN = "Redis requires a password and none was given"
+_WRONG_LOGIN = "Redis refuses the user name or password"
 _LEAST = 4
 _SLOTS = "the keys of one request are in several slots of the cluster"
 _REFUSALS: tuple[tuple[str, str], ...] = (
@@ -28,8 +30,8 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ("executing the script can't", _RIGHT),
     ("CROSSSLOT", _SLOTS),
     ("non local key", _SLOTS),  # inside a script
-    ("NOAUTH", "Redis requires a password and none was given"),
-    ("WRONGPASS", "Redis refuses the user name or password"),
+    ("NOAUTH", _NO_LOGIN),
+    ("WRONGPASS", _WRONG_LOGIN),
     # redis-py strips the code and raises an OutOfMemoryError.
     ("OUTOFMEMORY", "Redis is out of memory and refuses writes"),
     ("-OOM ", "Redis is out of memory and refuses writes"),  # inside a script of Redis 6
@@ -59,6 +61,13 @@ def secrets_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def is_login_refused(error: Exception) -> TypeGuard[StoreRefusedError]:
+    """Return whether Redis lets nobody in with this user name and password."""
+    return isinstance(error, StoreRefusedError) and error.detail.startswith(
+        (_NO_LOGIN, _WRONG_LOGIN)
+    )
+
+
 def translate(key: str, error: Exception, secrets: Iterable[str] = ()) -> StoreError:
     """Return our error for one of redis-py or of the operating system.
 
@@ -82,7 +91,7 @@ def translate(key: str, error: Exception, secrets: Iterable[str] = ()) -> StoreE
         return StoreRefusedError(key, f"this Redis is a read-only replica ({said})")
     refused = redis_errors.AuthenticationError | redis_errors.AuthorizationError
     if isinstance(error, refused):
-        return StoreRefusedError(key, f"Redis refuses the user name or password ({said})")
+        return StoreRefusedError(key, f"{_WRONG_LOGIN} ({said})")
     if isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError):
         return StoreUnavailableError(key, f"no answer from Redis ({said})")
     for mark, meaning in _REFUSALS:

@@ -326,7 +326,7 @@ class LeaderElection(bootsteps.StartStopStep):
             return
         leader = member.leader
         warn_of_other_servers(settings, logger)
-        log = WorkerElectionLog(leader.key, settings.server, leader.candidate_id)
+        log = WorkerElectionLog(leader.key, settings, leader.candidate_id)
 
         def report(event: Event) -> None:
             try:

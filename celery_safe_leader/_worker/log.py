@@ -16,6 +16,8 @@ from celery_safe_leader._core.events import (
 )
 from celery_safe_leader._loggers import worker_logger as logger
 from celery_safe_leader._runtime.election_log import ElectionLog
+from celery_safe_leader._store.errors import is_login_refused
+from celery_safe_leader.conf import LeaderSettings
 from celery_safe_leader.leader import SafeLeader
 from celery_safe_leader.signals import leader_demoted, leader_elected
 
@@ -25,8 +27,9 @@ __all__ = ["WorkerElectionLog", "send_signals"]
 class WorkerElectionLog(ElectionLog):
     """Logs the events of one worker's candidate. For one thread."""
 
-    def __init__(self, election: str, server: str, candidate_id: str) -> None:
-        super().__init__(logger, election, server, candidate_id)
+    def __init__(self, election: str, settings: LeaderSettings, candidate_id: str) -> None:
+        super().__init__(logger, election, settings.place, candidate_id)
+        self._login_setting = settings.login_setting
 
     def elected(self, event: Elected) -> None:
         """Log that this worker leads."""
@@ -63,11 +66,24 @@ class WorkerElectionLog(ElectionLog):
         )
 
     def store_failed(self, event: StoreFailed) -> None:
-        """Log what is wrong with Redis."""
+        """Log what is wrong with Redis, or where user and password can be corrected."""
+        error = event.error
+        if is_login_refused(error):
+            logger.error(
+                "Election %s: %s. Redis at %s. Correct the user or password in %s, or in Redis: "
+                "until then this worker can neither be elected nor renew its lease. Trying again "
+                "(%d in a row so far)",
+                self._election,
+                error.detail,
+                self._server,
+                self._login_setting,
+                event.failures,
+            )
+            return
         logger.error(
             "Election %s: %s. Redis at %s; trying again (%d in a row so far)",
             self._election,
-            event.error,
+            error,
             self._server,
             event.failures,
         )

@@ -107,7 +107,9 @@ def test_banner_and_log_say_who_leads_where_and_for_how_long_without_a_password(
     inbox.wait_for(1)
     banner = beat.child.output
     assert "election -> shop:beat (not started)" in banner
-    assert f"server -> redis://127.0.0.1:{server.port}/0" in banner
+    assert f"server -> redis://127.0.0.1:{server.port}/0 (broker_url)" in banner
+    joined = f"at redis://127.0.0.1:{server.port}/0 (broker_url) as "
+    assert joined in beat.child.output
     assert "ttl -> 0.6 seconds, wait 0.1 seconds" in banner
     beat.terminate()
     told = [line.split("] ", 1)[1] for line in beat.child.lines if line.startswith("[20")]

@@ -249,7 +249,10 @@ def test_no_command_shows_a_secret(
     worker = run("worker", "-c", "1", "-l", "DEBUG", "--without-mingle", "--without-gossip")
     asked = [run("leader", "status"), run("leader", "acl"), run("report")]
     for child in (beat, worker):
-        child.wait_for_line("refuses the user name or password", 60)
+        told = child.wait_for_line("Correct the user or password in leader_url", 60).text
+        assert "Redis refuses the user name or password (" in told
+        assert "/0 (leader_url). Correct" in told
+        assert "nothing is lost" not in told
     for child in asked:
         child.wait(60)
     for child in (beat, worker):

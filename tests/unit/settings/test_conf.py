@@ -77,6 +77,7 @@ def test_defaults() -> None:
         candidate=True,
         drain_timeout=60.0,
         url_setting="broker_url",
+        login_setting="broker_url",
         options_setting="leader_options",
     )
     assert (settings.candidate_options.ttl, settings.candidate_options.wait) == (10.0, 2.0)
@@ -366,6 +367,38 @@ def test_server_is_the_first_redis_that_is_configured(
 ) -> None:
     settings = conf.read(make_app(values))
     assert (settings.server, settings.url_setting) == (server, setting)
+    assert settings.place == f"{server} ({setting})"
+
+
+BACKEND = {"broker_url": "amqp://a", "result_backend": "redis://b"}
+PROVIDER = "my.Provider"
+
+
+@pytest.mark.parametrize(
+    ("values", "setting"),
+    [
+        ({"broker_url": BROKER}, "broker_url"),
+        ({"broker_url": BROKER, "leader_url": "redis://u:p@l"}, "leader_url"),
+        ({"broker_url": BROKER, "leader_options": {"client_name": "shop"}}, "broker_url"),
+        ({"broker_url": BROKER, "leader_options": {"password": "hidden"}}, "leader_options"),
+        ({"broker_url": BROKER, "leader_options": {"username": "shop"}}, "leader_options"),
+        (BACKEND, "result_backend"),
+        (
+            {**BACKEND, "redis_backend_credential_provider": PROVIDER},
+            "redis_backend_credential_provider",
+        ),
+        (
+            {"broker_url": BROKER, "leader_options": {"credential_provider": PROVIDER}},
+            "leader_options",
+        ),
+    ],
+)
+def test_the_setting_that_user_and_password_come_from_is_known(
+    values: dict[str, Any], setting: str
+) -> None:
+    assert conf.read(make_app(values)).login_setting == setting
+    namespaced = {f"CELERY_{name.upper()}": value for name, value in values.items()}
+    assert conf.read(make_app(namespaced, DJANGO)).login_setting == f"CELERY_{setting.upper()}"
 
 
 @pytest.mark.parametrize(
