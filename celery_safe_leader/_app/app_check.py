@@ -18,7 +18,7 @@ from celery_safe_leader._ledger.hash_sentinel import SENTINEL
 from celery_safe_leader._operations.health.finding import Finding, bad, doubtful, good
 from celery_safe_leader._operations.output import clause, plain
 from celery_safe_leader._publishing.broker_settings import describe_way
-from celery_safe_leader._runtime.embedded.embedded_role import embedded_role_of
+from celery_safe_leader._runtime.embedded.embedded_role import EmbeddedRole, embedded_role_of
 from celery_safe_leader._setting_sources import spelling, visibility_timeout
 from celery_safe_leader._store.keys import LedgerKeys
 from celery_safe_leader.conf import LeaderSettings
@@ -53,8 +53,9 @@ def app_findings(app: Celery, settings: LeaderSettings) -> Iterator[Finding]:
         f"{settings.url_setting} {settings.server}",
     )
     yield from _dedup(app, settings)
-    yield good("publication", f"by the settings: {describe_way(app)}")
-    ours = yield from _scheduler(app)
+    found = _found_scheduler(app)
+    yield good("publication", _way(app, found))
+    ours = yield from _scheduler(app, found)
     yield from _stock_beats(app, ours=ours)
     yield from _shared_key(app, settings)
     yield from _workers(app)
@@ -68,15 +69,30 @@ def _dedup(app: Celery, settings: LeaderSettings) -> Iterator[Finding]:
     yield good("dedup window", f"{said}{beside}")
 
 
-def _scheduler(app: Celery) -> Generator[Finding, None, bool]:
+def _found_scheduler(app: Celery) -> Any:
+    """Return what ``beat_scheduler`` names, or the error that importing it raised."""
+    try:
+        return load_scheduler(app)
+    except Exception as exc:
+        return exc
+
+
+def _way(app: Celery, scheduler: Any) -> str:
+    if isinstance(scheduler, type) and embedded_role_of(scheduler) is EmbeddedRole.OWN_CANDIDATE:
+        return (
+            f"{scheduler.__qualname__} sends one run after the other by Celery's own code, and "
+            "notes each in its own store"
+        )
+    return f"by the settings: {describe_way(app)}"
+
+
+def _scheduler(app: Celery, found: Any) -> Generator[Finding, None, bool]:
     """Return whether beats use this package unless they are told otherwise."""
     named = app.conf.beat_scheduler
-    try:
-        found = load_scheduler(app)
-    except Exception as exc:
+    if isinstance(found, Exception):
         yield bad(
             "scheduler",
-            f"beat_scheduler {named!r} cannot be loaded ({type(exc).__name__})",
+            f"beat_scheduler {named!r} cannot be loaded ({type(found).__name__})",
             "set it to 'celery_safe_leader.LeaderScheduler'",
         )
         return False

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.beat import Scheduler
 from click.testing import CliRunner
 
 from celery_safe_leader import cli
@@ -20,12 +21,18 @@ from celery_safe_leader._ledger.hash_sentinel import SENTINEL
 from celery_safe_leader._ledger.pausing import pause
 from celery_safe_leader._operations.health import server_findings
 from celery_safe_leader._store.keys import LedgerKeys
+from celery_safe_leader.schedulers import LeaderSchedulerMixin
 from tests.contract.ledger_helpers import Bench
 from tests.integration.operations.commands import HOSTILE, Found, invoke
 from tests.integration.operations.test_candidates_shown import HOLDER, Crowd
 from tests.support.network.ports import free_port
 from tests.support.servers import ExternalServer, Server
 from tests.support.servers.rights import VIEWER_BEFORE, printed, user_with, words_of
+
+
+class Mixed(LeaderSchedulerMixin, Scheduler):
+    """A scheduler over another store."""
+
 
 SIGNS = {"good": "✓", "doubtful": "!", "bad": "✗"}
 
@@ -300,6 +307,24 @@ def test_a_scheduler_of_another_kind(
 ) -> None:
     app.conf.beat_scheduler = named
     assert only(check_app(app), "scheduler")[0] == grade
+
+
+@pytest.mark.parametrize(
+    ("named", "way"),
+    [
+        ("celery_safe_leader.LeaderScheduler", "by the settings: "),
+        ("celery.beat.PersistentScheduler", "by the settings: "),  # -S leader may be given
+        (f"{__name__}:Mixed", "Mixed sends one run after the other by Celery's own code, and "),
+        ("no.such.module", "by the settings: "),
+    ],
+)
+def test_the_way_of_publication_is_that_of_the_scheduler(
+    crowd: Crowd, app: Celery, answers: dict[str, Any], named: str, way: str
+) -> None:
+    app.conf.beat_scheduler = named
+    grade, text = only(check_app(app), "publication")
+    assert (grade, text[: len(way)]) == ("good", way)
+    assert ("transactional" in text or "write-ahead" in text) is way.startswith("by the settings")
 
 
 def test_the_scheduler_is_loaded_after_the_tasks_as_a_beat_does(
