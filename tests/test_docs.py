@@ -214,6 +214,20 @@ def test_every_log_line_is_explained() -> None:
     assert {w: line.pattern for w, line in lines.items() if not line.search(explained)} == {}
 
 
+def test_who_is_told_to_install_something_is_told_what_the_readme_says() -> None:
+    """Of an index on which the package is not."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "not on PyPI yet" in readme
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md")]
+    for text in (texts(), readme, *pages):
+        assert "celery-safe-leader[" not in text
+        assert not re.search(r"pip install ['\"]?celery.safe.leader", text)
+    commands = re.findall(r'pip install "\.\[([^]]*)\]" in a checkout', texts())
+    assert {"web", "prometheus"} <= set(commands)
+    for extra in ("web", "prometheus", "redbeat", "django-celery-beat", "django"):
+        assert f'".[{extra}]"' in readme
+
+
 def test_every_message_that_is_explained_exists() -> None:
     there = texts()
     rows = page("docs/operations/troubleshooting.md").rows("message")

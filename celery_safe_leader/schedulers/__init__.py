@@ -38,6 +38,6 @@ def __getattr__(name: str) -> Any:
             raise
         raise ImportError(
             f"{name} needs the package {package}, which is not installed: "
-            f'pip install "celery-safe-leader[{extra}]"',
+            f'pip install ".[{extra}]" in a checkout of celery-safe-leader',
             name=package,
         ) from exc

@@ -54,7 +54,7 @@ def web(
 
     It has no login: whoever reaches it may look. With --allow-actions, who has the token may pause,
     resume, and ask a leader to resign; the Redis user then needs the rights of an operator, else
-    those of a viewer. It needs the extra celery-safe-leader[web].
+    those of a viewer. It needs the extra [web].
 
     Ends with 0 on Ctrl-C and SIGTERM, and with 2 if it cannot listen or a setting is wrong.
     """
@@ -64,7 +64,7 @@ def web(
     except ModuleNotFoundError as exc:
         raise WrongSettingError(
             f"the page needs {exc.name}, which is not installed: "
-            'pip install "celery-safe-leader[web]"'
+            'pip install ".[web]" in a checkout of celery-safe-leader'
         ) from exc
     token, is_new = _token(token_file) if allow_actions else ("", False)
     if token_file is not None and not allow_actions:

@@ -19,7 +19,7 @@ from celery_safe_leader._runtime.service.process_health import ProcessHealth
 __all__ = ["Family", "Source", "counter", "distribution", "election_families", "gauge", "page"]
 
 PREFIX = "celery_safe_leader_"
-_HOW = "install celery-safe-leader[prometheus] to have metrics"
+_HOW = 'to have metrics, pip install ".[prometheus]" in a checkout of celery-safe-leader'
 
 Labels = tuple[tuple[str, str], ...]
 

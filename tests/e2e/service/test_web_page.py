@@ -125,7 +125,10 @@ def test_what_is_wrong_is_said_at_once(children: Children, tmp_path: Path) -> No
                 serve(children, "--allow-actions", "--token-file", str(tmp_path / "none")),
                 "No such file",
             ),
-            (serve(children, script=blocked), 'pip install "celery-safe-leader[web]"'),
+            (
+                serve(children, script=blocked),
+                'pip install ".[web]" in a checkout of celery-safe-leader',
+            ),
         ):
             assert child.wait(60) == 2, child.output
             assert said in " ".join(child.output.split())

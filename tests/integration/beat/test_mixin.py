@@ -385,7 +385,7 @@ def test_a_missing_package_is_named_with_its_extra(
     child = children.python(script)
     assert child.wait_for_line("refused").text == (
         f"refused: {name} needs the package {package}, which is not installed: "
-        f'pip install "celery-safe-leader[{extra}]"'
+        f'pip install ".[{extra}]" in a checkout of celery-safe-leader'
     )
 
 
