@@ -38,6 +38,7 @@ from celery_safe_leader._ledger.results import (
     Settlement,
     SettlementOutcome,
 )
+from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.moments import now_us
 from celery_safe_leader.errors import SafeLeaderError, StoreRefusedError, StoreUnavailableError
@@ -115,7 +116,7 @@ class Records:
 
     # Transactional
 
-    def publish(self, runs: Sequence[Run], may_write: Gate) -> bool:
+    def publish(self, runs: Sequence[Run], may_write: Gate) -> Steps[bool]:
         """Push the messages of runs and record them, in as few scripts as possible.
 
         Runs that were given up are recorded without a message.
@@ -132,10 +133,10 @@ class Records:
         """
         return self._publish([_request(part) for part in _parts(runs)], may_write)
 
-    def _publish(self, requests: list[_Request], may_write: Gate) -> bool:
+    def _publish(self, requests: list[_Request], may_write: Gate) -> Steps[bool]:
         before = now_us()
         batches = [request.batch for request in requests]
-        answers = self._ledger.publish(batches, may_write, ahead=self._watch.ahead)
+        answers = yield from self._ledger.publishing(batches, may_write, ahead=self._watch.ahead)
         if answers is None:
             return False
         after = now_us()
@@ -369,7 +370,7 @@ class Records:
     def repeat(self, still_leads: Gate) -> None:
         """Send again, with the same values, what had no reply."""
         requests, self._unanswered = self._unanswered, []
-        if requests and not self._publish(requests, still_leads):
+        if requests and not complete(self._publish(requests, still_leads)):
             self._unanswered = requests
             return
         claims, self._unanswered_claims = self._unanswered_claims, []

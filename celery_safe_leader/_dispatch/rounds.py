@@ -43,11 +43,13 @@ from celery_safe_leader._dispatch.ways.way_choice import WayChoice
 from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import SettlementOutcome
+from celery_safe_leader._ledger.steps import Steps
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.missed import DueRuns
 from celery_safe_leader._schedules.moments import MINUTE_US, SECOND_US, now_us
 from celery_safe_leader._schedules.rule import ScheduleError
 from celery_safe_leader._schedules.safe_text import safe_repr
+from celery_safe_leader.errors import SafeLeaderError
 
 __all__ = ["Rounds"]
 
@@ -550,11 +552,21 @@ class Rounds:
 
         self._called.publish(runs, may_publish)
 
-    def _publish_called(self, run: Run) -> None:
+    def _publish_called(self, run: Run) -> Steps[None]:
         """Publish one run whose messages Celery's code has made, or that was given up."""
         if run.state is RunState.CLAIMED:
             self._write_ahead.send([run])
-        else:
+            return
+        if not self._way.choose(1):
+            return
+        if self._is_for_one_script(run):
+            try:
+                yield from self._transactional.publishing([run], partial(self._may_write, 0))
+            except SafeLeaderError:
+                raise
+            except Exception as exc:
+                self._set_aside_for(run, exc)
+        if run.state in _READY and not self._is_for_one_script(run):
             self._publish_ready([run], 0)
 
     def _is_late_now(self, run: Run) -> bool:
@@ -584,18 +596,21 @@ class Rounds:
     def _isolated(self, publish: Callable[[Sequence[Run]], None], runs: Sequence[Run]) -> None:
         """Publish runs; one that fails in a way that nobody foresaw costs its entry alone."""
         for run, error in publish_isolated(publish, runs):
-            if run.state not in _READY:
-                continue
-            run.to(RunState.HELD_BACK)
-            self._set_aside.add(run.name)
-            self._patience.failed(time.monotonic(), Cause.PROCESS)
-            logger.error(
-                "Publishing a run of entry %r failed unexpectedly: %s. It is tried again in 60 s; "
-                "other entries are not held up. Please report this",
-                run.name,
-                safe_repr(error),
-                exc_info=error,
-            )
+            self._set_aside_for(run, error)
+
+    def _set_aside_for(self, run: Run, error: Exception) -> None:
+        if run.state not in _READY:
+            return
+        run.to(RunState.HELD_BACK)
+        self._set_aside.add(run.name)
+        self._patience.failed(time.monotonic(), Cause.PROCESS)
+        logger.error(
+            "Publishing a run of entry %r failed unexpectedly: %s. It is tried again in 60 s; "
+            "other entries are not held up. Please report this",
+            run.name,
+            safe_repr(error),
+            exc_info=error,
+        )
 
     def _is_for_one_script(self, run: Run) -> bool:
         return self._way.is_transactional and run.is_plain

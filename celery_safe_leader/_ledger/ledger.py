@@ -69,6 +69,7 @@ from celery_safe_leader._ledger.results import (
     Snapshot,
     Written,
 )
+from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader._ledger.way import Way, note_way
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader.errors import LifecycleError, SafeLeaderError
@@ -164,6 +165,12 @@ class Ledger:
     def publish(
         self, batches: Sequence[Batch], may_write: Callable[[], bool], *, ahead: float = 0.0
     ) -> list[Published | SafeLeaderError] | None:
+        """As ``publishing``, without a pause."""
+        return complete(self.publishing(batches, may_write, ahead=ahead))
+
+    def publishing(
+        self, batches: Sequence[Batch], may_write: Callable[[], bool], *, ahead: float = 0.0
+    ) -> Steps[list[Published | SafeLeaderError] | None]:
         """Put the messages of batches into their queues and record their runs, in one round trip.
 
         Each batch is one script: a message is in its queue exactly when its run is recorded as
@@ -191,7 +198,7 @@ class Ledger:
             encode_batch(batch, slack_us, self.names.running, self.names.versions)
             for batch in batches
         ]
-        sent = self._session.send(encoded, may_write)
+        sent = yield from self._session.send(encoded, may_write)
         if sent is None:
             return None
         return [

@@ -30,6 +30,7 @@ from celery_safe_leader._ledger.packed_commands import send_packed
 from celery_safe_leader._ledger.publications import Batch, EncodedBatch
 from celery_safe_leader._ledger.results import Adoption
 from celery_safe_leader._ledger.script_calls import call, identifying_script, ledger_script
+from celery_safe_leader._ledger.steps import Steps
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader._store.lua import Script
@@ -131,7 +132,7 @@ class LedgerSession:
 
     def send(
         self, batches: Sequence[EncodedBatch], may_write: Callable[[], bool]
-    ) -> list[list[Any] | SafeLeaderError] | None:
+    ) -> Steps[list[list[Any] | SafeLeaderError] | None]:
         """Publish batches in one write.
 
         Returns:
@@ -139,14 +140,14 @@ class LedgerSession:
             ``may_write`` returned false and nothing was sent.
         """
         script = _guarded("publish")
-        answers = self._exchange(batches, ("EVALSHA", script.sha), may_write)
+        answers = yield from self._exchange(batches, ("EVALSHA", script.sha), may_write)
         if answers is None:
             return None
         # The server says that it ran nothing of these, so they are executed once at most.
         forgotten = [i for i, each in enumerate(answers) if _is_unknown_script(each)]
         if forgotten:
             again = [batches[i] for i in forgotten]
-            repeated = self._exchange(again, ("EVAL", script.text), may_write)
+            repeated = yield from self._exchange(again, ("EVAL", script.text), may_write)
             if repeated is None and len(forgotten) == len(batches):
                 return None
             for i, answer in zip(forgotten, repeated or (), strict=repeated is not None):
@@ -180,7 +181,7 @@ class LedgerSession:
         batches: Sequence[EncodedBatch],
         command: tuple[str, str],
         may_write: Callable[[], bool],
-    ) -> list[Any] | None:
+    ) -> Steps[list[Any] | None]:
         """Send each batch under a step of its own; return what came, or an error, for each."""
         heads = [self._head("") for _ in batches]
         commands = [
@@ -196,7 +197,7 @@ class LedgerSession:
             return True
 
         try:
-            answers = send_packed(self.client, commands, note_attempts)
+            answers = yield from send_packed(self.client, commands, note_attempts)
         except (redis.RedisError, OSError) as exc:
             return [translate(self._names.runs, exc)] * len(batches)
         if answers is None:

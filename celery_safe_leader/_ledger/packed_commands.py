@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from celery_safe_leader._ledger.steps import Steps
 from celery_safe_leader._store.server_identity import ANY_COMMAND
 
 __all__ = ["ConnectionCounter", "count_connections", "send_packed"]
@@ -46,10 +47,11 @@ def count_connections(client: redis.Redis) -> ConnectionCounter:
 
 def send_packed(
     client: redis.Redis, commands: Sequence[Command], may_write: Callable[[], bool]
-) -> list[Any] | None:
+) -> Steps[list[Any] | None]:
     """Send commands in one write, and return a reply or an error for each.
 
     All that takes time is done before ``may_write`` is called, right before the bytes go out.
+    Pauses when they are out.
 
     Returns:
         ``None`` if it returned false: nothing was sent. A ``redis.ConnectionError``,
@@ -67,7 +69,7 @@ def send_packed(
         packed = _join(_pack(command, encode) for command in commands)
         if not may_write():
             return None
-        return _exchange(connection, packed, len(commands))
+        return (yield from _exchange(connection, packed, len(commands)))
     except BaseException:
         # Whoever uses this connection next must not read a reply to what was sent over it.
         connection.disconnect()
@@ -110,10 +112,11 @@ def _join(pieces: Iterable[bytes]) -> list[bytes]:
     return [b"".join(each) for each in joined]
 
 
-def _exchange(connection: Any, packed: Any, count: int) -> list[Any]:
+def _exchange(connection: Any, packed: Any, count: int) -> Steps[list[Any]]:
     replies: list[Any] = []
     try:
         connection.send_packed_command(packed)
+        yield
         while len(replies) < count:
             replies.append(_reply(connection))
     except (redis.ConnectionError, redis.TimeoutError, OSError) as exc:

@@ -27,6 +27,7 @@ from celery_safe_leader._dispatch.ports import Making, MessageBuilder, MessagePu
 from celery_safe_leader._dispatch.records import Records
 from celery_safe_leader._dispatch.run import Run, RunState
 from celery_safe_leader._dispatch.tenure import Tenure
+from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.moments import SECOND_US
 from celery_safe_leader.errors import SafeLeaderError
@@ -44,7 +45,7 @@ _ENDED = (RunState.DONE, RunState.SENT, RunState.GIVEN_UP)
 class RoundsPart:
     """What is done with runs elsewhere."""
 
-    publish: Callable[[Run], None]
+    publish: Callable[[Run], Steps[None]]
     """Publishes one that is built, or records one that was given up."""
     sort: Callable[[Sequence[Run]], None]
     """Puts runs where their states say."""
@@ -92,6 +93,7 @@ class CalledRuns:
         self._asking: dict[str, Run] = {}
         self._failures: dict[str, int] = {}
         self._error: SafeLeaderError | None = None
+        self._publication: Steps[None] | None = None
 
     def publish(self, runs: Sequence[Run], may_publish: Callable[[], bool]) -> None:
         """Publish runs whose moment has come, one by one.
@@ -110,7 +112,10 @@ class CalledRuns:
             free = self._records.look(scheduled) if scheduled else []
             self._calls.series(partial(self._next, deque((*claimed, *free)), rest, may_publish))
         finally:
-            self._rounds.sort(list(rest))
+            try:
+                self._finish_publication()
+            finally:
+                self._rounds.sort(list(rest))
 
     def answer(self, runs: Sequence[Run]) -> None:
         """Tell the calls that wait for it what became of runs; those states are final."""
@@ -150,10 +155,7 @@ class CalledRuns:
         run.is_called = True
         kept = self._kept.pop(run.name, None)
         if kept and kept.occurrence == run.claim.occurrence and kept.source is run.entry.source:
-            try:
-                self._publish_messages(run, kept.messages)
-            finally:
-                self._rounds.sort([run])
+            self._publish_messages(run, kept.messages)
         elif self._connects():
             return self._call(run)
         else:
@@ -215,7 +217,7 @@ class CalledRuns:
             self._number(run, len(called.messages))
             run.built(_together(called.messages))
             if run.state is RunState.CLAIMED:
-                self._rounds.publish(run)
+                complete(self._rounds.publish(run))
         else:
             self._nothing(run, called)
         self._rounds.sort([run])
@@ -236,10 +238,7 @@ class CalledRuns:
             self._trouble(run, None if called.is_broker else called.trouble)
             self._rounds.sort([run])
         elif called.messages:
-            try:
-                self._publish_messages(run, called.messages)
-            finally:
-                self._rounds.sort([run])
+            self._publish_messages(run, called.messages)
         else:
             self._nothing(run, called)
             self._finish(run)
@@ -256,8 +255,9 @@ class CalledRuns:
     def _finish(self, run: Run) -> None:
         """Let a run be recorded that was given up."""
         try:
+            self._finish_publication()
             if run.entry.claim != run.claim:
-                self._rounds.publish(run)
+                complete(self._rounds.publish(run))
         finally:
             self._rounds.sort([run])
 
@@ -288,12 +288,29 @@ class CalledRuns:
         self._failures.pop(run.name, None)
         self._number(run, len(messages))
         run.built(_together(messages))
+        publication = self._publishing(run, messages)
+        if run.question is not None:
+            complete(publication)
+        elif next(publication, self) is None:
+            # Redis has it. The next run is called meanwhile.
+            self._publication = publication
+
+    def _publishing(self, run: Run, messages: Sequence[Any]) -> Steps[None]:
         try:
-            self._rounds.publish(run)
+            self._finish_publication()  # of the run before
+            yield from self._rounds.publish(run)
         finally:
-            if run.question is None and run.state not in _ENDED:
-                kept = _Kept(run.entry.source, run.claim.occurrence, messages)
-                self._kept[run.name] = kept
+            if run.question is None:
+                if run.state not in _ENDED:
+                    kept = _Kept(run.entry.source, run.claim.occurrence, messages)
+                    self._kept[run.name] = kept
+                self._rounds.sort([run])
+
+    def _finish_publication(self) -> None:
+        """Wait for what becomes of the run that was sent last, if it is not known yet."""
+        publication, self._publication = self._publication, None
+        if publication is not None:
+            complete(publication)
 
     def _number(self, run: Run, count: int) -> None:
         """Note of how many messages a run is, before it is claimed."""

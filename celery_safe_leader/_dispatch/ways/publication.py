@@ -13,6 +13,7 @@ from celery_safe_leader._dispatch.records import Records
 from celery_safe_leader._dispatch.run import Run, RunState
 from celery_safe_leader._dispatch.tenure import Gate
 from celery_safe_leader._dispatch.ways.way_choice import WayChoice
+from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader.errors import SafeLeaderError, StoreRefusedError
 
 __all__ = ["PublicationWay", "Transactional", "WriteAhead"]
@@ -52,6 +53,10 @@ class Transactional(PublicationWay):
 
     def publish(self, runs: Sequence[Run], may_write: Gate) -> None:
         """Publish runs that are plain; those that were given up are recorded."""
+        complete(self.publishing(runs, may_write))
+
+    def publishing(self, runs: Sequence[Run], may_write: Gate) -> Steps[None]:
+        """As ``publish``, with a pause while Redis runs the script; the states are set after it."""
         self.prepare([run for run in runs if run.state is RunState.BUILT])
         ready = [run for run in runs if run.state is RunState.GIVEN_UP or run.push is not None]
         if not ready:
@@ -60,7 +65,10 @@ class Transactional(PublicationWay):
         if not self._way.choose(len(ready)) or not self._way.is_transactional:
             return
         try:
-            if self._records.publish(ready, lambda: may_write() and self._way.is_current()):
+            is_sent = yield from self._records.publish(
+                ready, lambda: may_write() and self._way.is_current()
+            )
+            if is_sent:
                 self._way.note_success()
         except StoreRefusedError as exc:
             if not exc.is_missing_right:
@@ -99,7 +107,7 @@ class WriteAhead(PublicationWay):
         given_up = [run for run in runs if run.state is RunState.GIVEN_UP]
         unclaimed = [run for run in given_up if run.entry.claim != run.claim]
         if unclaimed:
-            self._records.publish(unclaimed, may_write)
+            complete(self._records.publish(unclaimed, may_write))
 
     def send(self, runs: Sequence[Run]) -> None:
         """Publish runs that are claimed."""

@@ -90,8 +90,11 @@ class CalledMessage:
     def expires_us(self) -> int | None:
         """When it expires, in microseconds since 1970; ``None`` if it does not."""
         fields = self.body if isinstance(self.body, Mapping) else self.options["headers"]
+        expires = fields.get("expires")
+        if expires is None:
+            return None
         try:
-            return from_datetime(datetime.fromisoformat(str(fields.get("expires"))))
+            return from_datetime(datetime.fromisoformat(str(expires)))
         except (TypeError, ValueError):
             return None
 

@@ -215,6 +215,35 @@ def test_with_four_that_hang_those_that_need_a_call_wait_and_the_rest_goes_on(
     assert caplog.text.count("and none is started while 4") == 2
 
 
+def test_the_run_that_was_sent_before_a_call_that_hangs_has_ended(
+    quick_server: Server, broker: str, key: str, gate: threading.Event
+) -> None:
+    way = TRANSACTIONAL if broker == quick_server.url else WRITE_AHEAD
+    stage = DrivenLeaders(quick_server, key, way)
+    ready = threading.Event()
+    ready.set()
+    with Inbox(broker, queue=key) as inbox:
+        app = stage.app(
+            **{"a": stage.entry("a", -1.0, every=STEP)},
+            **{"b hangs": stage.entry("b hangs", -1.0, every=60.0)},
+        )
+        for name, event in (("a", ready), ("b hangs", gate)):
+            own = {"abstract": True, "sleepy": Sleepy(event)}
+            base = type("OwnWayOfOneOfTwo", (OwnWay,), own)
+            app.task(name=f"shop.{name}", base=base, shared=False)(nothing)
+            app.conf.beat_schedule[name]["task"] = f"shop.{name}"
+        leader = stage.leader(app)
+        calls = leader.dispatcher._calls
+        wait_until(lambda: (leader.run(), calls.hangs("b hangs"))[1], PATIENCE)
+        # Its next runs follow.
+        wait_until(lambda: (leader.run(), len(inbox.sent("a")) >= 3)[1], PATIENCE)
+        assert gaps(inbox.sent("a"), STEP) == []
+        assert inbox.sent("b hangs") == []
+        assert calls.hangs("b hangs")
+        for close in stage.closing:
+            close()
+
+
 @pytest.mark.parametrize("kind", ["lazy argument", "apply_async"])
 def test_what_wakes_in_a_later_tenure_of_the_same_process_publishes_nothing(
     quick_server: Server,
