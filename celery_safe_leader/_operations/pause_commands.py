@@ -18,8 +18,14 @@ from celery_safe_leader._ledger.errors import LedgerFormatError, LedgerUnpausabl
 from celery_safe_leader._ledger.pausing import PauseChange
 from celery_safe_leader._operations.ledger_view import read_ledger
 from celery_safe_leader._operations.output import clause, moment, plain, print_json, utc
-from celery_safe_leader._operations.target import CannotTellError, Target, pass_target
-from celery_safe_leader._store.errors import translate
+from celery_safe_leader._operations.target import (
+    CannotTellError,
+    Target,
+    as_operator,
+    pass_target,
+    require_answer,
+)
+from celery_safe_leader._store.errors import for_operator, translate
 from celery_safe_leader._store.record_view import read_record
 from celery_safe_leader._store.server_now import read_time
 from celery_safe_leader.errors import StoreError, StoreRefusedError, StoreUnavailableError
@@ -189,6 +195,7 @@ class PauseOutcome:
     """Runs that were claimed before, and are left."""
 
 
+@as_operator()
 def pause_key(
     target: Target, seconds: float | None, by: str, reason: str, patience: float | None = None
 ) -> PauseOutcome:
@@ -207,6 +214,7 @@ def pause_key(
     """
     client = target.connect()
     try:
+        require_answer(client, target)
         change = _change(target, lambda: pausing.pause(client, target.ledger, seconds or 0.0))
         until = change.pause.until_us if change.pause else 0
         warning = note_action(client, target, "paused", by, reason, until)
@@ -225,10 +233,12 @@ def pause_key(
     return PauseOutcome(text, warning, now_us, None, number, until, claims)
 
 
+@as_operator()
 def resume_key(target: Target, by: str, reason: str) -> PauseOutcome:
     """End a pause, and tell the history if there was one. Raises what ``pause_key`` raises."""
     client = target.connect()
     try:
+        require_answer(client, target)
         before, _ = read_ledger(client, target.ledger)
         _change(target, lambda: pausing.resume(client, target.ledger))
         was_paused, warning = before.pause is not None if before else None, ""
@@ -281,7 +291,7 @@ def note_action(
         except (redis.RedisError, OSError) as exc:
             raise translate(keys.history, exc) from exc
     except StoreError as exc:
-        return f"done, but not noted in the history: {target.told(exc)}"
+        return f"done, but not noted in the history: {target.told(for_operator(exc))}"
     return ""
 
 

@@ -23,14 +23,17 @@ from celery_safe_leader._operations.target import (
     LIBRARY,
     CannotTellError,
     Target,
+    as_operator,
     candidates_of,
     optional,
     pass_target,
+    require_answer,
 )
 from celery_safe_leader._store.errors import translate
-from celery_safe_leader._store.keys import BEAT, WORKER, ElectionKeys
+from celery_safe_leader._store.keys import BEAT, WORKER
 from celery_safe_leader._store.record_view import RecordView, read_record
 from celery_safe_leader._store.server_now import read_time
+from celery_safe_leader.errors import StoreUnavailableError
 
 __all__ = ["ResignOutcome", "ask_to_resign", "resign"]
 
@@ -111,6 +114,7 @@ def resign(target: Target, role: str | None, to: str | None, by: str, as_json: b
     return 0 if outcome.is_done else 1
 
 
+@as_operator()
 def ask_to_resign(target: Target, role: str | None, to: str | None, by: str) -> ResignOutcome:
     """Ask a leader to hand over. Blocks until somebody leads again, or for seconds.
 
@@ -126,6 +130,7 @@ def ask_to_resign(target: Target, role: str | None, to: str | None, by: str) -> 
     """
     client = target.connect()
     try:
+        require_answer(client, target)
         view = _leading(client, target, role)
         if view.record is None or view.hold is not Hold.HELD:
             raise click.ClickException(
@@ -137,7 +142,7 @@ def ask_to_resign(target: Target, role: str | None, to: str | None, by: str) -> 
         successor = "" if to is None else _successor(client, target, view, to)
         outcome = ResignOutcome(view.role, view.record, successor)
         if not outcome.is_needless:
-            _ask(client, target.election(view.role), by, outcome)
+            _ask(client, target, by, outcome)
             if outcome.answered_after is None:
                 raise CannotTellError(
                     f"{view.role} {plain(view.record.holder)} (token {view.record.token}) did not "
@@ -232,7 +237,8 @@ def _successor(client: redis.Redis, target: Target, view: ElectionView, named: s
         time.sleep(_POLL_SEEN)
 
 
-def _ask(client: redis.Redis, keys: ElectionKeys, by: str, outcome: ResignOutcome) -> None:
+def _ask(client: redis.Redis, target: Target, by: str, outcome: ResignOutcome) -> None:
+    keys = target.election(outcome.role)
     before, expires_us = outcome.before, read_time(client) + RESIGN_WITHIN_US
     request = ResignRequest(int(before.token), expires_us, by, outcome.successor)
     caller: Any = client
@@ -242,7 +248,13 @@ def _ask(client: redis.Redis, keys: ElectionKeys, by: str, outcome: ResignOutcom
         # If nobody reads it, the list goes.
         caller.execute_command("PEXPIRE", keys.ask, RESIGN_WITHIN_US // 1000)
     except (redis.RedisError, OSError) as exc:
-        raise translate(keys.ask, exc) from exc
+        error = translate(keys.ask, exc)
+        if isinstance(error, StoreUnavailableError):
+            raise CannotTellError(
+                f"{target.told(error)}. The leader may have been asked: see `{target.command} "
+                "status`"
+            ) from exc
+        raise error from exc
     limit = RESIGN_WITHIN_US / 1e6
     while (passed := time.monotonic() - started) < limit:
         record = read_record(client, keys)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,9 +14,10 @@ import redis
 from celery_safe_leader._ledger.codec import LastRun
 from celery_safe_leader._operations.health.finding import Finding
 from celery_safe_leader._operations.output import plain
-from celery_safe_leader._store.errors import is_login_refused
+from celery_safe_leader._store.errors import for_operator, is_login_refused
 from celery_safe_leader._store.keys import BEAT, WORKER, ElectionKeys, LedgerKeys
-from celery_safe_leader.errors import StoreError, StoreRefusedError
+from celery_safe_leader._store.server_now import read_time
+from celery_safe_leader.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
 __all__ = [
     "LIBRARY",
@@ -24,10 +26,12 @@ __all__ = [
     "NextMoment",
     "Target",
     "WrongSettingError",
+    "as_operator",
     "candidates_of",
     "offer_target",
     "optional",
     "pass_target",
+    "require_answer",
 ]
 
 LIBRARY = "library"
@@ -136,6 +140,31 @@ def pass_target(command: Callable[..., int]) -> Callable[..., None]:
         context.exit(code)
 
     return with_target
+
+
+@contextmanager
+def as_operator() -> Iterator[None]:
+    """Say of rights that are missing in the block that they are an operator's."""
+    try:
+        yield
+    except StoreRefusedError as exc:
+        raise for_operator(exc) from exc.__cause__
+
+
+def require_answer(client: redis.Redis, target: Target) -> None:
+    """Make sure that Redis answers, before anything is asked of it that would change something.
+
+    Raises:
+        CannotTellError: It does not, and so it is certain that nothing was done.
+        StoreRefusedError: It refuses the login.
+    """
+    try:
+        read_time(client)
+    except StoreUnavailableError as exc:
+        raise CannotTellError(f"{target.told(exc)}. Nothing was done") from exc
+    except StoreRefusedError as exc:
+        if not exc.is_missing_right:  # what follows needs no clock
+            raise
 
 
 def optional(read: Callable[[], Value]) -> tuple[Value | None, str]:

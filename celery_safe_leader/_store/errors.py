@@ -11,11 +11,15 @@ from redis import exceptions as redis_errors
 
 from celery_safe_leader.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
-__all__ = ["is_login_refused", "secrets_of", "translate"]
+__all__ = ["for_operator", "is_login_refused", "secrets_of", "translate"]
 
 _RIGHT = (
     "the Redis user lacks a right that the election needs; `celery -A proj leader acl` prints all "
     "of them"
+)
+_OPERATORS_RIGHT = (
+    "the Redis user lacks a right that an operator needs; `celery -A proj leader acl` prints all "
+    "of them, in the line of the operator"
 )
 _NO_LOGIN = "Redis requires a password and none was given"
 _WRONG_LOGIN = "Redis refuses the user name or password"
@@ -66,6 +70,16 @@ def is_login_refused(error: Exception) -> TypeGuard[StoreRefusedError]:
     return isinstance(error, StoreRefusedError) and error.detail.startswith(
         (_NO_LOGIN, _WRONG_LOGIN)
     )
+
+
+def for_operator(error: StoreError) -> StoreError:
+    """Return an error of somebody who acts: a right that is missing is an operator's."""
+    if not (isinstance(error, StoreRefusedError) and error.detail.startswith(_RIGHT)):
+        return error
+    detail = _OPERATORS_RIGHT + error.detail.removeprefix(_RIGHT)
+    told = StoreRefusedError(error.key, detail, error.is_missing_right)
+    told.__cause__ = error.__cause__
+    return told
 
 
 def translate(key: str, error: Exception, secrets: Iterable[str] = ()) -> StoreError:

@@ -50,7 +50,14 @@ from celery_safe_leader._operations.pause_commands import (
     note_action,
     warn,
 )
-from celery_safe_leader._operations.target import CannotTellError, Target, optional, pass_target
+from celery_safe_leader._operations.target import (
+    CannotTellError,
+    Target,
+    as_operator,
+    optional,
+    pass_target,
+    require_answer,
+)
 from celery_safe_leader._store.keys import BEAT, WORKER
 from celery_safe_leader._store.server_now import read_time
 from celery_safe_leader.errors import StoreUnavailableError
@@ -168,6 +175,7 @@ def _warn(target: Target, contents: LedgerContents, is_paused: bool, accepted: s
 @as_json_option
 @pass_target
 @no_collector()
+@as_operator()
 def import_(
     target: Target, file: str, older: bool, unsettled: str | None, by: str, as_json: bool
 ) -> int:
@@ -188,6 +196,7 @@ def import_(
     _settle_elsewhere(target, given, unsettled)
     client = target.connect()
     try:
+        require_answer(client, target)
         number, merged = _import(client, target, given)
         warn(note_action(client, target, "imported", by, f"from {plain(given.key)}"))
         now_us, _ = optional(lambda: read_time(client))
@@ -273,6 +282,7 @@ def _require_nobody(client: redis.Redis, target: Target) -> None:
 @by_option
 @as_json_option
 @pass_target
+@as_operator()
 def rename(target: Target, old: str, new: str, by: str, as_json: bool) -> int:
     """Let the entry OLD go on as NEW, from its last run on. The ledger has to be paused.
 
@@ -288,6 +298,7 @@ def rename(target: Target, old: str, new: str, by: str, as_json: bool) -> int:
         )
     client = target.connect()
     try:
+        require_answer(client, target)
         rename_entry(client, target.ledger, old, new)
         warn(note_action(client, target, "renamed", by, f"{plain(old, 80)} to {plain(new, 80)}"))
         now_us, _ = optional(lambda: read_time(client))
