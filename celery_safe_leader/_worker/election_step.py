@@ -55,6 +55,8 @@ _DELAYED_DELIVERY = "celery.worker.consumer.delayed_delivery"
 """Module of Celery's step, from 5.5 on, for messages that RabbitMQ delays in quorum queues."""
 _LONGEST_TURN = 30.0
 """Seconds that the worker's loop may take for one turn, and is alive."""
+_LONGEST_STOP = 1.0
+"""Seconds after which a worker that was told to end hands over although its loop has not ended."""
 _LAST_EVENT = 1.0
 """Seconds that an ended worker waits until the end of its tenure has been reported, and as long
 again until receivers have been told."""
@@ -128,6 +130,10 @@ class LeaderElection(bootsteps.StartStopStep):
         self._away: threading.Timer | None = None
         self._drain: threading.Thread | None = None
         self._closing = False
+        self._handover_lock = threading.Lock()
+        self._told_to_end_at = math.inf
+        self.leaves = False
+        """Whether this worker ends and takes no message of the leader queue any more."""
         self._taken_back: list[Any] = []
         self._soft_shutdown_ends = math.inf
         self._notice_soft_shutdown(consumer.controller)
@@ -160,17 +166,32 @@ class LeaderElection(bootsteps.StartStopStep):
             self._consumption.follow()
             message.reject_log_error(logger, errors, requeue=True)
 
+        if self.leaves:
+            # The loop has ended. What comes now was sent before the consumption was cancelled.
+            logger.info("Returned a message to %s: this worker ends", self.queue.name)
+            message.reject_log_error(logger, errors, requeue=True)
+            return
         logger.info("Returned a message to %s: this worker is not the leader", self.queue.name)
         self.soon(requeue)
 
     def leave_queue(self) -> None:
-        """Consume the leader queue no longer and take back what has not begun, at a warm shutdown.
+        """Begin the handover, and consume the leader queue no longer, at a warm shutdown.
 
-        Where the worker itself could be sent some of it again, it goes back in ``give_back()``.
+        What has not begun is taken back. Where the worker itself could be sent some of it again, it
+        goes back in ``give_back()``.
         """
-        if self._member is not None and not _cold():
-            with contextlib.suppress(*self._consumer.connection_errors):
-                self._taken_back = self._consumption.leave()
+        if self._member is None or _cold():
+            return
+        self.leaves = True
+        with contextlib.suppress(*self._consumer.connection_errors):
+            taken = self._consumption.take_waiting()
+            # Before the queue is left. Messages that have come and were not read are read then, and
+            # a solo worker runs those of other queues at once.
+            self._begin_handover(self._member)
+            if self._consumption.leave():
+                requeue(taken)
+            else:
+                self._taken_back = taken
 
     def give_back(self) -> None:
         """Return what has not begun, at a warm shutdown, once this worker consumes no queue."""
@@ -227,11 +248,7 @@ class LeaderElection(bootsteps.StartStopStep):
         if consumer.blueprint.state not in (CLOSE, TERMINATE):
             self._leave_if_away(self._member)
             return
-        self._closing = True
-        self._drain = threading.Thread(
-            target=self._resign_when_done, args=(self._member,), name="leader:drain", daemon=True
-        )
-        self._drain.start()
+        self._begin_handover(self._member)
 
     def terminate(self, consumer: Any) -> None:
         """Stop, as with ``stop()``."""
@@ -293,6 +310,11 @@ class LeaderElection(bootsteps.StartStopStep):
         if state.should_stop is not None and state.should_stop is not False:
             # Wakes the loop, which looks for it once per round: without this, after seconds.
             self._calls.soon(lambda: None)
+            self._told_to_end_at = min(self._told_to_end_at, time.monotonic())
+            if self._member is not None and time.monotonic() - self._told_to_end_at > _LONGEST_STOP:
+                # A task of a solo worker is the loop's turn, and with greenlets a message waits in
+                # it for one of them: the loop hears of the end when a task has ended.
+                self._begin_handover(self._member)
         return _cold() or time.monotonic() >= self._soft_shutdown_ends
 
     def _notice_soft_shutdown(self, controller: Any) -> None:
@@ -394,6 +416,17 @@ class LeaderElection(bootsteps.StartStopStep):
             self._away = threading.Timer(self._settings.ttl, leave)
             self._away.daemon = True
             self._away.start()
+
+    def _begin_handover(self, member: Member) -> None:
+        """Let a thread hand leadership over for good. From any thread; may be called again."""
+        with self._handover_lock:
+            if self._closing:
+                return
+            self._closing = True
+            self._drain = threading.Thread(
+                target=self._resign_when_done, args=(member,), name="leader:drain", daemon=True
+            )
+            self._drain.start()
 
     def _resign_when_done(self, member: Member) -> None:
         """Wait for running leader-only tasks, up to the drain timeout, and hand leadership over."""

@@ -13,6 +13,7 @@ import os
 import re
 import threading
 import weakref
+from concurrent.futures import Future
 from types import FunctionType, SimpleNamespace
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ import celery.bin.base
 import celery.bin.worker
 import celery.concurrency.prefork
 import celery.concurrency.solo
+import celery.concurrency.thread
 import celery.local
 import celery.worker.components
 import celery.worker.consumer
@@ -382,6 +384,11 @@ def test_a_request_that_waits_is_known_and_can_be_ended() -> None:
         # It asks in any case, and before the pool has it.
         assert re.search(r"if self.revoked\(\):\s+raise TaskRevokedError", source)
         assert source.index("self.revoked()") < source.index("self._apply_result = ")
+        # A pool of threads says what it will run, and the request returns it.
+        assert "self._apply_result = maybe(ref, result)" in source
+        assert re.search(r"return result$", source, re.MULTILINE)
+    future: Future[None] = Future()
+    assert celery.concurrency.thread.ApplyResult(future).f is future
     handed = inspect.getsource(celery.worker.WorkController._process_task)
     assert "except TaskRevokedError" in handed
     assert "_quick_release" in handed

@@ -55,8 +55,14 @@ def strategy(task: Any, app: Any, consumer: Any, **kwargs: Any) -> Any:
         return inner
 
     def handle(message: Any, body: Any, ack: Any, *args: Any, **more: Any) -> Any:
-        mark = None if step.leads else mark_of(task) or _mark_of_mapped(app, message, body)
+        stays = step.leads and not step.leaves
+        mark = None if stays else mark_of(task) or _mark_of_mapped(app, message, body)
         if mark is not None:
+            if step.leaves and step.queue.brought(message):
+                step.return_message(message)
+                return None
+            if step.leads:
+                return inner(message, body, ack, *args, **more)
             if not step.queue.brought(message):
                 _forward(step, consumer, task.name, message, ack)
                 return None

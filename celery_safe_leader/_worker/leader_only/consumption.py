@@ -127,21 +127,28 @@ class Consumption:
         if self._attempt(self._queue.cancel):
             give_back_waiting_calls(self._consumer)
 
-    def leave(self) -> list[Any]:
+    def take_waiting(self) -> list[Any]:
+        """End what waits here for its turn, because the worker ends; return the messages.
+
+        They go back once the worker can be sent none of them again, as ``leave()`` tells.
+        """
+        if self._queue.is_left_at_once or answers_may_be_awaited(self._consumer):
+            return take_waiting_calls(self._consumer)
+        return []
+
+    def leave(self) -> bool:
         """Stop consuming the queue because the worker ends.
 
         Returns:
-            Messages of what waited here for its turn. They go back once this worker can be sent
-            none of them again.
+            Whether the worker is sent no message of it any more. If not, its last question for a
+            message has to be answered first.
 
         Raises:
             Exception: One of the consumer's connection errors: the broker is away.
         """
-        if self._queue.is_left_at_once:
-            self.end()
-        elif answers_may_be_awaited(self._consumer) and self._attempt(self._queue.cancel):
-            return take_waiting_calls(self._consumer)
-        return []
+        if self._queue.is_left_at_once or answers_may_be_awaited(self._consumer):
+            self._attempt(self._queue.cancel)
+        return self._queue.is_left_at_once
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         try:

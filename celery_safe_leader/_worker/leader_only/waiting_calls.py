@@ -2,9 +2,10 @@
 
 A worker takes more messages than it runs at once. Those of leader-only tasks would wait for their
 turn behind its other tasks and be forwarded then, although this worker no longer leads. So they go
-back to the broker at once, and their requests end when their turn comes. That works where Celery
-itself keeps what waits, which is the prefork pool; what other pools have been given stays there,
-and is forwarded when its turn comes.
+back to the broker at once. In the prefork pool Celery itself keeps what waits, and their requests
+end when their turn comes; the pool of threads is given everything and can be told to leave out what
+it has not begun. A solo worker has at most messages that it has not read yet, and so has one of
+greenlets, beside a single call that waits until one of them is free: that one is forwarded.
 
 A call that a countdown or a rate limit keeps here goes back when its time comes.
 
@@ -17,7 +18,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import cache
+from concurrent.futures import Future
+from functools import cache, wraps
 from typing import Any
 
 from celery.worker import state
@@ -52,6 +54,15 @@ def returnable(base: Any) -> Any:
         """A request whose message may go back to the broker before it is run."""
 
         given_back = False
+        future: Future[Any] | None = None
+        """What a pool of threads runs, from when it has been given the request."""
+
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            """Keep what the pool answers: Celery derives the class that gives it the request."""
+            super().__init_subclass__(**kwargs)
+            execute = cls.__dict__.get("execute_using_pool")
+            if execute is not None:
+                cls.execute_using_pool = _keeping_the_future(execute)
 
         def revoked(self) -> Any:
             """Return whether it must not run. Celery asks right before the pool gets it."""
@@ -61,7 +72,7 @@ def returnable(base: Any) -> Any:
 
 
 def give_back_waiting_calls(consumer: Any) -> None:
-    """Return to the broker what a pool of processes has not been given yet.
+    """Return to the broker what the pool has not begun.
 
     On the loop's thread, which also gives the pool its tasks, and once the leader queue is no
     longer consumed: the broker might deliver the messages to this worker again.
@@ -100,16 +111,18 @@ def give_back_late_calls(consumer: Any, step: Any) -> None:
 
 
 def take_waiting_calls(consumer: Any) -> list[Any]:
-    """End the requests that a pool of processes has not been given yet; return their messages.
+    """End the requests that the pool has not begun; return their messages.
 
     On the loop's thread. None of them is run, acknowledged or returned from now on.
 
     Args:
         consumer: The worker's ``Consumer``.
     """
-    if consumer.pool is None or not consumer.pool.uses_semaphore:
+    if consumer.pool is None:
         return []
-    waiting = [request for request in list(state.requests.values()) if _can_go_back(request)]
+    keeps = not consumer.pool.uses_semaphore
+    # The last first: a thread that becomes free meanwhile takes the first of what is left.
+    waiting = [each for each in reversed(list(state.requests.values())) if _ends(each, keeps)][::-1]
     for request in waiting:
         # As if it were acknowledged: nothing else may answer the message.
         request.given_back = request.acknowledged = True
@@ -162,13 +175,33 @@ def _nothing() -> None:
     """Wake the loop."""
 
 
-def _can_go_back(request: Any) -> bool:
-    """Return whether it waits, and is one that a worker that does not lead would forward."""
-    if request not in state.reserved_requests or request._apply_result is not None:
+def _keeping_the_future(execute: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(execute)
+    def execute_using_pool(self: Any, pool: Any, **kwargs: Any) -> Any:
+        result = execute(self, pool, **kwargs)
+        future = getattr(result, "f", None)
+        if isinstance(future, Future):
+            self.future = future
+        return result
+
+    return execute_using_pool
+
+
+def _ends(request: Any, pool_keeps_what_waits: bool) -> bool:
+    """Return whether it is one that a worker that does not lead would forward, and never begins.
+
+    Args:
+        request: Of a worker.
+        pool_keeps_what_waits: Whether the pool is given requests before it can begin them. If so,
+            the request is taken out of it.
+    """
+    if request not in state.reserved_requests or request.acknowledged:
         return False
-    if request.acknowledged or not hasattr(request, "given_back"):
+    if not hasattr(request, "given_back") or not _is_forwarded(request):
         return False
-    return _is_forwarded(request)
+    if pool_keeps_what_waits:
+        return request.future is not None and request.future.cancel()
+    return request._apply_result is None
 
 
 def _is_forwarded(request: Any) -> bool:

@@ -119,6 +119,11 @@ class WorkerFleet:
         """Name of the queue that every worker consumes."""
         return f"plain-{self.suffix}"
 
+    @property
+    def spare(self) -> str:
+        """Name of a queue to which nothing is sent."""
+        return f"spare-{self.suffix}"
+
     def write(self, pool: str = "prefork", *, tasks: str = TASKS, **settings: Any) -> Any:
         """Write the app and import it, as a producer would."""
         self.write_only(pool, tasks=tasks, **settings)
@@ -159,7 +164,7 @@ class WorkerFleet:
         self.store.close()
         if self.broker.startswith("amqp"):
             with Celery(broker=self.broker).connection_for_write() as connection:
-                for name in (self.plain, self.queue):
+                for name in (self.plain, self.queue, self.spare):
                     connection.default_channel.queue_delete(name)
                     connection.default_channel.exchange_delete(name)
         if self.app is not None:
