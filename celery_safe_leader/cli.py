@@ -131,7 +131,10 @@ def rights(
         ),
     ]
     if "sentinel" in scheme:
-        lines += ["# Beats and workers, on each Sentinel:", setuser(user, (), SENTINEL)]
+        lines += [
+            "# Beats and workers, on each Sentinel; viewer and operator need the same there:",
+            setuser(user, (), SENTINEL),
+        ]
     return [
         *lines,
         "# No channel is used. Omit +select for database 0, and +wait without",
