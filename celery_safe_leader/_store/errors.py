@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
@@ -49,6 +50,12 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ("MASTERDOWNERROR", "this Redis is a replica that has lost its master"),
     ("UNBLOCKED", "the server that was asked has become a replica"),
 )  # fmt: skip
+
+
+_A_PORT = re.compile(r"connecting to [^/\s]+:\d+\.")
+"""How redis-py names a server that is not a socket in the file system."""
+_NO_FILE = "It is a file of the TLS settings: see ssl_ca_certs, ssl_certfile and ssl_keyfile"
+"""Of an error that names only the server: nothing else that is opened for it is a file."""
 
 
 def secrets_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -101,6 +108,8 @@ def translate(key: str, error: Exception, secrets: Iterable[str] = ()) -> StoreE
     said = " ".join(said.split()) or type(error).__name__
     if (reason := _of_tls(error)) and reason not in said:
         said += f": {reason}"
+    if isinstance(_beneath(error), FileNotFoundError) and _A_PORT.search(said):
+        said += f" {_NO_FILE}"
     if isinstance(error, redis_errors.ReadOnlyError):
         return StoreRefusedError(key, f"this Redis is a read-only replica ({said})")
     refused = redis_errors.AuthenticationError | redis_errors.AuthorizationError
@@ -115,11 +124,15 @@ def translate(key: str, error: Exception, secrets: Iterable[str] = ()) -> StoreE
     return StoreRefusedError(key, f"Redis refuses ({said})")
 
 
+def _beneath(error: BaseException) -> BaseException | None:
+    return error.__cause__ or error.__context__
+
+
 def _of_tls(error: BaseException) -> str:
     """Return what is wrong with TLS, which redis-py before 5.1 leaves out of its message."""
-    beneath = error.__cause__ or error.__context__
+    beneath = _beneath(error)
     while beneath is not None:
         if isinstance(beneath, ssl.SSLError):
             return " ".join(str(beneath).split())
-        beneath = beneath.__cause__ or beneath.__context__
+        beneath = _beneath(beneath)
     return ""

@@ -96,6 +96,20 @@ def test_tls_refuses_what_it_cannot_verify(
     assert "CERTIFICATE_VERIFY_FAILED" in str(translate("the key", refused.value))
 
 
+@both
+def test_a_file_that_the_settings_name_and_that_is_missing_is_told_from_a_server_that_is_away(
+    asynchronous: bool, tls_port: int, tmp_path: Path
+) -> None:
+    told = "see ssl_ca_certs, ssl_certfile and ssl_keyfile"
+    for url, is_told in (
+        (f"rediss://localhost:{tls_port}?ssl_ca_certs={tmp_path / 'none'}", True),
+        (f"unix://{tmp_path / 'none'}", False),
+    ):
+        with pytest.raises((redis.ConnectionError, OSError)) as failed:
+            ping(url, asynchronous=asynchronous)
+        assert (told in str(translate("the key", failed.value))) is is_told
+
+
 class NamingSentinel:
     """Answers every question with an address, as a Sentinel does, on a port of its own."""
 
