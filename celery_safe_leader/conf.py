@@ -8,8 +8,8 @@ Opens no connection.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -206,13 +206,30 @@ def check_transport(app: Celery) -> None:
         ImproperlyConfigured: Names the kind of broker, and what is missing.
     """
     try:
-        app.connection_for_write().get_transport_cls()
-    except (ImportError, KeyError) as exc:  # the latter: there is none of that name
+        kind = app.connection_for_write().get_transport_cls()
+        _check_errors(kind)
+    # KeyError: there is none of that name. NameError: kombu's module uses what it did not find.
+    except (ImportError, KeyError, NameError) as exc:
         why = exc.args[0] if isinstance(exc, KeyError) and exc.args else exc
         raise ImproperlyConfigured(
             f"the transport of {spelling(_loaded(app), 'broker_url')} cannot be loaded: {why}. "
             "Install what is missing, and start again"
         ) from exc
+
+
+def _check_errors(transport: Any) -> None:
+    """Check the classes of errors that tell an outage of the broker from a fault of an entry.
+
+    Some of kombu's transports load without the package that they need, and have ``None`` there.
+
+    Raises:
+        ImportError: One of them is not a class of errors.
+    """
+    for name in ("connection_errors", "channel_errors"):
+        found = getattr(transport, name, ())
+        classes = found if isinstance(found, tuple) else ()  # one may be made by each instance
+        if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+            raise ImportError(f"a package that {transport.__module__} needs is missing")
 
 
 def read_for_worker(app: Celery) -> LeaderSettings:
@@ -353,7 +370,7 @@ def _dedup_window(conf: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         shown = f"{value!r} (a {type(value).__name__})"
         raise ConfigurationError("dedup_window", shown, "a number of seconds")
-    if not math.isfinite(value) or value <= 0:
+    if not 0 < value <= sys.float_info.max:
         raise ConfigurationError("dedup_window", repr(value), "a number of seconds above 0")
     if value < least:
         raise ConfigurationError(
@@ -375,7 +392,7 @@ def _drain_timeout(conf: Any) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not known or not math.isfinite(value) or value < 0:
+    if not known or not 0 <= value <= sys.float_info.max:
         raise ConfigurationError("drain_timeout", repr(value), "a number of seconds, 0 or more")
     return float(value)
 

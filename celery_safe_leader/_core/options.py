@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -106,6 +105,6 @@ def _seconds(name: str, value: float | timedelta, least: float) -> float:
     allowed = f"a number of seconds from {least:g} to {MAX_TTL:g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(name, f"{value!r} (a {type(value).__name__})", allowed)
-    if not math.isfinite(value) or not least <= value <= MAX_TTL:
+    if not least <= value <= MAX_TTL:  # nor NaN
         raise ConfigurationError(name, repr(value), allowed)
     return float(value)

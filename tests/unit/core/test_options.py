@@ -34,7 +34,7 @@ def test_a_wait_may_be_longer_than_the_ttl() -> None:
 @pytest.mark.parametrize(
     "ttl",
     [
-        0, -1, math.nan, math.inf, -math.inf, 0.049, 86_401, "10", None, True, b"10", 10j,
+        0, -1, 10**400, math.nan, math.inf, -math.inf, 0.049, 86_401, "10", None, True, b"10", 10j,
         timedelta(0), timedelta(days=2), [10],
     ],
 )  # fmt: skip

@@ -49,3 +49,22 @@ def test_a_transport_that_cannot_be_loaded_ends_beat_at_once(
     assert "the transport of broker_url cannot be loaded" in said
     assert "kombu.transport.redis" in said
     assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("SLMQ", "a package that kombu.transport.SLMQ needs is missing"),
+        ("confluentkafka", "name 'KafkaException' is not defined"),
+    ],
+)
+def test_a_transport_that_loads_without_the_package_that_it_needs_ends_beat_too(
+    name: str, why: str
+) -> None:
+    # Its errors of connections could not be told from those of an entry: beat would go on for ever.
+    with pytest.raises(ImproperlyConfigured) as raised:
+        conf.check_transport(app_of(f"{name.lower()}://here", leader_url="redis://here/0"))
+    assert str(raised.value) == (
+        f"the transport of broker_url cannot be loaded: {why}. Install what is missing, and start "
+        "again"
+    )

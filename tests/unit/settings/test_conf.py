@@ -203,6 +203,14 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
             "leader_drain_timeout is -1; it must be a number of seconds, 0 or more",
         ),
         (
+            {"leader_drain_timeout": 10**400},
+            f"leader_drain_timeout is 1{'0' * 400}; it must be a number of seconds, 0 or more",
+        ),
+        (
+            {"leader_dedup_window": 10**400},
+            f"leader_dedup_window is 1{'0' * 400}; it must be a number of seconds above 0",
+        ),
+        (
             {"leader_drain_timeout": True},
             "leader_drain_timeout is True; it must be a number of seconds, 0 or more",
         ),
