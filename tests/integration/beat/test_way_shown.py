@@ -54,7 +54,7 @@ def status(url: str, keys: ElectionKeys) -> tuple[int, list[str]]:
 def leading(server: Server, keys: ElectionKeys) -> Iterator[tuple[int, redis.Redis]]:
     """Lead an election without dispatching anything; give the token, and a client."""
     client = make_client(server.url, connect_timeout=5.0, read_timeout=5.0)
-    leader = build_leader(server.url, keys, Options(1.0, 0.2), {})
+    leader = build_leader(server.url, keys, Options(4.0, 0.2), {})
     leader.elect()
     try:
         assert leader.wait(lambda: leader.is_leader, 30)
@@ -73,7 +73,7 @@ def test_it_is_shown_if_it_is_of_this_tenure(valkey_server: Server, keys: Electi
             code, (who, *more) = status(valkey_server.url, keys)
             assert code == 0
             assert who.startswith("led by ")
-            assert f"(token {token}, ttl 1 s)" in who
+            assert f"(token {token}, ttl 4 s)" in who
             return more
 
         # Workers publish nothing, unless they have an embedded beat.
@@ -120,7 +120,7 @@ def test_a_viewer_of_before_sees_who_leads_and_which_right_is_missing(
         for words in (words_of(AT_FIRST[1]), without_key):
             code, (who, way) = as_viewer(words)
             assert code == 0
-            assert f"(token {token}, ttl 1 s)" in who
+            assert f"(token {token}, ttl 4 s)" in who
             assert way == (
                 f"publication: unknown; the Redis user needs {right} to see it, and "
                 "`celery -A proj leader acl` prints all its rights"
