@@ -225,26 +225,80 @@ FULL = """\
 mount -t tmpfs -o size=16k,mode=1777 full "$TMPDIR" && cat /dev/zero > "$TMPDIR/x" 2>&-
 exec "$@"
 """
+NO_INODE = """\
+mount -t tmpfs -o nr_inodes=3,mode=1777 full "$TMPDIR" && touch "$TMPDIR/x"
+exec "$@"
+"""
+
+
+def start_in(
+    children: Children, folder: Path, script: str, *options: str, read_only: bool = True
+) -> Child:
+    """Start a worker of root after a script that fills the folder for temporary files."""
+    assert not missing_programs()
+    assert os.getuid() == 0, "only root mounts, and a worker changes its user if root started it"
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    celery = [sys.executable, "-m", "celery", "-A", "app", "worker", "-c", "1", "-l", "INFO"]
+    argv = ["sh", "-c", script, "sh", *celery, *options, *node(folder, "full")]
+    command = confined(argv, needed=[ROOT, folder], user=None, read_only=read_only)
+    path = os.pathsep.join((str(folder), str(ROOT)))
+    env = {"PYTHONPATH": path, "HOME": "/nonexistent", "TMPDIR": str(temporary)}
+    return children.start(command, env=env, cwd=folder, name="worker")
+
+
+def folders_of(worker: Child) -> list[Path]:
+    """Return where a worker has the file that its pool processes read, if it is in a folder."""
+    # What Python takes where the first choice is full.
+    places = map(Path, ("/tmp", "/var/tmp"))  # noqa: S108
+    return [found for each in places for found in each.glob(f"celery-safe-leader-{worker.pid}-*")]
+
+
+def test_a_worker_for_which_no_folder_has_room_leads_all_the_same(
+    children: Children, folder: Path, valkey_server: Server, queues: dict[str, str]
+) -> None:
+    # The root is read-only: where Python finds one folder full, it takes the next. Celery's pool of
+    # processes does not begin without one.
+    app(folder, valkey_server, queues)
+    worker = start_in(children, folder, FULL, "-P", "threads")
+    assert [found[2] for found in call(children, folder, 2)] == [0, 1]
+    assert worker.stop() == 0, worker.output
 
 
 @pytest.mark.parametrize("options", [[], [f"--uid={NOBODY}"]], ids=["in memory", "in the folder"])
-def test_a_worker_whose_folder_for_temporary_files_is_full_leads_all_the_same(
+def test_pool_processes_see_the_leadership_whose_folder_for_temporary_files_is_full(
     children: Children,
     folder: Path,
     valkey_server: Server,
     queues: dict[str, str],
     options: list[str],
 ) -> None:
-    assert not missing_programs()
-    assert os.getuid() == 0, "a worker changes its user if root started it"
     app(folder, valkey_server, queues)
-    temporary = folder / "tmp"
-    temporary.mkdir()
-    celery = [sys.executable, "-m", "celery", "-A", "app", "worker", "-c", "1", "-l", "INFO"]
-    argv = ["sh", "-c", FULL, "sh", *celery, *options, *node(folder, "full")]
-    command = confined(argv, needed=[ROOT, folder], user=None, read_only=False)
-    path = os.pathsep.join((str(folder), str(ROOT)))
-    env = {"PYTHONPATH": path, "HOME": "/nonexistent", "TMPDIR": str(temporary)}
-    worker = children.start(command, env=env, cwd=folder, name="worker")
+    worker = start_in(children, folder, FULL, *options, read_only=False)
     assert [found[2] for found in call(children, folder, 2)] == [0, 1]
+    assert len(folders_of(worker)) == len(options)
     assert worker.stop() == 0, worker.output
+    assert folders_of(worker) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [(FULL, "No usable temporary directory found"), (NO_INODE, "No space left on device")],
+    ids=["no room", "no inode"],
+)
+def test_a_worker_that_changed_its_user_says_that_no_folder_has_room_and_ends(
+    children: Children,
+    folder: Path,
+    valkey_server: Server,
+    queues: dict[str, str],
+    script: str,
+    why: str,
+) -> None:
+    app(folder, valkey_server, queues)
+    worker = start_in(children, folder, script, "-P", "threads", f"--uid={NOBODY}")
+    assert worker.wait(60) == 1, worker.output
+    assert "the worker cannot make the small file in which its pool processes" in worker.output
+    assert why in worker.output
+    assert "Set TMPDIR to a folder that this user may write to and that is not full" in (
+        worker.output
+    )
