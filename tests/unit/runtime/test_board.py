@@ -151,6 +151,27 @@ def test_without_room_for_it_there_is_an_error_and_no_signal(kind: str) -> None:
     assert done.stdout == "refused OSError\n"
 
 
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+def test_room_is_taken_by_a_write_whose_failure_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    # A file that was only made longer is given its room at the first write to the mapping: then a
+    # full disk ends the process by SIGBUS.
+    if kind == "folder":
+        without_files_in_memory(monkeypatch)
+    written: list[int] = []
+    write = os.write
+
+    def on_a_full_disk(handle: int, data: bytes) -> int:
+        written.append(len(data))
+        return write(handle, data[:100])
+
+    monkeypatch.setattr(os, "write", on_a_full_disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        Board(KEY, "host:1:ab")
+    assert len(written) == 1
+
+
 def test_a_board_that_follows_another_of_the_same_path_is_known_from_it() -> None:
     first = Board(KEY, "host:1:ab")
     reader = BoardReader(first.path)
