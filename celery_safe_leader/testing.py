@@ -15,6 +15,7 @@ Nothing here belongs into a program that is not a test: no other process knows o
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +24,14 @@ from celery_safe_leader._core.events import Lease
 from celery_safe_leader._core.instant import Instant
 from celery_safe_leader._runtime.clock import SystemClock
 from celery_safe_leader._worker.leader_only import leadership as reading
-from celery_safe_leader.errors import LifecycleError
+from celery_safe_leader.errors import ConfigurationError, LifecycleError
 
 __all__ = ["GrantedLeadership", "granted_leadership"]
 
 _LENGTH = 86_400.0
 """Seconds that a granted lease lasts unless the test ends it."""
+_MOST = 2**53
+"""Tokens are smaller."""
 _CANDIDATE = "test:0:0"
 """The candidate's id that tasks see."""
 
@@ -59,8 +62,12 @@ class GrantedLeadership:
             seconds: How long the lease lasts, at least 0.
 
         Raises:
+            ConfigurationError: ``seconds`` is not such a number.
             LifecycleError: It is granted already.
         """
+        known = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not known or not 0 <= seconds <= sys.float_info.max:
+            raise ConfigurationError("seconds", repr(seconds), "a number of seconds, 0 or more")
         with self._lock:
             if self._lease is not None:
                 raise LifecycleError("leadership is granted already: call end() before grant()")
@@ -98,8 +105,11 @@ def granted_leadership(*, leads: bool = True, token: int = 1) -> Iterator[Grante
         token: The fencing token of the first tenure, at least 1.
 
     Raises:
+        ConfigurationError: ``token`` is not such a number.
         LifecycleError: Another such block is open in this process.
     """
+    if not isinstance(token, int) or isinstance(token, bool) or not 1 <= token < _MOST:
+        raise ConfigurationError("token", repr(token), "a whole number from 1 to 2^53 - 1")
     if reading.granted is not None:
         raise LifecycleError("granted_leadership() is open already in this process")
     made = GrantedLeadership(token)

@@ -10,7 +10,12 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
 from celery_safe_leader import current_leadership, install, leader_only
-from celery_safe_leader.errors import LeadershipLostError, LifecycleError, NotLeaderError
+from celery_safe_leader.errors import (
+    ConfigurationError,
+    LeadershipLostError,
+    LifecycleError,
+    NotLeaderError,
+)
 from celery_safe_leader.testing import GrantedLeadership, granted_leadership
 
 
@@ -89,6 +94,25 @@ def test_a_short_lease_runs_out(app: Celery) -> None:
         granted.grant(seconds=0)
         with pytest.raises(LifecycleError):
             app.tasks["token"]()
+
+
+@pytest.mark.parametrize("token", [0, -1, 2**53, True, "1", None, 1.0])
+def test_a_token_that_no_election_gives_is_refused(token: Any) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"token is .*; it must be a whole number from 1"),
+        granted_leadership(token=token),
+    ):
+        pass
+    with granted_leadership():  # nothing is left open
+        pass
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 10**400, "1", None, True])
+def test_a_lease_of_no_length_is_refused(seconds: Any) -> None:
+    with granted_leadership(leads=False) as granted:
+        with pytest.raises(ConfigurationError, match=r"seconds is .*; it must be a number of sec"):
+            granted.grant(seconds=seconds)
+        assert granted.grant() == 1
 
 
 @pytest.mark.filterwarnings("ignore")
