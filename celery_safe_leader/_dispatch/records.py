@@ -134,9 +134,16 @@ class Records:
         return self._publish([_request(part) for part in _parts(runs)], may_write)
 
     def _publish(self, requests: list[_Request], may_write: Gate) -> Steps[bool]:
-        before = now_us()
+        before = sent = now_us()
+
+        def may_send() -> bool:
+            nonlocal sent
+            may = may_write()
+            sent = now_us()
+            return may
+
         batches = [request.batch for request in requests]
-        answers = yield from self._ledger.publishing(batches, may_write, ahead=self._watch.ahead)
+        answers = yield from self._ledger.publishing(batches, may_send, ahead=self._watch.ahead)
         if answers is None:
             return False
         after = now_us()
@@ -145,14 +152,17 @@ class Records:
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Published):
                 self._watch.compare(before, answer.now, after)
-                errors += self._answered(request, answer)
+                # The reply may have been read long after it came.
+                errors += self._answered(request, answer, min(max(sent, answer.now), after))
             else:
                 errors.append(answer)
                 self._failed(request, answer)
         _raise_most_urgent(errors)
         return True
 
-    def _answered(self, request: _Request, answer: Published) -> Iterator[SafeLeaderError]:
+    def _answered(
+        self, request: _Request, answer: Published, at_us: int
+    ) -> Iterator[SafeLeaderError]:
         missing_right = answer.missing_right(self._ledger.key)
         if missing_right is not None:
             yield missing_right
@@ -170,6 +180,7 @@ class Records:
                 )
             if state is not run.state:
                 run.to(state)
+            run.arrived_us = at_us if outcome is PublicationOutcome.PUBLISHED else 0
             if outcome is PublicationOutcome.AHEAD:
                 yield ClockAheadError(run.name)
 

@@ -122,6 +122,8 @@ class Run:
     """Asked by that code while it publishes: it waits to know what became of the message."""
     again_us: int = 0
     """Microseconds after which it is looked at again, if it is held back; 0: as usual."""
+    arrived_us: int = 0
+    """When the ledger's script published it, in microseconds since 1970; 0 if it did not."""
     gave_up: bool = False
     """Whether it is to be recorded without a message."""
 

@@ -156,21 +156,14 @@ class CalledRuns:
         kept = self._kept.pop(run.name, None)
         if kept and kept.occurrence == run.claim.occurrence and kept.source is run.entry.source:
             self._publish_messages(run, kept.messages)
-        elif self._connects():
-            return self._call(run)
-        else:
-            self._trouble(run, None)
-            self._rounds.sort([run])
-        return None
-
-    def _connects(self) -> bool:
-        """Connect to the broker first: that may take as long as a call that hangs."""
+            return None
         try:
+            # First: that may take as long as a call that hangs.
             self._publisher.connect()
         except Exception as exc:
-            self._outbox.failed(exc, 1)
-            return False
-        return True
+            self._not_sent(run, exc, is_broker=True)
+            return None
+        return self._call(run)
 
     def _call(self, run: Run) -> NextCall:
         within = self._builder.making(run.entry.source) is Making.CALLED_WITHIN
@@ -233,10 +226,7 @@ class CalledRuns:
         if run.question is not None:
             return
         if called.trouble is not None:
-            if called.is_broker:
-                self._outbox.failed(called.trouble, 1)
-            self._trouble(run, None if called.is_broker else called.trouble)
-            self._rounds.sort([run])
+            self._not_sent(run, called.trouble, is_broker=called.is_broker)
         elif called.messages:
             self._publish_messages(run, called.messages)
         else:
@@ -259,6 +249,17 @@ class CalledRuns:
             if run.entry.claim != run.claim:
                 complete(self._rounds.publish(run))
         finally:
+            self._rounds.sort([run])
+
+    def _not_sent(self, run: Run, error: BaseException, *, is_broker: bool) -> None:
+        """Leave a run due whose call met an error of a connection, the broker's or another."""
+        try:
+            # It went out before: its arrival does not mean that the trouble is over.
+            self._finish_publication()
+        finally:
+            if is_broker:
+                self._outbox.failed(error, 1)
+            self._trouble(run, None if is_broker else error)
             self._rounds.sort([run])
 
     def _trouble(self, run: Run, error: BaseException | None) -> None:

@@ -68,12 +68,13 @@ class ClockWatch:
         Args:
             before_us: This clock before Redis was asked, in microseconds since 1970.
             redis_us: What Redis said.
-            after_us: This clock after it had answered: an answer may take long.
+            after_us: This clock after it had answered: an answer may take long, or be read late.
         """
         least, most = before_us - redis_us, after_us - redis_us
         self._off_us = 0
         if least <= self._slack_us and most >= -self._slack_us:
-            self._known_us = 0
+            if least >= -self._slack_us and most <= self._slack_us:
+                self._known_us = 0  # else it may be as far off as before
         elif least > self._known_us + self._slack_us:
             self._off_us = least
         elif most < self._known_us - self._slack_us:

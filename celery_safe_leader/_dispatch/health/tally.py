@@ -27,4 +27,6 @@ class Tally:
         """Count runs that are published."""
         if runs:
             self.published += len(runs)
-            self.lateness = (now_us() - min(run.claim.moment for run in runs)) / SECOND_US
+            now = now_us()
+            late = max((run.arrived_us or now) - run.claim.moment for run in runs)
+            self.lateness = late / SECOND_US

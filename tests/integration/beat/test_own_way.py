@@ -16,6 +16,7 @@ from celery.backends.base import DisabledBackend
 from celery.beat import ScheduleEntry
 from kombu.exceptions import OperationalError
 
+from celery_safe_leader._dispatch.health.run_counts import RunCounts
 from celery_safe_leader._ledger import packed_commands
 from celery_safe_leader._ledger.acceptance import accept
 from celery_safe_leader._schedules.occurrence_id import message_id
@@ -368,6 +369,62 @@ def test_while_redis_publishes_one_run_the_next_is_called(
     leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
     run_until(leader, lambda: len(stage.messages()) == 3)
     assert told == ["call", "call", "reply", "call", "reply", "reply"]
+
+
+def test_a_run_is_not_as_late_as_its_reply_is_read(
+    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    told: list[float] = []
+
+    class Slow(LeaderScheduler):
+        def apply_entry(self, entry: Any, producer: Any = None) -> None:
+            calls.append(entry.name)
+            if len(calls) == 3:  # by now the server knows the script
+                wait_until(lambda: len(stage.messages()) == 2, 4)
+                seen.append(time.time())
+                time.sleep(0.05)
+            super().apply_entry(entry, producer=producer)
+
+    calls: list[str] = []
+    arrived = RunCounts.arrived
+
+    def tell(self: RunCounts, count: int, way: str, lateness: float) -> None:
+        told.append(lateness)
+        arrived(self, count, way, lateness)
+
+    monkeypatch.setattr(RunCounts, "arrived", tell)
+    stage.scheduler_class = Slow
+    leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
+    run_until(leader, lambda: len(stage.messages()) == 3)
+    moment = stage.messages()[1].covers[1] / 1e6
+    assert 0 < told[1] <= seen[0] - moment
+
+
+def test_a_run_that_went_out_before_does_not_say_that_the_broker_is_back(
+    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    stage.scheduler_class = type("NotingHere", (Noting,), {"calls": []})
+    leader = stage.leader(stage.app(**overdue(stage, "a", "b")))
+    publisher = leader.dispatcher._publisher
+    connect, asked, is_away = publisher.connect, 0, True
+
+    def connect_once() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1 and is_away:
+            raise ConnectionRefusedError("away")
+        connect()
+
+    monkeypatch.setattr(publisher, "connect", connect_once)
+    wait_until(lambda: (leader.run(), asked > 2)[1], 30)
+    assert caplog.text.count("The broker does not accept messages") == 1
+    assert "accepts messages again" not in caplog.text
+    assert len(stage.messages()) == 1
+    is_away = False
+    run_until(leader, lambda: len(stage.messages()) == 2)
+    assert caplog.text.count("The broker accepts messages again") == 1
 
 
 @pytest.mark.parametrize("own", ["receivers", "override"])

@@ -68,6 +68,14 @@ def test_a_known_offset_that_grows_is_off_again_and_one_that_goes_is_forgotten()
     assert compare(watch, 20.0) == 20.0
 
 
+def test_an_answer_that_is_read_late_does_not_let_a_known_offset_be_forgotten() -> None:
+    watch = ClockWatch(5.0)
+    watch.accept(-8.0)
+    assert compare(watch, -8.0, took=4.0) == 0
+    assert watch.known == -8.0
+    assert compare(watch, -8.0) == 0
+
+
 @pytest.mark.parametrize("step", [-3600.0, -1.1, 1.1, 20.0])
 def test_a_step_of_the_wall_clock_is_noticed_once(step: float) -> None:
     watch = ClockWatch(5.0)
