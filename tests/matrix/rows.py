@@ -91,11 +91,12 @@ _ELECTION = "tests/e2e/worker/test_election.py::test_"
 _LEADER_ONLY = "tests/e2e/worker/test_leader_only.py::test_"
 TESTS: list[str] = [
     "tests/unit/store/test_client.py",  # clients, also of the caller's
-    "tests/unit/publishing/test_messages_like_stock.py",
+    "tests/unit/publishing",
     "tests/unit/schedules",  # clocks and zones are those of the installed Celery
     "tests/unit/worker",
     "tests/unit/runtime/test_board.py",
-    "tests/unit/beat/test_following.py",
+    "tests/unit/beat",  # what is overridden in schedulers among it
+    "tests/unit/settings",
     "tests/contract/test_stores.py",
     "tests/contract/test_ledger_write.py",
     "tests/integration/connections/test_client.py",
@@ -104,10 +105,17 @@ TESTS: list[str] = [
     "tests/integration/library/test_signals.py",
     "tests/e2e/beat/test_two_signals.py",
     "tests/integration/connections/test_key_prefix.py",
-    "tests/integration/beat/test_scheduler.py",  # beat with its ledger
-    "tests/unit/publishing/test_detection.py",  # runs that go Celery's own way
-    "tests/unit/beat/test_overrides.py",
-    "tests/integration/beat/test_own_way.py",
+    # Beat with its ledger: what other people's schedules, entries, receivers and schedulers do,
+    # beside what the installed stock beat makes of it.
+    *(
+        f"tests/integration/beat/test_{name}.py"
+        for name in (
+            *("changed_schedules", "early_messages", "entries_sent_by_others", "expiry", "mixin"),
+            *("mixin_attempts", "mixin_fan_out", "own_schedules", "own_way", "publication"),
+            *("refused_messages", "scheduler", "signals_of_beats", "user_code_that_hangs"),
+            "wrong_entries",
+        )
+    ),
     "tests/integration/publishing/test_brokers.py",
     "tests/integration/publishing/test_collected.py",
     "tests/integration/publishing/test_probe.py",
