@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 from celery.contrib.testing.worker import start_worker
+from kombu.messaging import Producer
 
 import celery_safe_leader
 from tests.support.celery.services import BeatService, shop
@@ -43,7 +44,9 @@ def test_beat_and_worker_write_nothing_without_the_prefix(
         start_worker(app, pool="solo", perform_ping_check=False, queues=[key]) as worker,
     ):
         wait_until(lambda: worker.stats()["total"].get("shop.work", 0), 30, "a task that ran")
-        wait_until(lambda: worker.stats()["leader_publications"]["once"], 30, "one by script")
+        # Before kombu 5.7 no script publishes.
+        counted = "once" if hasattr(Producer, "batch") else "passed"
+        wait_until(lambda: worker.stats()["leader_publications"][counted], 30, counted)
         headers = {"leader_publication": "n", "leader_occurrence": "o", "leader_election": key}
         app.send_task("shop.work", task_id="o", headers=headers)
         wait_until(lambda: accepted(client, key), 30, "an occurrence that the worker accepted")
