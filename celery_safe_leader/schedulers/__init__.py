@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 __all__ = ["LeaderDatabaseScheduler", "LeaderRedBeatScheduler", "LeaderSchedulerMixin"]
 
 _READY = {
-    "LeaderDatabaseScheduler": ("database", "django_celery_beat", "django-celery-beat"),
-    "LeaderRedBeatScheduler": ("redbeat", "redbeat", "redbeat"),
+    "LeaderDatabaseScheduler": ("database", ("django_celery_beat", "django"), "django-celery-beat"),
+    "LeaderRedBeatScheduler": ("redbeat", ("redbeat",), "redbeat"),
 }
-"""Class -> its module, the package that it needs, the extra that installs it."""
+"""Class -> its module, the packages that it needs, the extra that installs them."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _READY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, package, extra = _READY[name]
+    module, packages, extra = _READY[name]
     try:
         return getattr(import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as exc:
-        if exc.name is None or exc.name.partition(".")[0] != package:
+        package = (exc.name or "").partition(".")[0]
+        if package not in packages:
             raise
         raise ImportError(
             f"{name} needs the package {package}, which is not installed: "

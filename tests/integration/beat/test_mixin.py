@@ -370,6 +370,7 @@ def test_a_plain_scheduler_can_have_the_mixin_too(quick_server: Server, key: str
     ("name", "package", "extra"),
     [
         ("LeaderDatabaseScheduler", "django_celery_beat", "django-celery-beat"),
+        ("LeaderDatabaseScheduler", "django", "django-celery-beat"),
         ("LeaderRedBeatScheduler", "redbeat", "redbeat"),
     ],
 )
