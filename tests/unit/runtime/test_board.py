@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import struct
 import subprocess
@@ -198,25 +199,32 @@ def test_a_value_that_is_not_whole_is_not_believed(board: Board, at: int) -> Non
 
 
 def test_a_reader_sees_whole_values_only_while_they_change(board: Board) -> None:
-    ended = threading.Event()
+    enough = threading.Event()
 
     def write() -> None:
-        for token in range(1, 20_000):
+        for token in itertools.count(1):
             board.write(lease(token))
-        ended.set()
+            if enough.is_set():
+                return
 
     reader = BoardReader(board.path)
-    writer = threading.Thread(target=write)
-    writer.start()
-    seen = set()
-    while not ended.is_set():
+    seen: set[int] = set()
+
+    def sees_another() -> bool:
         found = reader.read()
         if found is not None:
             token = found[1].fencing_token
             assert found == ("host:1:ab", lease(token))
             seen.add(token)
-    writer.join()
-    assert len(seen) > 1
+        return len(seen) >= 100
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        wait_until(sees_another, interval=0.0)
+    finally:
+        enough.set()
+        writer.join()
 
 
 READ = """
