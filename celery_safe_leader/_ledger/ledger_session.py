@@ -26,11 +26,11 @@ from celery_safe_leader._ledger.hash_sentinel import (
     decode_status,
 )
 from celery_safe_leader._ledger.owner import OwnerWatch
-from celery_safe_leader._ledger.packed_commands import send_packed
+from celery_safe_leader._ledger.packed_commands import count_connections, send_packed
 from celery_safe_leader._ledger.publications import Batch, EncodedBatch
 from celery_safe_leader._ledger.results import Adoption
 from celery_safe_leader._ledger.script_calls import call, identifying_script, ledger_script
-from celery_safe_leader._ledger.steps import Steps
+from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader._store.lua import Script
@@ -68,6 +68,8 @@ class LedgerSession:
         self._floor = 0
         self._partial = False
         self._pause: PauseRecord | None = None
+        self._connections = count_connections(client)
+        self._known_on = 0  # number of the connection over which the server knew the script
         self._executed: dict[str, ExecutedSteps] = {}
         self._recorded: dict[str, ExecutedSteps] = {}
 
@@ -140,7 +142,12 @@ class LedgerSession:
             ``may_write`` returned false and nothing was sent.
         """
         script = _guarded("publish")
-        answers = yield from self._exchange(batches, ("EVALSHA", script.sha), may_write)
+        exchange = self._exchange(batches, ("EVALSHA", script.sha), may_write)
+        if self._known_on == self._connections.number:
+            answers = yield from exchange
+        else:
+            # It may be a server that does not know the script: then nothing is under way yet.
+            answers = complete(exchange)
         if answers is None:
             return None
         # The server says that it ran nothing of these, so they are executed once at most.
@@ -152,6 +159,8 @@ class LedgerSession:
                 return None
             for i, answer in zip(forgotten, repeated or (), strict=repeated is not None):
                 answers[i] = answer
+        if not all(isinstance(each, SafeLeaderError) for each in answers):
+            self._known_on = self._connections.number
         return answers
 
     def is_as_left(self, runs: bytes, pending: bytes) -> bool:

@@ -365,10 +365,28 @@ def test_while_redis_publishes_one_run_the_next_is_called(
         return found
 
     monkeypatch.setattr(packed_commands, "_reply", reply)
+    stage.client.script_flush()
     stage.scheduler_class = Telling
     leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
     run_until(leader, lambda: len(stage.messages()) == 3)
     assert told == ["call", "call", "reply", "call", "reply", "reply"]
+
+
+def test_no_run_waits_for_the_next_call_where_the_server_does_not_know_the_script(
+    stage: DrivenLeaders,
+) -> None:
+    class Waiting(LeaderScheduler):
+        def apply_entry(self, entry: Any, producer: Any = None) -> None:
+            wait_until(lambda: len(stage.messages()) == len(calls), 4)
+            calls.append(entry.name)
+            super().apply_entry(entry, producer=producer)
+
+    calls: list[str] = []
+    stage.client.script_flush()
+    stage.scheduler_class = Waiting
+    leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
+    run_until(leader, lambda: len(stage.messages()) == 3)
+    assert len(calls) == 3
 
 
 def test_a_run_is_not_as_late_as_its_reply_is_read(
