@@ -347,8 +347,6 @@ def test_messages_that_have_to_wait_are_published_without_a_second_call(
 def test_while_redis_publishes_one_run_the_next_is_called(
     stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if stage.takes == WRITE_AHEAD:
-        pytest.skip("is published while its publisher waits")
     told: list[str] = []
 
     class Telling(LeaderScheduler):
@@ -369,7 +367,9 @@ def test_while_redis_publishes_one_run_the_next_is_called(
     stage.scheduler_class = Telling
     leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
     run_until(leader, lambda: len(stage.messages()) == 3)
-    assert told == ["call", "call", "reply", "call", "reply", "reply"]
+    # By write-ahead the publisher waits, and there is no such script.
+    expected = ["call", "call", "reply", "call", "reply", "reply"]
+    assert told == [each for each in expected if each == "call" or stage.takes == TRANSACTIONAL]
 
 
 def test_no_run_waits_for_the_next_call_where_the_server_does_not_know_the_script(
