@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from celery_safe_leader._core.messages import LedgerLook
+from celery_safe_leader._core.steps import Steps, complete
 from celery_safe_leader._dispatch.health.clock_watch import ClockWatch
 from celery_safe_leader._dispatch.run import Run, RunState
 from celery_safe_leader._dispatch.tenure import Gate
@@ -38,7 +39,6 @@ from celery_safe_leader._ledger.results import (
     Settlement,
     SettlementOutcome,
 )
-from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.moments import now_us
 from celery_safe_leader.errors import SafeLeaderError, StoreRefusedError, StoreUnavailableError

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from celery_safe_leader._core.steps import Steps
 from celery_safe_leader._dispatch.called.called_runs import CalledRuns, RoundsPart
 from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._dispatch.health.clock_watch import ClockWatch
@@ -43,7 +44,6 @@ from celery_safe_leader._dispatch.ways.way_choice import WayChoice
 from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import SettlementOutcome
-from celery_safe_leader._ledger.steps import Steps
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.missed import DueRuns
 from celery_safe_leader._schedules.moments import MINUTE_US, SECOND_US, now_us

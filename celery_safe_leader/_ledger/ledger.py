@@ -14,6 +14,7 @@ from typing import TypeVar
 import redis
 
 from celery_safe_leader._core.messages import LedgerLook
+from celery_safe_leader._core.steps import Steps, complete
 from celery_safe_leader._ledger import replies
 from celery_safe_leader._ledger.acceptance import LONG_LIFE_MS
 from celery_safe_leader._ledger.codec import (
@@ -69,7 +70,6 @@ from celery_safe_leader._ledger.results import (
     Snapshot,
     Written,
 )
-from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader._ledger.way import Way, note_way
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader.errors import LifecycleError, SafeLeaderError

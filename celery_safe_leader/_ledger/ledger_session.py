@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 
+from celery_safe_leader._core.steps import Steps, complete
 from celery_safe_leader._ledger import replies
 from celery_safe_leader._ledger.hash_sentinel import (
     FORMAT,
@@ -30,7 +31,6 @@ from celery_safe_leader._ledger.packed_commands import count_connections, send_p
 from celery_safe_leader._ledger.publications import Batch, EncodedBatch
 from celery_safe_leader._ledger.results import Adoption
 from celery_safe_leader._ledger.script_calls import call, identifying_script, ledger_script
-from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader._store.errors import translate
 from celery_safe_leader._store.keys import ElectionKeys, LedgerKeys
 from celery_safe_leader._store.lua import Script

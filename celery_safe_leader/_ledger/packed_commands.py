@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from celery_safe_leader._ledger.steps import Steps
+from celery_safe_leader._core.steps import Steps
 from celery_safe_leader._store.server_identity import ANY_COMMAND
 
 __all__ = ["ConnectionCounter", "count_connections", "send_packed"]

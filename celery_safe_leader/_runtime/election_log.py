@@ -23,7 +23,13 @@ class ElectionLog(ABC):
     """
 
     def __init__(
-        self, logger: logging.Logger, election: str, server: str, candidate_id: str
+        self,
+        logger: logging.Logger,
+        election: str,
+        server: str,
+        candidate_id: str,
+        who: str,
+        login_setting: str,
     ) -> None:
         """Create the log of one candidate.
 
@@ -32,11 +38,15 @@ class ElectionLog(ABC):
             election: Name of the election.
             server: The Redis server and the setting that names it, without secrets.
             candidate_id: Id of the candidate.
+            who: What takes part, a beat or a worker.
+            login_setting: Where the user name and the password can be corrected.
         """
         self._logger = logger
         self._election = election
         self._server = server
         self._candidate_id = candidate_id
+        self._who = who
+        self._login_setting = login_setting
         self._silent_until: dict[type, float] = {}
         self._failing = False
 
@@ -63,6 +73,20 @@ class ElectionLog(ABC):
         if now >= self._silent_until.get(kind, 0.0):
             self._silent_until[kind] = now + _REPEAT_AFTER
             self.store_failed(event)
+
+    def login_refused(self, detail: str, failures: int) -> None:
+        """Log where user and password can be corrected, for ``store_failed``."""
+        self._logger.error(
+            "Election %s: %s. Redis at %s. Correct the user or password in %s, or in Redis: until "
+            "then this %s can neither be elected nor renew its lease. Trying again (%d in a row so "
+            "far)",
+            self._election,
+            detail,
+            self._server,
+            self._login_setting,
+            self._who,
+            failures,
+        )
 
     @abstractmethod
     def elected(self, event: Elected) -> None:

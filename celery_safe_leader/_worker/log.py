@@ -28,8 +28,9 @@ class WorkerElectionLog(ElectionLog):
     """Logs the events of one worker's candidate. For one thread."""
 
     def __init__(self, election: str, settings: LeaderSettings, candidate_id: str) -> None:
-        super().__init__(logger, election, settings.place, candidate_id)
-        self._login_setting = settings.login_setting
+        super().__init__(
+            logger, election, settings.place, candidate_id, "worker", settings.login_setting
+        )
 
     def elected(self, event: Elected) -> None:
         """Log that this worker leads."""
@@ -66,24 +67,14 @@ class WorkerElectionLog(ElectionLog):
         )
 
     def store_failed(self, event: StoreFailed) -> None:
-        """Log what is wrong with Redis, or where user and password can be corrected."""
-        error = event.error
-        if is_login_refused(error):
-            logger.error(
-                "Election %s: %s. Redis at %s. Correct the user or password in %s, or in Redis: "
-                "until then this worker can neither be elected nor renew its lease. Trying again "
-                "(%d in a row so far)",
-                self._election,
-                error.detail,
-                self._server,
-                self._login_setting,
-                event.failures,
-            )
+        """Log what is wrong with Redis."""
+        if is_login_refused(event.error):
+            self.login_refused(event.error.detail, event.failures)
             return
         logger.error(
             "Election %s: %s. Redis at %s; trying again (%d in a row so far)",
             self._election,
-            error,
+            event.error,
             self._server,
             event.failures,
         )

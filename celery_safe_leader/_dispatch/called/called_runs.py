@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from celery_safe_leader._core.backoff import backoff
+from celery_safe_leader._core.steps import Steps, complete
 from celery_safe_leader._dispatch.health.patience import Cause, Patience
 from celery_safe_leader._dispatch.health.user_calls import (
     CallQuestion,
@@ -27,7 +28,6 @@ from celery_safe_leader._dispatch.ports import Making, MessageBuilder, MessagePu
 from celery_safe_leader._dispatch.records import Records
 from celery_safe_leader._dispatch.run import Run, RunState
 from celery_safe_leader._dispatch.tenure import Tenure
-from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._schedules.moments import SECOND_US
 from celery_safe_leader.errors import SafeLeaderError

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from celery_safe_leader._core.steps import Steps, complete
 from celery_safe_leader._dispatch.outbox import Outbox
 from celery_safe_leader._dispatch.records import Records
 from celery_safe_leader._dispatch.run import Run, RunState
 from celery_safe_leader._dispatch.tenure import Gate
 from celery_safe_leader._dispatch.ways.way_choice import WayChoice
-from celery_safe_leader._ledger.steps import Steps, complete
 from celery_safe_leader.errors import SafeLeaderError, StoreRefusedError
 
 __all__ = ["PublicationWay", "Transactional", "WriteAhead"]

@@ -199,9 +199,9 @@ def _persistence(info: Mapping[str, Any]) -> Iterator[Finding]:
     elif not info.get("aof_enabled"):
         yield doubtful(
             "persistence",
-            "there is no append-only file: a crash of Redis sets the ledger back to the last "
-            "snapshot, or empties it. A living leader writes it back; without one, runs may be "
-            "repeated or missed",
+            "no append-only file: if Redis crashes, the ledger is lost back to the last snapshot, "
+            "or entirely. A living leader writes it back; without one, runs may be repeated or "
+            "missed",
             "set appendonly yes",
         )
     else:

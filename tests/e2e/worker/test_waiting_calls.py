@@ -36,6 +36,7 @@ def skipped():
     store.rpush("order", "skipped ran")
 """
 CALLS = ["first", "second", "mapped"]
+SENT = ["first", "second", "third"]
 
 
 def order(fleet: WorkerFleet) -> list[str]:
@@ -79,6 +80,21 @@ def with_calls_behind_a_long_task(
             lambda: leader.child.output,
         )
     return app, leader, standby
+
+
+def with_calls_behind_an_ordinary_one(fleet: WorkerFleet, pool: str) -> tuple[Any, Worker, Worker]:
+    """Return the same, with a task and ``SENT`` on their way to the leader."""
+    app, leader, standby = held(fleet, pool)
+    app.ordinary.delay()
+    for call in SENT:
+        app.alone.delay(call)
+    return app, leader, standby
+
+
+def run_a_last_call(fleet: WorkerFleet, app: Any, standby: Worker) -> None:
+    """Send a call, and wait until the next leader has run it: what was on the way is over then."""
+    app.alone.delay("end")
+    wait_until(lambda: f"{standby.pid} end" in order(fleet), 30, lambda: f"{order(fleet)}")
 
 
 @pytest.mark.timeout(120)
@@ -126,11 +142,7 @@ def test_a_warm_shutdown_does_not_keep_calls_until_other_tasks_end(
 def test_a_worker_whose_loop_waits_for_a_task_hands_over_when_it_is_told_to_end(
     fleet: WorkerFleet, pool: str
 ) -> None:
-    app, leader, standby = held(fleet, pool)
-    sent = ["first", "second", "third"]
-    app.ordinary.delay()
-    for call in sent:
-        app.alone.delay(call)
+    app, leader, standby = with_calls_behind_an_ordinary_one(fleet, pool)
     if pool == "gevent":
         leader.child.wait_for_line("Task ordinary[", 30)  # waits for a greenlet, and its loop too
     leader.child.signal(signal.SIGTERM)
@@ -142,10 +154,9 @@ def test_a_worker_whose_loop_waits_for_a_task_hands_over_when_it_is_told_to_end(
     assert leader.child.running
     fleet.store.set("go", "go")
     assert leader.child.wait(60) == 0
-    expected = [f"{standby.pid} {call}" for call in (*sent, "fourth", "fifth")]
+    expected = [f"{standby.pid} {call}" for call in (*SENT, "fourth", "fifth")]
     wait_until(lambda: set(expected) <= set(order(fleet)), 30, lambda: f"{order(fleet)}")
-    app.alone.delay("end")
-    wait_until(lambda: f"{standby.pid} end" in order(fleet), 30, lambda: f"{order(fleet)}")
+    run_a_last_call(fleet, app, standby)
     assert sorted(calls_run(fleet)) == sorted([*expected, f"{standby.pid} end"])
 
 
@@ -155,11 +166,7 @@ def test_a_worker_whose_loop_waits_for_a_task_hands_over_when_it_is_told_to_end(
 def test_a_cold_shutdown_of_a_busy_worker_neither_loses_nor_doubles_calls(
     fleet: WorkerFleet, pool: str
 ) -> None:
-    app, leader, standby = held(fleet, pool)
-    sent = ["first", "second", "third"]
-    app.ordinary.delay()
-    for call in sent:
-        app.alone.delay(call)
+    app, leader, standby = with_calls_behind_an_ordinary_one(fleet, pool)
     if pool == "threads":
         leader.child.wait_for_line("Task alone[", 30)
     elif pool == "gevent":
@@ -172,10 +179,9 @@ def test_a_cold_shutdown_of_a_busy_worker_neither_loses_nor_doubles_calls(
     assert leader.child.running or pool != "threads"
     fleet.store.set("go", "go")
     leader.child.wait(60)
-    wait_until(lambda: len(calls_run(fleet)) >= len(sent), 30, lambda: f"{order(fleet)}")
-    app.alone.delay("end")
-    wait_until(lambda: f"{standby.pid} end" in order(fleet), 30, lambda: f"{order(fleet)}")
-    assert sorted(line.split()[1] for line in calls_run(fleet)) == sorted([*sent, "end"])
+    wait_until(lambda: len(calls_run(fleet)) >= len(SENT), 30, lambda: f"{order(fleet)}")
+    run_a_last_call(fleet, app, standby)
+    assert sorted(line.split()[1] for line in calls_run(fleet)) == sorted([*SENT, "end"])
     ran = [int(line.split()[0]) for line in calls_run(fleet)]
     if (pool, fleet.broker[:4]) == ("solo", "amqp"):
         # Celery reads what RabbitMQ has sent ahead, and a solo worker runs it, as long as it leads.

@@ -367,7 +367,7 @@ def test_while_redis_publishes_one_run_the_next_is_called(
     stage.scheduler_class = Telling
     leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
     run_until(leader, lambda: len(stage.messages()) == 3)
-    # By write-ahead the publisher waits, and there is no such script.
+    # Write-ahead waits for the broker instead, and reads no reply of this kind.
     expected = ["call", "call", "reply", "call", "reply", "reply"]
     assert told == [each for each in expected if each == "call" or stage.takes == TRANSACTIONAL]
 
