@@ -63,6 +63,7 @@ class Rig:
             leader_wait=0.2,
         )
         app.task(name=TASK, shared=False)(_work)
+        app.finalize()  # as `celery beat` does before it makes its scheduler
         last = datetime.fromtimestamp(due, timezone.utc) - timedelta(seconds=_EVERY)
         app.conf.beat_schedule = {
             f"entry-{number}": {

@@ -71,6 +71,8 @@ _CALL_AGAIN_US = SECOND_US // 10
 """Microseconds after which Celery's code is called again for a run that could not be published."""
 _MOST_TOGETHER = 1_000
 """Runs handed over at once."""
+_LATE_TOGETHER = 250
+"""The same if they are late already: Redis publishes these while the next ones are built."""
 
 
 class Rounds:
@@ -126,12 +128,15 @@ class Rounds:
         self._in_calls: dict[str, _InCall] = {}
         self._held: set[str] = set()
         self._set_aside: set[str] = set()
+        self._failed_meanwhile: Exception | None = None
         self._outbox = Outbox(
             tenure, builder, publisher, self._unsettled, patience, calls, self._keep, self._events
         )
         self._publisher = publisher
         self._way = WayChoice(ledger, publisher, self._outbox.failed, must_claim)
-        self._transactional = Transactional(self._records, self._outbox, self._way)
+        self._transactional = Transactional(
+            self._records, self._outbox, self._way, self._build_meanwhile
+        )
         self._write_ahead = WriteAhead(self._records, self._outbox, tenure.still_leads)
         self._called = CalledRuns(
             tenure,
@@ -314,6 +319,9 @@ class Rounds:
 
     def _round(self) -> bool:
         """Do one batch; return whether there may be another."""
+        error, self._failed_meanwhile = self._failed_meanwhile, None
+        if error is not None:
+            raise error
         if self._calls.any_hang:
             self._look_at_calls()
         if self._doubtful or self.is_unanswered or self._unsettled.broker_pause() > 0:
@@ -326,14 +334,21 @@ class Rounds:
         if first is not None and first <= now_us():
             # Before the next are built: that takes its time.
             return self._publish_waiting()
-        built = self._build_due()
-        return self._publish_waiting() or built
+        is_any, runs = self._build_due()
+        self._prepare(runs)
+        return self._publish_waiting() or is_any
 
     # From the timetable
 
-    def _build_due(self) -> bool:
-        """Build the messages of runs that are due, or soon will be; return if there were any."""
-        due = self._timetable.pop_due(now_us(), _MOST_TOGETHER)
+    def _build_due(self) -> tuple[bool, list[Run]]:
+        """Build the messages of runs that are due, or soon will be.
+
+        Returns:
+            Whether any was due, and the runs. They wait for their moment.
+        """
+        now = now_us()
+        most = _LATE_TOGETHER if self._timetable.has_before(now) else _MOST_TOGETHER
+        due = self._timetable.pop_due(now, most)
         runs = []
         for moment, name in due:
             run = self._due_run(self._schedule.entries[name], moment)
@@ -342,8 +357,19 @@ class Rounds:
                 if not run.in_call:
                     runs.append(run)
         self._waiting.add(runs)
-        self._prepare(runs)
-        return bool(due)
+        return bool(due), runs
+
+    def _build_meanwhile(self) -> None:
+        """Build what is due next while Redis publishes what came before."""
+        first = self._waiting.next_us()
+        if self._calls.any_hang or (first is not None and first <= now_us()):
+            return
+        try:
+            if self._way.is_current():  # a look at a new connection would need Redis
+                _, runs = self._build_due()
+                self._transactional.prepare([run for run in runs if run.state is RunState.BUILT])
+        except Exception as exc:
+            self._failed_meanwhile = exc  # not the fault of what is being published
 
     def _prepare(self, runs: Sequence[Run]) -> None:
         built = [run for run in runs if run.state is RunState.BUILT]

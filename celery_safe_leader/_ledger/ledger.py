@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 
@@ -76,6 +76,7 @@ from celery_safe_leader.errors import LifecycleError, SafeLeaderError
 
 __all__ = ["BATCH", "PIECE", "Ledger"]
 
+_ENROLLED_TOGETHER = 7 * BATCH  # in one write: the next ones are encoded while Redis works
 _SMALL_BATCH = 25  # of what takes more commands or more time for each entry
 _SHORTEST_SLACK = 5.0  # seconds
 
@@ -444,17 +445,28 @@ class Ledger:
             anew: An entry is among them that the ledger knew and knows no longer.
         """
         outcomes: list[EnrolmentOutcome] = []
-        for batch in _batches(enrolments, BATCH):
-            args: list[bytes | str | int] = []
-            for each in batch:
-                expected = b"" if each.expected is None else encode_run(each.expected)
-                args += (encode_entry(each.entry), expected, encode_run(each.run))
-            # Whoever copied the runs earlier must not believe the later moment any more.
-            sets_back = anew or any(each.sets_back for each in batch)
-            renewal = self._session.renewal() if sets_back else ""
-            reply = self._session.call("enrol", args, renewal=renewal)
-            outcomes += replies.letters(EnrolmentOutcome, reply[0])
+        before: Steps[list[list[Any]]] | None = None
+        for group in _batches(enrolments, _ENROLLED_TOGETHER):
+            calls = [self._enrolling(batch, anew) for batch in _batches(group, BATCH)]
+            if before is not None:  # Redis has worked on them meanwhile
+                outcomes += _enrolled(complete(before))
+            before = self._session.calling("enrol", calls)
+            next(before)
+        if before is not None:
+            outcomes += _enrolled(complete(before))
         return outcomes
+
+    def _enrolling(
+        self, batch: Sequence[Enrolment], anew: bool
+    ) -> tuple[list[bytes | str | int], str]:
+        """Return the arguments of one script, and its renewal."""
+        args: list[bytes | str | int] = []
+        for each in batch:
+            expected = b"" if each.expected is None else encode_run(each.expected)
+            args += (encode_entry(each.entry), expected, encode_run(each.run))
+        # Whoever copied the runs earlier must not believe the later moment any more.
+        sets_back = anew or any(each.sets_back for each in batch)
+        return args, self._session.renewal() if sets_back else ""
 
     def merge(self, runs: Mapping[str, LastRun], pending: Mapping[str, Claim]) -> list[Merged]:
         """Write the memory back. For each entry the later run and the later claim are kept.
@@ -512,6 +524,10 @@ class Ledger:
             (letters,) = self._session.call("forget", args, self.names.unknown)
             outcomes.update(zip(batch, replies.letters(ForgetOutcome, letters), strict=True))
         return outcomes
+
+
+def _enrolled(replied: Iterable[Sequence[Any]]) -> list[EnrolmentOutcome]:
+    return [each for reply in replied for each in replies.letters(EnrolmentOutcome, reply[0])]
 
 
 def _batches(values: Iterable[_T], size: int) -> Iterable[tuple[_T, ...]]:

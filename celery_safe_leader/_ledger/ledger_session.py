@@ -122,6 +122,44 @@ class LedgerSession:
         self._accept(reply, step)
         return list(reply[1:])
 
+    def calling(
+        self, name: str, calls: Sequence[tuple[Sequence[bytes | str | int], str]]
+    ) -> Steps[list[list[Any]]]:
+        """Call a guarded script several times in one write, with a pause when it is sent.
+
+        Args:
+            name: Of the script.
+            calls: For each call the arguments and the renewal, as ``call`` takes them.
+
+        Returns:
+            For each what follows the status in its reply.
+
+        Raises:
+            SafeLeaderError: Of the first call that was refused or has no reply. The others may
+                have been executed.
+        """
+        script = _guarded(name)
+        heads = [self._head(renewal) for _, renewal in calls]
+        commands = [
+            ("EVALSHA", script.sha, len(self._keys()), *self._keys(), *head, *args)
+            for (args, _), (_, head) in zip(calls, heads, strict=True)
+        ]
+        try:
+            answers = yield from send_packed(self.client, commands, lambda: True)
+        except (redis.RedisError, OSError) as exc:
+            raise translate(self._names.runs, exc) from exc
+        replies = []
+        for (args, renewal), (step, _), answer in zip(calls, heads, answers or (), strict=True):
+            if isinstance(answer, redis.exceptions.NoScriptError):
+                # The server says that it ran nothing, so this is no second execution.
+                replies.append(self.call(name, args, renewal=renewal))
+                continue
+            if isinstance(answer, Exception):
+                raise translate(self._names.runs, answer) from answer
+            self._accept(answer, step)
+            replies.append(list(answer[1:]))
+        return replies
+
     def renewal(self, *, seals: bool = False) -> str:
         """Return a new mark; empty while the ledger is partial.
 

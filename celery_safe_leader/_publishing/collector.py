@@ -13,7 +13,7 @@ from typing import Any
 
 from celery_safe_leader._ledger.publications import Push
 
-__all__ = ["LARGEST", "MessageCollector", "collecting", "make_collector"]
+__all__ = ["LARGEST", "MessageCollector", "checked", "collecting", "make_collector"]
 
 LARGEST = 128 * 1024
 """Bytes of a message that a script may carry: for the time of a script, Redis does nothing else."""
@@ -69,9 +69,7 @@ class MessageCollector:
         if len(expiries) != len(rest):
             return "it goes to more than one queue"
         message = text.encode() if type(text) is str and text.isascii() else self._encode(text)
-        if len(message) > LARGEST:
-            return f"it has {len(message)} bytes, and a script takes {LARGEST}"
-        return Push(self._key("LPUSH", key), message, expiries)
+        return checked(Push(self._key("LPUSH", key), message, expiries))
 
     def _expiries(self, commands: list[tuple[Any, ...]]) -> tuple[tuple[bytes, int], ...]:
         return tuple(
@@ -91,6 +89,12 @@ class MessageCollector:
         encoded: bytes = self._encode(written)
         self._keys[command, key] = encoded
         return encoded
+
+
+def checked(push: Push) -> Push | str:
+    """Return a command, or why a script does not take it."""
+    size = len(push.message)
+    return push if size <= LARGEST else f"it has {size} bytes, and a script takes {LARGEST}"
 
 
 def make_collector(producer: Any) -> MessageCollector:

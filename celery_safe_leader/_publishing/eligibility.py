@@ -14,6 +14,7 @@ import kombu
 import kombu.messaging
 import kombu.transport.redis
 import kombu.transport.virtual.base
+import kombu.utils.json
 import redis
 from kombu.messaging import Producer
 
@@ -25,7 +26,7 @@ from celery_safe_leader._publishing.collector import (
 )
 from celery_safe_leader._publishing.connection import supports_batches
 
-__all__ = ["collector_for", "why_not_connecting"]
+__all__ = ["collector_for", "why_not_connecting", "writes_alike"]
 
 _OWN: tuple[tuple[str, Any, Any], ...] = (
     ("_put", kombu.transport.redis.Channel, kombu.transport.redis),
@@ -72,6 +73,39 @@ def collector_for(producer: Any) -> MessageCollector | str:
     return _why_not_trial(collector) or collector
 
 
+def writes_alike(producer: Any) -> bool:
+    """Return whether nobody but kombu is called for a message to a queue by its name.
+
+    Then messages that are alike may be written alike: see ``envelopes``. Cheap, to be asked again
+    and again: tools that trace may be switched on at any time.
+
+    Args:
+        producer: Of which ``collector_for`` has returned a collector.
+    """
+    virtual = kombu.transport.virtual.base
+    owners: tuple[tuple[Any, Any, Any, tuple[str, ...]], ...] = (
+        (producer, Producer, kombu.messaging, _WRITING),
+        (producer.channel, kombu.transport.redis.Channel, kombu.transport.redis, _PUTTING),
+        (producer.channel, virtual.Channel, virtual, _PREPARING),
+    )
+    dumps: Any = kombu.utils.json.dumps
+    if vars(kombu.transport.redis).get("dumps") is not dumps or not _is_of(dumps, kombu.utils.json):
+        return False
+    return all(
+        _is_own(holder, name, kind, module)
+        for holder, kind, module, names in owners
+        for name in names
+    )
+
+
+_WRITING = ("publish", "_publish", "_prepare", "_delivery_details")
+_PUTTING = ("_put", "_q_for_pri", "priority")
+_PREPARING = (
+    "basic_publish", "prepare_message", "_inplace_augment_message", "encode_body",
+    "_get_message_priority", "_next_delivery_tag",
+)  # fmt: skip
+
+
 def _why_not_channel(channel: Any) -> str:
     kind = _name(type(channel))
     for name, owner, module in _OWN:
@@ -96,11 +130,11 @@ def _why_not_producer(producer: Any) -> str:
 def _is_own(holder: Any, name: str, kind: Any, module: Any) -> bool:
     """Return whether a method is that of a class of kombu, and nobody has replaced it there."""
     found = inspect.getattr_static(holder, name, None)
-    return (
-        found is kind.__dict__.get(name)
-        and type(found) is FunctionType
-        and found.__code__.co_filename == module.__file__
-    )
+    return found is kind.__dict__.get(name) and _is_of(found, module)
+
+
+def _is_of(found: Any, module: Any) -> bool:
+    return type(found) is FunctionType and found.__code__.co_filename == module.__file__
 
 
 def _why_not_trial(collector: MessageCollector) -> str:

@@ -78,6 +78,8 @@ class Message(NamedTuple):
     """Fields of the event task-sent, if it is to be sent."""
     relative: RelativeTimes | None = None
     """Its times that count from its publication, if it has any."""
+    common: Message | None = None
+    """What it shares with all messages of the same task and options, if that is known."""
 
     def time_to_live(self, now: float) -> float | None:
         """Return the seconds for which a broker should keep it, if it expires.

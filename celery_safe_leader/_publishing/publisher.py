@@ -23,9 +23,16 @@ from celery_safe_leader._dispatch.outcomes import (
     Refused,
 )
 from celery_safe_leader._dispatch.tenure import Gate
+from celery_safe_leader._ledger.publications import Push
 from celery_safe_leader._publishing.broker_session import BrokerSession
-from celery_safe_leader._publishing.collector import LARGEST, MessageCollector, collecting
-from celery_safe_leader._publishing.eligibility import why_not_connecting
+from celery_safe_leader._publishing.collector import (
+    LARGEST,
+    MessageCollector,
+    checked,
+    collecting,
+)
+from celery_safe_leader._publishing.eligibility import why_not_connecting, writes_alike
+from celery_safe_leader._publishing.envelopes import Envelopes
 from celery_safe_leader._publishing.headers import ONCE
 from celery_safe_leader._publishing.messages import Message, counted_from, expired_for
 from celery_safe_leader._publishing.notifications import Notifications
@@ -60,6 +67,7 @@ class Publisher:
             self.session, self._notifications, timeout=timeout, batch_size=batch_size
         )
         self._never: str | None = None
+        self._envelopes: Envelopes | None = None
 
     @property
     def connection_number(self) -> int:
@@ -225,16 +233,24 @@ class Publisher:
     ) -> list[_Collection]:
         outcomes: list[_Collection] = []
         self.session.declarations.begin_group()
+        if self._envelopes is None or self._envelopes.collector is not collector:
+            self._envelopes = Envelopes(collector, self.timeout)
+        envelopes = self._envelopes if writes_alike(collector.producer) else None
         with collecting(collector):
             for built, moment, nonce in zip(batch, at_us, _nonces(len(batch)), strict=True):
-                found = self._collect_one(collector, built, moment, nonce)
+                found = self._collect_one(collector, envelopes, built, moment, nonce)
                 outcomes.append(found)
                 if self._is_broken_by(found):
                     return outcomes + [found] * (len(batch) - len(outcomes))
         return outcomes
 
     def _collect_one(
-        self, collector: MessageCollector, built: Built, at_us: int, nonce: str
+        self,
+        collector: MessageCollector,
+        envelopes: Envelopes | None,
+        built: Built,
+        at_us: int,
+        nonce: str,
     ) -> _Collection:
         if isinstance(built, tuple) and not isinstance(built, Message):
             return NotPlain("its run is sent as several messages")
@@ -242,11 +258,7 @@ class Publisher:
             return NotPlain(f"its body has {len(built.body)} bytes, and a script takes {LARGEST}")
         try:
             self.session.declarations.ensure(collector.channel, built)
-            if isinstance(built, CalledMessage):
-                built.collect(collector, nonce, at_us / SECOND_US)
-            else:
-                give(collector.producer, built, nonce, at_us / SECOND_US, self.timeout)
-            found = collector.take()
+            found = self._make(collector, envelopes, built, at_us / SECOND_US, nonce)
         except self.session.errors as exc:
             return Failed(exc)
         except Exception as exc:
@@ -254,6 +266,27 @@ class Publisher:
                 return Failed(exc)
             return Refused(BuildError.because(built.entry, built.task, exc))
         return NotPlain(found) if isinstance(found, str) else Collected(found, nonce)
+
+    def _make(
+        self,
+        collector: MessageCollector,
+        envelopes: Envelopes | None,
+        built: Message | CalledMessage,
+        now: float,
+        nonce: str,
+    ) -> Push | str:
+        """Return the command for a message, or why a script does not take it."""
+        if isinstance(built, CalledMessage):
+            built.collect(collector, nonce, now)
+            return collector.take()
+        filled = envelopes.fill(built, nonce) if envelopes is not None else None
+        if filled is not None:
+            return checked(filled)
+        give(collector.producer, built, nonce, now, self.timeout)
+        found = collector.take()
+        if envelopes is not None and isinstance(found, Push):
+            envelopes.learn(built, nonce, found)
+        return found
 
     def _is_broken_by(self, outcome: _Collection) -> bool:
         return isinstance(outcome, Failed) and self.session.is_broken_by(outcome.error)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import pytest
 import redis
 from redis.crc import key_slot
 
+from celery_safe_leader._ledger import ledger_session, packed_commands
 from celery_safe_leader._ledger.errors import FencedError, GenerationChangedError
 from celery_safe_leader._ledger.ledger import BATCH, Ledger
 from celery_safe_leader._ledger.results import (
@@ -18,6 +20,7 @@ from celery_safe_leader._ledger.results import (
     Enrolment,
     EnrolmentOutcome,
 )
+from celery_safe_leader._store.lua import Script
 from celery_safe_leader.errors import LifecycleError, StoreRefusedError, StoreUnavailableError
 from tests.contract.ledger_helpers import SECOND, Bench
 from tests.support.servers import ExternalServer
@@ -310,3 +313,74 @@ def test_an_enrolment_that_finds_another_run_says_so(bench: Bench) -> None:
     other = Enrolment("e", bench.run(5), bench.run(6))
     assert ledger.enrol([other]) == [EnrolmentOutcome.DIFFERS]
     assert ledger.read(["e"]) == {"e": (bench.run(), None)}
+
+
+MANY = [f"e{number}" for number in range(300)]
+"""More entries than are enrolled in one write."""
+
+
+def test_many_are_enrolled_by_a_server_that_does_not_know_the_script(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = bench.ledger()
+    guarded = ledger_session._guarded
+
+    def unknown(name: str) -> Script:
+        script = guarded(name)
+        if name != "enrol":
+            return script
+        text = f"-- {bench.key}\n{script.text}"
+        return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+    monkeypatch.setattr(ledger_session, "_guarded", unknown)
+    bench.enrol(ledger, *MANY)
+    assert ledger.load().runs == dict.fromkeys(MANY, bench.run())
+
+
+def test_the_next_are_encoded_before_the_reply_for_those_before_is_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, done = bench.ledger(), []
+    bench.enrol(ledger, "warm")
+    encode, reply = Ledger._enrolling, packed_commands._reply
+
+    def encoded(self: Ledger, batch: Any, anew: bool) -> Any:
+        done.append("encoded")
+        return encode(self, batch, anew)
+
+    def read(connection: Any) -> Any:
+        done.append("read")
+        return reply(connection)
+
+    monkeypatch.setattr(Ledger, "_enrolling", encoded)
+    monkeypatch.setattr(packed_commands, "_reply", read)
+    bench.enrol(ledger, *MANY)
+    assert done == ["encoded"] * 9 + ["read"] * 9
+
+
+def test_enrolling_many_raises_what_comes_of_the_first_that_is_refused(bench: Bench) -> None:
+    ledger = bench.ledger()
+    bench.enrol(ledger, *MANY[:40])
+    bench.lease(token=8)
+    before = bench.state()
+    with pytest.raises(FencedError):
+        bench.enrol(ledger, *MANY[40:])
+    assert bench.state() == before
+
+
+def test_enrolling_many_without_an_answer_may_be_repeated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = bench.ledger()
+    reply, lost = packed_commands._reply, iter([redis.ConnectionError("gone")])
+
+    def lose(connection: Any) -> Any:
+        for error in lost:
+            raise error
+        return reply(connection)
+
+    monkeypatch.setattr(packed_commands, "_reply", lose)
+    with pytest.raises(StoreUnavailableError):
+        bench.enrol(ledger, *MANY)
+    bench.enrol(ledger, *MANY)
+    assert ledger.load().runs == dict.fromkeys(MANY, bench.run())

@@ -43,6 +43,7 @@ import kombu.serialization
 import kombu.transport.redis
 import kombu.transport.virtual
 import kombu.transport.virtual.base
+import kombu.utils.json
 import pytest
 import redis
 import redis.asyncio
@@ -61,6 +62,7 @@ from kombu.utils import functional, json
 from redis.crc import key_slot
 
 from celery_safe_leader._ledger.packed_commands import _pack
+from celery_safe_leader._publishing.eligibility import _PREPARING, _PUTTING, _WRITING
 from celery_safe_leader._store.server_identity import ANY_COMMAND
 from tests.support.servers import ExternalServer
 
@@ -511,15 +513,18 @@ def test_a_client_of_kombu_puts_the_prefix_before_the_keys_of_these_commands(
 
 @pytest.mark.skipif(KOMBU < (5, 7), reason="kombu before 5.7")
 def test_these_methods_of_kombu_are_functions_of_these_files() -> None:
-    for kind, name, module in (
-        (kombu.transport.redis.Channel, "_put", kombu.transport.redis),
-        (kombu.transport.redis.Channel, "_put_fanout", kombu.transport.redis),
-        (kombu.transport.virtual.base.Channel, "basic_publish", kombu.transport.virtual.base),
-        (kombu.messaging.Producer, "_publish", kombu.messaging),
+    virtual = kombu.transport.virtual.base
+    for kind, names, module in (
+        (kombu.transport.redis.Channel, ("_put_fanout", *_PUTTING), kombu.transport.redis),
+        (virtual.Channel, _PREPARING, virtual),
+        (kombu.messaging.Producer, _WRITING, kombu.messaging),
     ):
-        method = vars(kind)[name]
-        assert type(method) is FunctionType
-        assert method.__code__.co_filename == module.__file__
+        for name in names:
+            method = vars(kind)[name]
+            assert type(method) is FunctionType
+            assert method.__code__.co_filename == module.__file__
+    assert vars(kombu.transport.redis)["dumps"] is kombu.utils.json.dumps
+    assert kombu.utils.json.dumps.__code__.co_filename == kombu.utils.json.__file__
 
 
 def test_a_pool_of_kombu_calls_a_function_for_each_connection(

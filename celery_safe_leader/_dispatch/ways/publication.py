@@ -40,12 +40,25 @@ class Transactional(PublicationWay):
     """One script looks, pushes the messages and records them as published.
 
     A run that turns out not to be plain stays ``BUILT``, and is marked as such.
+
+    Args:
+        records: Speaks with the ledger.
+        outbox: Speaks with the broker's client.
+        way: Is looked at, and told if it is not this one any more.
+        meanwhile: Called by ``publish`` while Redis runs the script. It must not use the ledger.
     """
 
-    def __init__(self, records: Records, outbox: Outbox, way: WayChoice) -> None:
+    def __init__(
+        self,
+        records: Records,
+        outbox: Outbox,
+        way: WayChoice,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
         self._records = records
         self._outbox = outbox
         self._way = way
+        self._meanwhile = meanwhile
 
     def prepare(self, runs: Sequence[Run]) -> None:
         """Let the broker's client make the command of each message that has none yet, in memory."""
@@ -53,7 +66,12 @@ class Transactional(PublicationWay):
 
     def publish(self, runs: Sequence[Run], may_write: Gate) -> None:
         """Publish runs that are plain; those that were given up are recorded."""
-        complete(self.publishing(runs, may_write))
+        steps = self.publishing(runs, may_write)
+        try:
+            for _ in steps:
+                self._meanwhile()
+        finally:
+            complete(steps)  # whatever was raised meanwhile
 
     def publishing(self, runs: Sequence[Run], may_write: Gate) -> Steps[None]:
         """As ``publish``, with a pause while Redis runs the script; the states are set after it."""

@@ -110,6 +110,7 @@ class EntryTemplate(NamedTuple):
             expires_us,
             event,
             relative,
+            common,
         )
 
 

@@ -1,0 +1,118 @@
+"""Late runs are built while Redis publishes those before them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celery_safe_leader._dispatch.outbox import Outbox
+from celery_safe_leader._dispatch.rounds import Rounds
+from celery_safe_leader._ledger import packed_commands
+from tests.integration.beat.driven_leaders import HAS_BATCHES, DrivenLeaders, Queue, ticked
+from tests.support.processes.waiting import wait_until
+from tests.support.servers import Server
+
+COUNT = 10
+"""Entries that are late."""
+
+pytestmark = pytest.mark.skipif(not HAS_BATCHES, reason="nothing is collected before kombu 5.7")
+
+
+@pytest.fixture
+def stage(quick_server: Server, key: str) -> Iterator[DrivenLeaders]:
+    """Leaders whose runs are published in one script."""
+    stage = DrivenLeaders(quick_server, key)
+    yield stage
+    for close in stage.closing:
+        close()
+
+
+@pytest.fixture(autouse=True)
+def _groups_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LATE_TOGETHER", 4)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done, in its order: "built", "sent" and "read" (scripts and their first replies)."""
+    steps: list[str] = []
+
+    def note(holder: Any, name: str, word: str, *, before: bool = False) -> None:
+        call = getattr(holder, name)
+
+        def noting(*args: Any, **more: Any) -> Any:
+            if before:
+                steps.append(word)
+            result = call(*args, **more)
+            if not before:
+                steps.append(word)
+            return result
+
+        monkeypatch.setattr(holder, name, noting)
+
+    note(Outbox, "build_early", "built")
+    note(packed_commands, "_join", "sent")
+    note(packed_commands, "_reply", "read", before=True)
+    return steps
+
+
+def late(stage: DrivenLeaders, count: int = COUNT) -> dict[str, dict[str, Any]]:
+    return {f"e{n}": stage.entry(f"e{n}", -1.0) for n in range(count)}
+
+
+def once_each(queue: Queue, count: int = COUNT) -> bool:
+    sent = Counter(each.headers["kwargsrepr"] for each in queue.sent())
+    return sent == {f"{{'entry': 'e{n}'}}": 1 for n in range(count)}
+
+
+def test_the_next_group_is_built_before_the_reply_is_read(
+    stage: DrivenLeaders, queue: Queue, steps: list[str]
+) -> None:
+    leader = stage.leader(stage.app(warm=stage.entry("warm", -1.0)))
+    wait_until(lambda: ticked(leader) and queue.sent("warm"))
+    leader.app.conf.beat_schedule.update(late(stage))
+    steps.clear()
+    leader.run()
+    queue.wait_for(1 + COUNT)
+    publication = steps[steps.index("built") :]
+    assert "".join(step[0] for step in publication[: 4 + 1 + 4 + 1]) == "bbbbsbbbbr"
+    assert "sbbr" in "".join(step[0] for step in publication)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_what_is_raised_meanwhile_costs_no_run_and_doubles_none(
+    stage: DrivenLeaders,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    build, built = Rounds._build_due, []
+
+    def fail(self: Rounds) -> Any:
+        found = build(self)
+        built.append(found)
+        if len(built) == 3:
+            self._waiting.clear()  # as if it had not come so far
+            raise error
+        return found
+
+    monkeypatch.setattr(Rounds, "_build_due", fail)
+    leader = stage.leader(stage.app(**late(stage)))
+    raised = []
+
+    def goes_on() -> bool:
+        try:
+            leader.run()
+        except error:
+            raised.append(error)
+            leader.dispatcher.start_over()
+        return once_each(queue)
+
+    wait_until(goes_on)
+    leader.run_for(0.2)
+    assert once_each(queue)
+    assert raised == [error]
+    assert stage.pending() == set()
