@@ -34,6 +34,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few entries make several batches."""
     monkeypatch.setattr("celery_safe_leader._dispatch.records.BATCH", 3)
     monkeypatch.setattr("celery_safe_leader._dispatch.rounds.BATCH", 3)
+    monkeypatch.setattr("celery_safe_leader._dispatch.rounds._LATE_TOGETHER", 2)
 
 
 @contextmanager
