@@ -34,6 +34,7 @@ from celery_safe_leader._setting_sources import (
     visibility_timeout,
 )
 from celery_safe_leader._store.connection.pool_settings import check_discovery, read_url
+from celery_safe_leader._store.connection.urls import RedisUrl
 from celery_safe_leader._store.keys import checked_key
 from celery_safe_leader.errors import ConfigurationError
 
@@ -163,6 +164,7 @@ def read(app: Celery) -> LeaderSettings:
         own_options = _client_options(conf)
         client_options = {**server.options, **own_options}
         url = read_url(server.url, client_options, server.setting)
+        _refuse_settings_in(conf, url, server.setting)
         if url.kind == "redis" and server.options.get("ssl"):
             url = replace(url, kind="rediss")
         check_discovery(url, client_options, spelling(conf, "leader_options"))
@@ -195,6 +197,18 @@ def read(app: Celery) -> LeaderSettings:
             http=_http(conf),
             other_servers=server.others,
         )
+
+
+def _refuse_settings_in(conf: Any, url: RedisUrl, setting: str) -> None:
+    """Refuse a URL with a parameter named like a setting, which nobody would read."""
+    if setting != spelling(conf, "leader_url"):
+        return  # the broker's parameters are kombu's business
+    for name, _ in url.query:
+        if name in KNOWN:
+            own = spelling(conf, f"leader_{name}")
+            raise ConfigurationError(
+                setting, f"a URL with the parameter {name}", f"one without it: set {own} instead"
+            )
 
 
 def check_transport(app: Celery) -> None:

@@ -252,6 +252,11 @@ def test_settings_hold_no_secret_in_their_repr_and_survive_pickling() -> None:
         ),
         ({"LEADER_TTL": 3}, f"LEADER_TTL is not read by this app; write leader_ttl{OR_IGNORE}"),
         (
+            {"leader_url": "redis://h/0?ssl_cert_reqs=none&ttl=3"},
+            "leader_url is a URL with the parameter ttl; it must be one without it: set "
+            "leader_ttl instead",
+        ),
+        (
             {"CELERY_LEADER_TTL": 3},
             f"CELERY_LEADER_TTL is not read by this app; write leader_ttl{OR_IGNORE}",
         ),
@@ -312,6 +317,11 @@ def test_a_time_zone_that_does_not_exist_ends_beat_before_anything_starts() -> N
             "leader_wait is 0; it must be a number of seconds from 0.001 to 86400",
         ),
         (
+            {"CELERY_LEADER_URL": "sentinel://h:1?key=x"},
+            "CELERY_LEADER_URL is a URL with the parameter key; it must be one without it: set "
+            "CELERY_LEADER_KEY instead",
+        ),
+        (
             {"CELERY_BROKER_URL": f"redis://:{PASSWORD}@h/x"},
             "CELERY_BROKER_URL is redis://h/x; it must be a URL whose database is a whole number",
         ),
@@ -326,6 +336,10 @@ def test_bad_setting_is_refused_in_the_spelling_of_the_project(
 @pytest.mark.parametrize("namespace", [None, DJANGO])
 def test_names_that_are_not_ours_are_left_alone(namespace: str | None) -> None:
     assert read({"LEADER_BOARD_SIZE": 3, "TEAM_LEADER_TTL": 1}, namespace).ttl == 10.0
+
+
+def test_parameters_of_the_brokers_url_are_the_brokers() -> None:
+    assert conf.read(make_app({"broker_url": f"{BROKER}?ttl=3", "leader_key": "k"})).ttl == 10.0
 
 
 def test_old_upper_case_celery_settings_may_stand_beside_ours() -> None:
