@@ -45,6 +45,10 @@ __all__ = ["Publisher"]
 _Collection: TypeAlias = Collected | NotPlain | Refused | Failed
 
 
+_MANY = 8
+"""So many messages are worth an envelope."""
+
+
 class Publisher:
     """Publishes for one beat, on a connection of its own that is opened when it is needed.
 
@@ -235,7 +239,9 @@ class Publisher:
         self.session.declarations.begin_group()
         if self._envelopes is None or self._envelopes.collector is not collector:
             self._envelopes = Envelopes(collector, self.timeout)
-        envelopes = self._envelopes if writes_alike(collector.producer) else None
+        # For a few messages the look at kombu would cost more than it saves.
+        filled = len(batch) >= _MANY and writes_alike(collector.producer)
+        envelopes = self._envelopes if filled else None
         with collecting(collector):
             for built, moment, nonce in zip(batch, at_us, _nonces(len(batch)), strict=True):
                 found = self._collect_one(collector, envelopes, built, moment, nonce)

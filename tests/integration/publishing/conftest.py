@@ -11,6 +11,12 @@ from celery_safe_leader._publishing.publisher import Publisher
 from tests.support.servers import Server, installed_kinds
 
 
+@pytest.fixture(autouse=True)
+def _one_is_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a single message fill in an envelope, too."""
+    monkeypatch.setattr("celery_safe_leader._publishing.publisher._MANY", 1)
+
+
 @pytest.fixture
 def publisher_of() -> Iterator[Callable[[Any], Publisher]]:
     """Make the publisher of an app."""

@@ -131,6 +131,23 @@ def _trials(given: list[Any]) -> int:
     return len([message for message in given if message["content-type"] == "application/data"])
 
 
+def test_for_a_few_messages_kombu_makes_each(
+    broker_server: Server,
+    publisher_of: PublisherOf,
+    monkeypatch: pytest.MonkeyPatch,
+    given: list[Any],
+) -> None:
+    monkeypatch.setattr(publisher, "_MANY", 8)
+    app = make_app(broker_server.url, new_queue())
+    ours, messages = publisher_of(app), build(app, list(range(8)))
+    collect(ours, *messages)
+    given.clear()
+    collect(ours, *messages[1:])
+    assert len(given) == 7
+    collect(ours, *messages[1:], messages[1])
+    assert len(given) == 7
+
+
 def test_each_connection_has_its_own(
     broker_server: Server, publisher_of: PublisherOf, given: list[Any]
 ) -> None:
