@@ -132,9 +132,10 @@ class Outbox:
             return
         outcomes = self._publisher.collect([run.message for run in runs], moments)
         trouble: Failed | None = None
-        for run, outcome in zip(runs, outcomes, strict=True):
+        for run, outcome, moment in zip(runs, outcomes, moments, strict=True):
             if isinstance(outcome, Collected):
                 run.push, run.nonce = outcome
+                run.counted_us = moment
             elif isinstance(outcome, Refused):
                 self._give_up(run, outcome.error)
             elif isinstance(outcome, Failed) and not outcome.reached:

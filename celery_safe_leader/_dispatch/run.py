@@ -111,6 +111,8 @@ class Run:
     """The message as the ledger's script pushes it."""
     nonce: str = ""
     """Of the publication that ``push`` belongs to."""
+    counted_us: int = 0
+    """From when the times in ``push`` count that count from its publication."""
     is_plain: bool = True
     """Whether the ledger's script may push it, as far as is known."""
     in_call: bool = False

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from celery_safe_leader._dispatch.outbox import Outbox
 from celery_safe_leader._dispatch.rounds import Rounds
+from celery_safe_leader._dispatch.ways import publication
+from celery_safe_leader._dispatch.ways.publication import Transactional
 from celery_safe_leader._ledger import packed_commands
 from tests.integration.beat.driven_leaders import HAS_BATCHES, DrivenLeaders, Queue, ticked
+from tests.support.network.proxy import Proxy
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
 
@@ -116,3 +121,40 @@ def test_what_is_raised_meanwhile_costs_no_run_and_doubles_none(
     assert once_each(queue)
     assert raised == [error]
     assert stage.pending() == set()
+
+
+def test_what_is_built_before_an_outage_counts_from_its_publication(
+    stage: DrivenLeaders,
+    queue: Queue,
+    start_proxy: Callable[[Server], Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was built, and its command made, while those before it got no reply."""
+    kept_back = 0.05
+    monkeypatch.setattr(publication, "_KEPT_BACK_US", kept_back * 1e6)
+    proxy = start_proxy(stage.server)
+    stage.ledger = proxy.url()
+    leader = stage.leader(stage.app(warm=stage.entry("warm", -1.0)))
+    wait_until(lambda: ticked(leader) and queue.sent("warm"))
+    options = {"options": {"expires": 60}}
+    leader.app.conf.beat_schedule.update(
+        {name: entry | options for name, entry in late(stage).items()}
+    )
+    publish, cut = Transactional.publish, []
+
+    def publish_into_nothing(self: Transactional, runs: Any, may_write: Any) -> None:
+        if not cut:
+            cut.append(proxy.black_hole())
+        publish(self, runs, may_write)
+
+    monkeypatch.setattr(Transactional, "publish", publish_into_nothing)
+    wait_until(lambda: (leader.run(), leader.is_unanswered())[1])
+    kept = leader.built()
+    assert len(kept) == 4
+    again = time.time()
+    proxy.heal()
+    wait_until(lambda: ticked(leader) and len(queue.sent()) >= 1 + COUNT)
+    for name in kept:
+        [sent] = queue.sent(f"{name}'")
+        expires = datetime.fromisoformat(sent.headers["expires"]).timestamp()
+        assert expires >= again + options["options"]["expires"] - kept_back
