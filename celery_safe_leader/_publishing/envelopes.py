@@ -12,7 +12,6 @@ Who has put a function of theirs into kombu expects it to be called for each mes
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from base64 import b64encode
 from json.encoder import encode_basestring_ascii
@@ -29,6 +28,9 @@ __all__ = ["Envelopes"]
 
 _MOST = 1_000
 """Where each entry has options of its own, nothing is gained by keeping more."""
+_ENOUGH = 3
+"""Messages that are alike, after which an envelope is made: one costs as much as three messages. So
+where more entries than are kept have options of their own, none is made for any."""
 
 # Names of what is not a header, which no header has.
 _BODY, _CORRELATION_ID, _DELIVERY_TAG = "\0body", "\0correlation_id", "\0delivery_tag"
@@ -45,7 +47,7 @@ class Envelopes:
     def __init__(self, collector: MessageCollector, timeout: float) -> None:
         self.collector = collector
         self._timeout = timeout
-        self._made: dict[int, tuple[Message, _Envelope | None]] = {}
+        self._alike: dict[int, _Alike] = {}
 
     def fill(self, message: Message, nonce: str) -> Push | None:
         """Return the command for a message; ``None`` if kombu has to make it.
@@ -57,13 +59,13 @@ class Envelopes:
         common = message.common
         if common is None or message.exchange or message.expires_us is not None:
             return None
-        of, envelope = self._made.get(id(common), (None, None))
-        if of is not common or envelope is None:
+        alike = self._alike.get(id(common))
+        if alike is None or alike.common is not common or alike.envelope is None:
             return None
-        return envelope.fill(message, nonce, self.collector.channel._next_delivery_tag())
+        return alike.envelope.fill(message, nonce, self.collector.channel._next_delivery_tag())
 
     def learn(self, message: Message, nonce: str, push: Push) -> None:
-        """Make the envelope for the messages that are like one, unless that was tried before.
+        """Make the envelope for the messages that are like one, once there were enough of them.
 
         Args:
             message: The message.
@@ -73,18 +75,20 @@ class Envelopes:
         common = message.common
         if common is None or message.exchange or message.expires_us is not None:
             return
-        if self._made.get(id(common), (None, None))[0] is common:
+        alike = self._alike.get(id(common))
+        if alike is None or alike.common is not common:
+            if len(self._alike) >= _MOST:
+                self._alike.clear()
+            # Named by its address, which is its own as long as it is kept here.
+            alike = self._alike[id(common)] = _Alike(common)
+        alike.made += 1
+        if alike.made != _ENOUGH:
             return
-        if len(self._made) >= _MOST:
-            self._made.clear()
         try:
-            envelope = self._make(message, nonce, push)
+            alike.envelope = self._make(message, nonce, push)
         except Exception:
             # The message itself is there. If the connection is lost, the next one will tell.
             logger.debug("no envelope for messages like that of %r", message.entry, exc_info=True)
-            envelope = None
-        # Named by its address, which is its own as long as it is kept here.
-        self._made[id(common)] = common, envelope
 
     def _make(self, message: Message, nonce: str, push: Push) -> _Envelope | None:
         common: Any = message.common
@@ -109,6 +113,17 @@ class Envelopes:
         return envelope if same == push else None
 
 
+class _Alike:
+    """What is known of messages that are alike."""
+
+    __slots__ = ("common", "envelope", "made")
+
+    def __init__(self, common: Message) -> None:
+        self.common = common
+        self.made = 0  # by kombu
+        self.envelope: _Envelope | None = None
+
+
 class _Envelope:
     """A message with gaps."""
 
@@ -124,13 +139,20 @@ class _Envelope:
     def of(
         cls, push: Push, text: str, marks: dict[str, str], names: tuple[str, ...]
     ) -> _Envelope | None:
-        """Return a message as an envelope, with a gap for each mark; ``None`` if one is missing."""
-        by_mark = {f'"{mark}"': name for name, mark in marks.items()}
-        parts = re.split("(" + "|".join(map(re.escape, by_mark)) + ")", text)
-        gaps = [by_mark[part] for part in parts[1::2]]
-        if sorted(gaps) != sorted(marks):
-            return None
-        return cls(push, "%s".join(part.replace("%", "%%") for part in parts[::2]), gaps, names)
+        """Return a message with gaps for marks; ``None`` unless each is there once."""
+        places = []
+        for name, mark in marks.items():
+            quoted = f'"{mark}"'
+            if text.count(quoted) != 1:
+                return None
+            start = text.index(quoted)
+            places.append((start, start + len(quoted), name))
+        places.sort()
+        starts = [start for start, _, _ in places]
+        ends = [end for _, end, _ in places]
+        parts = [text[a:b] for a, b in zip([0, *ends], [*starts, None], strict=True)]
+        gaps = [name for _, _, name in places]
+        return cls(push, "%s".join(part.replace("%", "%%") for part in parts), gaps, names)
 
     def fill(self, message: Message, nonce: str, delivery_tag: str) -> Push | None:
         """Return the command for a message; ``None`` if it does not fit."""

@@ -125,7 +125,7 @@ def test_every_kind_of_entry_comes_out_as_stock_beat_sends_it(
         entry, publisher = make_entry(app, case, queue), publisher_of(app)
         builder = Builder(app)
         built: Any = None
-        for _ in range(4):  # composed, by its template, and twice in an envelope
+        for _ in range(6):  # composed, by its template, and twice in an envelope
             if not own and not case.call:
                 built = builder.build(entry, task_id="the-id", headers={}, due_us=DUE_US)
             elif built is None:

@@ -38,6 +38,9 @@ ARGUMENTS = [
     7,
     [1, {"a": None}],
 ]
+BY_KOMBU = 1 + envelopes._ENOUGH + 1
+"""Messages that kombu makes of all that are alike: without a template, until there are enough, and
+the one with marks."""
 FILLED = {
     name: options
     for name, options in QUEUES.items()
@@ -114,17 +117,17 @@ def test_each_is_byte_for_byte_what_kombu_makes(
     assert len(given) == len(ARGUMENTS)
 
 
-def test_kombu_makes_two_of_all_that_are_alike_and_one_with_marks(
+def test_kombu_makes_a_few_of_all_that_are_alike_and_one_with_marks(
     broker_server: Server, publisher_of: PublisherOf, given: list[Any]
 ) -> None:
     app = make_app(broker_server.url, new_queue())
     found = collect(publisher_of(app), *build(app, list(range(50))))
-    bodies = [message["body"] for message in given[-3:]]
+    bodies = [message["body"] for message in given[-BY_KOMBU:]]
     assert len({each.push.message for each in found}) == 50
-    # The first has no template yet, the second is compared; then there is the one with marks.
+    # The first has no template yet, the last is compared; then there is the one with marks.
     assert len([each for each in found if b'"id-' in each.push.message]) == 50
-    assert len(given) - _trials(given) == 3
-    assert len(set(bodies)) == 3
+    assert len(given) - _trials(given) == BY_KOMBU
+    assert len(set(bodies)) == BY_KOMBU
 
 
 def _trials(given: list[Any]) -> int:
@@ -152,12 +155,27 @@ def test_each_connection_has_its_own(
     broker_server: Server, publisher_of: PublisherOf, given: list[Any]
 ) -> None:
     app = make_app(broker_server.url, new_queue())
-    ours, messages = publisher_of(app), build(app, ["a", "b", "c"])
+    ours, messages = publisher_of(app), build(app, list(range(50)))
     collect(ours, *messages)
     ours.close()
     given.clear()
     collect(ours, *messages)
-    assert len(given) - _trials(given) == 3
+    assert len(given) - _trials(given) == BY_KOMBU
+
+
+def test_where_more_are_unlike_than_are_kept_none_is_made_for_any(
+    broker_server: Server,
+    publisher_of: PublisherOf,
+    monkeypatch: pytest.MonkeyPatch,
+    given: list[Any],
+) -> None:
+    monkeypatch.setattr(envelopes, "_MOST", 5)
+    app = make_app(broker_server.url, new_queue())
+    unlike = [build(app, [0, 1], {"headers": {"own": n}})[1] for n in range(7)]
+    ours = publisher_of(app)
+    for _ in range(10):
+        collect(ours, *unlike)
+    assert len(given) - _trials(given) == 10 * len(unlike)
 
 
 def _wrapped(monkeypatch: pytest.MonkeyPatch, holder: Any, name: str) -> list[Any]:
@@ -244,7 +262,7 @@ def test_one_that_is_too_large_for_a_script_is_told(
     broker_server: Server, publisher_of: PublisherOf
 ) -> None:
     app = make_app(broker_server.url, new_queue())
-    texts = ["a", "b", "c", "x" * (LARGEST * 3 // 4), "d"]
+    texts = ["a", "b", "c", "d", "x" * (LARGEST * 3 // 4), "e"]
     found = collect(publisher_of(app), *build(app, texts))
-    assert isinstance(found.pop(3), NotPlain)
+    assert isinstance(found.pop(4), NotPlain)
     assert all(b'"id-' in each.push.message for each in found)
