@@ -36,10 +36,13 @@ from celery_safe_leader._dispatch.tenure import Gate, Tenure
 from celery_safe_leader._dispatch.unsettled import Unsettled
 from celery_safe_leader._loggers import beat_logger as logger
 from celery_safe_leader._loggers import celery_beat_logger
-from celery_safe_leader._schedules.moments import now_us
+from celery_safe_leader._schedules.moments import SECOND_US, now_us
 from celery_safe_leader._schedules.safe_text import is_containable
 
 __all__ = ["Outbox"]
+
+_KEPT_BACK_US = SECOND_US
+"""Microseconds by which the times in a message may be off that count from its publication."""
 
 
 class Outbox:
@@ -146,6 +149,31 @@ class Outbox:
                     self._tell(run, outcome.reason)
         if trouble is not None:
             self.failed(trouble.error, len(runs))
+
+    def kept_back(self, runs: Sequence[Run]) -> list[Run]:
+        """Return the runs with a command that was made so long ago that its times may be off."""
+        now = now_us()
+        return [
+            run for run in runs if run.push is not None and now - run.counted_us > _KEPT_BACK_US
+        ]
+
+    def count_again(self, runs: Sequence[Run]) -> None:
+        """Make commands anew whose messages have times that count from publication.
+
+        For runs of which it is not known whether they were published. A command that cannot be
+        made now stays as it is.
+        """
+        now = now_us()
+        runs = self.kept_back(runs)
+        messages = [self._publisher.counted_from(run.message, now) for run in runs]
+        later = [(r, m) for r, m in zip(runs, messages, strict=True) if m is not r.message]
+        if not later:
+            return
+        outcomes = self._publisher.collect([message for _, message in later], [now] * len(later))
+        for (run, message), outcome in zip(later, outcomes, strict=True):
+            if isinstance(outcome, Collected):
+                run.message, run.counted_us = message, now
+                run.push, run.nonce = outcome
 
     def _tell(self, run: Run, reason: str) -> None:
         if run.name not in self._told:

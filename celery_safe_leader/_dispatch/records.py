@@ -378,8 +378,18 @@ class Records:
             request.batch.publications = _publications(request.runs)
         return late
 
+    def count_again(self, count_again: Callable[[Sequence[Run]], None]) -> None:
+        """Let messages be made anew that may be expired by now; only one of them is ever pushed.
+
+        Args:
+            count_again: Called with the runs of each request that is to be repeated.
+        """
+        for request in self._unanswered:
+            count_again(request.runs)
+            request.batch.publications = _publications(request.runs)
+
     def repeat(self, still_leads: Gate) -> None:
-        """Send again, with the same values, what had no reply."""
+        """Send again, with the same runs to record, what had no reply."""
         requests, self._unanswered = self._unanswered, []
         if requests and not complete(self._publish(requests, still_leads)):
             self._unanswered = requests

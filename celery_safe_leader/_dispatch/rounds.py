@@ -237,6 +237,8 @@ class Rounds:
                 run.to(RunState.DROPPED)
             self._called.answer(unknown)
             return
+        if pushes:
+            self._records.count_again(self._outbox.count_again)
         try:
             self._records.repeat(self._may_repeat if pushes else self._tenure.still_leads)
         finally:

@@ -14,13 +14,9 @@ from celery_safe_leader._dispatch.records import Records
 from celery_safe_leader._dispatch.run import Run, RunState
 from celery_safe_leader._dispatch.tenure import Gate
 from celery_safe_leader._dispatch.ways.way_choice import WayChoice
-from celery_safe_leader._schedules.moments import SECOND_US, now_us
 from celery_safe_leader.errors import SafeLeaderError, StoreRefusedError
 
 __all__ = ["PublicationWay", "Transactional", "WriteAhead"]
-
-_KEPT_BACK_US = SECOND_US
-"""Microseconds by which the times in a message may be off that count from its publication."""
 
 
 class PublicationWay(Protocol):
@@ -70,10 +66,8 @@ class Transactional(PublicationWay):
         One that was kept back for long, as by a server that is away, would go out expired: its
         times count from when it was made, so it is made anew.
         """
-        now = now_us()
-        for run in runs:
-            if run.push is not None and now - run.counted_us > _KEPT_BACK_US:
-                run.push = None
+        for run in self._outbox.kept_back(runs):
+            run.push = None
         self._outbox.collect([run for run in runs if run.push is None and run.is_plain])
 
     def publish(self, runs: Sequence[Run], may_write: Gate) -> None:
