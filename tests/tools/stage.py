@@ -130,7 +130,8 @@ class Stage:
         if self.around is not None:
             self.around(app, wait)
         else:
-            service = Service(app, scheduler_cls=self.scheduler_class)
+            # Stock beat sleeps to the end of this, also when it is told to stop.
+            service = Service(app, max_interval=1.0, scheduler_cls=self.scheduler_class)
             thread = threading.Thread(target=service.start, daemon=True)
             thread.start()
             wait()
