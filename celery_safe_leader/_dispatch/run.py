@@ -7,7 +7,7 @@ state                   kept by
 ======================  ==========================================================================
 scheduled, built        ``Waiting``, until its moment; nothing of it is in Redis
 claimed, inherited      ``Waiting``: claimed by an earlier leader, and its moment is still to come
-unanswered              ``Records``: the request goes out again, with the same values
+unanswered              ``Records``: the request goes out again, with the same runs
 owed, unsettled         ``Unsettled``
 sent                    ``Records``, until the next write to the ledger
 ======================  ==========================================================================
