@@ -383,8 +383,8 @@ MUTANTS = (
         (
             Patch(
                 f"{_LEDGER}/ledger.py",
-                'renewal = self._session.renewal() if sets_back else ""',
-                'renewal = ""',
+                'return args, self._session.renewal() if sets_back else ""',
+                'return args, ""',
             ),
         ),
         ("marks.py::test_a_moment_that_is_set_back_renews_the_mark",),

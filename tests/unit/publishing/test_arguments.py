@@ -87,7 +87,8 @@ def _build(builder: Builder, entry: Any, task_id: str) -> Any:
     message: Any = builder.build(entry, task_id=task_id, headers={"leader_token": 1}, due_us=DUE)
     # What is left until the expiry is told by expires_us; each attempt computes it anew.
     properties = {k: v for k, v in message.properties.items() if k != "expiration"}
-    return message._replace(properties=properties, content=_plain(message.content))
+    # Nor is it part of a message what others share with it.
+    return message._replace(properties=properties, content=_plain(message.content), common=None)
 
 
 def _plain(content: Any) -> Any:

@@ -43,6 +43,11 @@ def build(builder: Builder, entry: Any, task_id: str = "id", due_us: int = DUE_U
     return builder.build(entry, task_id=task_id, headers={"leader_token": 1}, due_us=due_us)
 
 
+def sent(message: Any) -> Any:
+    """Return what of a message is sent: not what it shares with others."""
+    return message._replace(common=None)
+
+
 def fail() -> None:
     raise LookupError("no price\nfor today")
 
@@ -153,7 +158,7 @@ def test_changed_entry_gets_a_new_message(app: Any, builder: Builder, change: An
     change(entry)
     renewed = build(builder, entry)
     afresh = build(Builder(app), entry)
-    assert renewed == afresh
+    assert sent(renewed) == sent(afresh)
 
 
 def test_lazy_arguments_are_evaluated_at_each_run(app: Any, builder: Builder) -> None:
@@ -272,7 +277,7 @@ def test_many_entries_share_what_they_have_in_common_and_nothing_else() -> None:
         built = [build(builder, entry, entry.name) for entry in entries]
         for message in built:
             message.properties.pop("expiration", None)
-        assert built == afresh
+        assert list(map(sent, built)) == list(map(sent, afresh))
     assert len(builder._templates._shared) == len(kinds)
 
 
