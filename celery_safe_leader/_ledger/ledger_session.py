@@ -151,7 +151,7 @@ class LedgerSession:
         replies = []
         for (args, renewal), (step, _), answer in zip(calls, heads, answers or (), strict=True):
             if isinstance(answer, redis.exceptions.NoScriptError):
-                # The server says that it ran nothing, so this is no second execution.
+                # The server reports that it ran nothing, so nothing is executed twice.
                 replies.append(self.call(name, args, renewal=renewal))
                 continue
             if isinstance(answer, Exception):

@@ -43,7 +43,7 @@ def call(
         try:
             return client.execute_command("EVALSHA", script.sha, *tail)
         except redis.exceptions.NoScriptError:
-            # The server said that it ran nothing, so this is no second execution.
+            # The server reported that it ran nothing, so nothing is executed twice.
             return client.execute_command("EVAL", script.text, *tail)
     except (redis.RedisError, OSError) as exc:
         raise translate(keys[0], exc) from exc

@@ -56,11 +56,8 @@ class Envelopes:
             message: The message.
             nonce: Of this attempt.
         """
-        common = message.common
-        if common is None or message.exchange or message.expires_us is not None:
-            return None
-        alike = self._alike.get(id(common))
-        if alike is None or alike.common is not common or alike.envelope is None:
+        alike = self._known(_shared_by(message))
+        if alike is None or alike.envelope is None:
             return None
         return alike.envelope.fill(message, nonce, self.collector.channel._next_delivery_tag())
 
@@ -72,11 +69,11 @@ class Envelopes:
             nonce: Of the attempt.
             push: The command that kombu has made for it.
         """
-        common = message.common
-        if common is None or message.exchange or message.expires_us is not None:
+        common = _shared_by(message)
+        if common is None:
             return
-        alike = self._alike.get(id(common))
-        if alike is None or alike.common is not common:
+        alike = self._known(common)
+        if alike is None:
             if len(self._alike) >= _MOST:
                 self._alike.clear()
             # Named by its address, which is its own as long as it is kept here.
@@ -89,6 +86,10 @@ class Envelopes:
         except Exception:
             # The message itself is there. If the connection is lost, the next one will tell.
             logger.debug("no envelope for messages like that of %r", message.entry, exc_info=True)
+
+    def _known(self, common: Message | None) -> _Alike | None:
+        alike = self._alike.get(id(common))
+        return alike if alike is not None and alike.common is common else None
 
     def _make(self, message: Message, nonce: str, push: Push) -> _Envelope | None:
         common: Any = message.common
@@ -177,6 +178,12 @@ class _Envelope:
                 return None
         text = self._form % tuple(filled)
         return Push(self._push.queue, text.encode(), self._push.expiries)
+
+
+def _shared_by(message: Message) -> Message | None:
+    """Return what a message has in common with others, if an envelope might do for all of them."""
+    is_alike = not message.exchange and message.expires_us is None
+    return message.common if is_alike else None
 
 
 def _tag_of(text: str | bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,8 @@ from celery_safe_leader._dispatch.outbox import Outbox
 from celery_safe_leader._dispatch.rounds import Rounds
 from celery_safe_leader._dispatch.ways.publication import Transactional
 from celery_safe_leader._ledger import packed_commands
-from tests.integration.beat.driven_leaders import HAS_BATCHES, DrivenLeaders, Queue, ticked
+from tests.integration.beat.driven_leaders import TRANSACTIONAL, DrivenLeaders, Queue, ticked
+from tests.integration.publishing.collected import needs_batches
 from tests.support.network.proxy import Proxy
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
@@ -23,16 +24,10 @@ from tests.support.servers import Server
 COUNT = 10
 """Entries that are late."""
 
-pytestmark = pytest.mark.skipif(not HAS_BATCHES, reason="nothing is collected before kombu 5.7")
-
-
-@pytest.fixture
-def stage(quick_server: Server, key: str) -> Iterator[DrivenLeaders]:
-    """Leaders whose runs are published in one script."""
-    stage = DrivenLeaders(quick_server, key)
-    yield stage
-    for close in stage.closing:
-        close()
+pytestmark = [
+    needs_batches,
+    pytest.mark.parametrize("stage", [TRANSACTIONAL], indirect=True),
+]
 
 
 @pytest.fixture(autouse=True)
