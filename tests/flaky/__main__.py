@@ -1,6 +1,6 @@
 """Run every test that depends on time again and again, on a machine that has other work to do.
 
-    python -m tests.flaky [--count 20] [PATH …]
+    python -m tests.flaky [--count 20] [--workers 3] [PATH …]
 
 One busy process holds each core meanwhile. Each outcome is a line in ``.flaky/outcomes.jsonl``. The
 exit status is 0 only if no test failed in any run. A run that is interrupted can be continued with
@@ -64,11 +64,11 @@ def _outcomes(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def _run(children: Children, number: int, file: Path, arguments: list[str]) -> bool:
+def _run(children: Children, number: int, file: Path, workers: int, arguments: list[str]) -> bool:
     """Run the tests once; return whether pytest itself worked, not whether they passed."""
     chosen = f"{MARKER} and not long and not docker"
     child = children.module(
-        *("pytest", "-q", "-n", "3", "--dist", "worksteal", "-p", "tests.flaky.recorder"),
+        *("pytest", "-q", "-n", str(workers), "--dist", "worksteal", "-p", "tests.flaky.recorder"),
         *("-m", chosen, *arguments),
         env={FILE: str(file), RUN: str(number)},
         cwd=ROOT,
@@ -84,6 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.flaky", description=__doc__)
     parser.add_argument("paths", nargs="*", metavar="PATH", help="test files or folders")
     parser.add_argument("--count", type=int, default=20, help="how often, 20 if not given")
+    parser.add_argument("--workers", type=int, default=3, help="tests at once, 3 if not given")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="for the outcomes and logs")
     parser.add_argument("--continue", dest="goes_on", action="store_true")
     given = parser.parse_args()
@@ -99,7 +100,7 @@ def main() -> int:
         for core in sorted(os.sched_getaffinity(0)):
             children.python(BUSY, str(core), name=f"busy on core {core}")
         for number in range(done + 1, done + given.count + 1):
-            worked = _run(children, number, file, given.paths) and worked
+            worked = _run(children, number, file, given.workers, given.paths) and worked
     except KeyboardInterrupt:
         worked = False
     finally:
