@@ -1,4 +1,4 @@
-"""Dispatches per second on Celery's own way, beside the loop: a receiver, a wrapper, Sentry."""
+"""Dispatches per second on Celery's own way, beside the loop: receivers, a wrapper, Sentry."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _LEAST = 0.8
 
 
 @contextlib.contextmanager
-def _receiver() -> Iterator[None]:
+def _receiver(signal: Any) -> Iterator[None]:
     def receive(**_: Any) -> None:
         """Be there."""
 
-    signals.after_task_publish.connect(receive)
+    signal.connect(receive)
     try:
         yield
     finally:
-        signals.after_task_publish.disconnect(receive)
+        signal.disconnect(receive)
 
 
 @contextlib.contextmanager
@@ -68,7 +68,10 @@ def _sentry() -> Iterator[None]:
 
 
 _TOOLS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
-    "with one receiver": _receiver,
+    "with one receiver": functools.partial(_receiver, signals.after_task_publish),
+    "with one receiver of before_task_publish": functools.partial(
+        _receiver, signals.before_task_publish
+    ),
     "with a wrapper of apply_async": _wrapper,
     "with Sentry": _sentry,
 }

@@ -43,7 +43,11 @@ from celery_safe_leader._publishing.headers import leader_headers
 from celery_safe_leader._publishing.messages import Message
 from celery_safe_leader._publishing.own_way.called_message import CalledMessage
 from celery_safe_leader._publishing.own_way.celerys_calls import CelerysCalls
-from celery_safe_leader._publishing.own_way.detection import Detection, is_listened_to
+from celery_safe_leader._publishing.own_way.detection import (
+    Detection,
+    are_told_after,
+    are_told_before,
+)
 from celery_safe_leader._schedules.moments import SECOND_US, from_datetime
 from celery_safe_leader._schedules.safe_text import is_containable, safe_repr
 from celery_safe_leader.errors import LifecycleError
@@ -166,8 +170,10 @@ class Builder:
             self._check_basis()
             if self.why_called(entry):
                 return Making.CALLED
-            if is_listened_to():
+            if are_told_after():
                 return Making.CALLED_WITHIN
+            if are_told_before():
+                return Making.CALLED
             fields = (entry.task, entry.args, entry.kwargs, entry.options)
             is_steady = self._repeatable and fingerprint_of(*fields) is not None
         except Exception:

@@ -21,7 +21,7 @@ from celery_safe_leader._publishing.own_way.originals import (
     is_original,
 )
 
-__all__ = ["Detection", "is_listened_to"]
+__all__ = ["Detection", "are_told_after", "are_told_before"]
 
 _LOOK_EVERY = 60.0
 """Seconds after which it is looked again: a tool may be set up at any time."""
@@ -38,13 +38,14 @@ _OF_SCHEDULERS = ("apply_entry", "apply_async", "send_task", "should_sync", "_do
 _OF_PRODUCERS = ("publish", "_publish", "_prepare", "_delivery_details")
 
 
-def is_listened_to() -> bool:
-    """Return whether a receiver is connected to a signal that Celery sends for each message."""
-    return bool(
-        signals.before_task_publish.receivers
-        or signals.after_task_publish.receivers
-        or signals.task_sent.receivers
-    )
+def are_told_before() -> bool:
+    """Return whether receivers are told of each message before it is published."""
+    return bool(signals.before_task_publish.receivers)
+
+
+def are_told_after() -> bool:
+    """Return whether receivers are told of each message when it is published."""
+    return bool(signals.after_task_publish.receivers or signals.task_sent.receivers)
 
 
 class Detection:

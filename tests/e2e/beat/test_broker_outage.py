@@ -215,9 +215,9 @@ def test_connections_cut_between_a_write_and_its_reply(
 
 
 LISTENING = """
-from celery.signals import before_task_publish
+from celery.signals import after_task_publish
 
-@before_task_publish.connect
+@after_task_publish.connect
 def listen(**_):
     pass
 """

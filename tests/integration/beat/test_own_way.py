@@ -138,11 +138,12 @@ class KeptElsewhere(ScheduleEntry):
         self.kept = value
 
 
+@pytest.mark.parametrize("told", ["before", "after"])
 def test_an_entry_whose_options_are_a_property_is_sent_with_the_id_of_its_run(
-    stage: DrivenLeaders, listen: Any
+    stage: DrivenLeaders, listen: Any, told: str
 ) -> None:
     stage.scheduler_class = type("Keeping", (LeaderScheduler,), {"Entry": KeptElsewhere})
-    listen("before_task_publish", lambda **_: None)
+    listen(f"{told}_task_publish", lambda **_: None)
     leader = stage.leader(stage.app(**overdue(stage, "a")))
     run_until(leader, lambda: len(stage.messages()) == 1)
     [sent] = stage.messages()
@@ -241,7 +242,9 @@ def test_each_of_several_messages_of_a_run_has_an_id_that_the_next_leader_would_
 
 
 @pytest.mark.filterwarnings("ignore:task_always_eager")
-@pytest.mark.parametrize("fails", ["override", "receiver", "nothing sent", "eager"])
+@pytest.mark.parametrize(
+    "fails", ["override", "receiver", "one of two receivers", "nothing sent", "eager"]
+)
 def test_what_brings_no_message_is_done_and_costs_the_others_nothing(
     stage: DrivenLeaders, listen: Any, fails: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,13 +259,15 @@ def test_what_brings_no_message_is_done_and_costs_the_others_nothing(
             super().apply_entry(entry, producer=producer)
 
     stage.scheduler_class = Odd
-    if fails == "receiver":
+    if "receiver" in fails:
 
         def leave(headers: Any, **_: Any) -> None:
             if "'odd'" in headers["kwargsrepr"]:
                 raise SystemExit(3)
 
         listen("before_task_publish", leave)
+        if fails == "one of two receivers":
+            listen("after_task_publish", lambda **_: None)
     app = stage.app(**overdue(stage, "odd", "good"))
     ran: list[Any] = []
     if fails == "eager":
@@ -284,7 +289,7 @@ def test_what_brings_no_message_is_done_and_costs_the_others_nothing(
         assert ran == [{"entry": "odd"}]
     elif fails == "override":
         assert "cannot be sent: LookupError: no tenant" in caplog.text
-    elif fails == "receiver":
+    elif "receiver" in fails:
         assert "SystemExit(3)" in caplog.text
     else:
         assert "Entry 'odd': its run is done, and no message of it was sent" in caplog.text
@@ -323,29 +328,38 @@ def test_nobody_is_called_while_the_ledger_is_paused_or_the_broker_is_away(
     assert [call[0] for call in calls] == ["apply_entry", "apply_async"]
 
 
+@pytest.mark.parametrize("own", ["before", "override"])
 def test_messages_that_have_to_wait_are_published_without_a_second_call(
-    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch
+    stage: DrivenLeaders, listen: Any, own: str
 ) -> None:
-    class Pausing(Noting):
+    ids: list[str] = []
+
+    def pause(task_id: str) -> None:
+        if not ids:
+            assert stage.pause(1)
+        ids.append(task_id)
+
+    class Pausing(LeaderScheduler):
         def apply_entry(self, entry: Any, producer: Any = None) -> None:
             super().apply_entry(entry, producer=producer)
-            if entry.name == "a":
-                assert stage.pause(1)
+            pause(entry.options["task_id"])
 
-    stage.scheduler_class = type("PausingHere", (Pausing,), {"calls": []})
+    if own == "override":
+        stage.scheduler_class = Pausing
+    else:
+        listen("before_task_publish", lambda headers, **_: pause(headers["id"]))
     leader = stage.leader(stage.app(**overdue(stage, "a", "b")))
-    calls = leader.scheduler.calls
-    wait_until(lambda: (leader.run(), calls)[1], 30)
+    wait_until(lambda: (leader.run(), ids)[1], 30)
     leader.run_for(1.2)
     assert stage.messages() == []
     assert stage.pause(1, resumed=True)
     run_until(leader, lambda: len(stage.messages()) == 2)
-    ids = [call[1].options["task_id"] for call in calls if call[0] == "apply_entry"]
     assert sorted(ids) == sorted(sent.headers["id"] for sent in stage.messages())
 
 
+@pytest.mark.parametrize("own", ["before", "override"])
 def test_while_redis_publishes_one_run_the_next_is_called(
-    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch
+    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch, listen: Any, own: str
 ) -> None:
     told: list[str] = []
 
@@ -354,6 +368,10 @@ def test_while_redis_publishes_one_run_the_next_is_called(
             told.append("call")
             super().apply_entry(entry, producer=producer)
 
+    if own == "override":
+        stage.scheduler_class = Telling
+    else:
+        listen("before_task_publish", lambda **_: told.append("call"))
     read = packed_commands._reply
 
     def reply(connection: Any) -> Any:
@@ -364,7 +382,6 @@ def test_while_redis_publishes_one_run_the_next_is_called(
 
     monkeypatch.setattr(packed_commands, "_reply", reply)
     stage.client.script_flush()
-    stage.scheduler_class = Telling
     leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
     run_until(leader, lambda: len(stage.messages()) == 3)
     # Write-ahead waits for the broker instead, and reads no reply of this kind.
@@ -445,14 +462,14 @@ def test_a_run_that_went_out_before_does_not_say_that_the_broker_is_back(
     assert caplog.text.count("The broker accepts messages again") == 1
 
 
-@pytest.mark.parametrize("own", ["receivers", "override"])
+@pytest.mark.parametrize("own", ["before", "after", "override"])
 def test_the_event_task_sent_follows_its_message(
     stage: DrivenLeaders, quick_server: Server, listen: Any, own: str
 ) -> None:
     if own == "override":
         stage.scheduler_class = type("NotingHere", (Noting,), {"calls": []})
     else:
-        listen("before_task_publish", lambda **_: None)
+        listen(f"{own}_task_publish", lambda **_: None)
     app = stage.app(**overdue(stage, "a", "b"))
     app.conf.task_send_sent_event = True
     subscriber: Any = quick_server.client().pubsub(ignore_subscribe_messages=True)
@@ -465,7 +482,7 @@ def test_the_event_task_sent_follows_its_message(
     subscriber.close()
 
 
-@pytest.mark.parametrize("own", ["receivers", "override"])
+@pytest.mark.parametrize("own", ["before", "after", "override"])
 def test_expires_counts_from_the_due_moment_where_the_entry_says_so(
     stage: DrivenLeaders, listen: Any, own: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -473,7 +490,7 @@ def test_expires_counts_from_the_due_moment_where_the_entry_says_so(
     if own == "override":
         stage.scheduler_class = type("NotingHere", (Noting,), {"calls": calls})
     else:
-        listen("before_task_publish", lambda headers, **_: calls.append(headers))
+        listen(f"{own}_task_publish", lambda headers, **_: calls.append(headers))
     options = {"expires": 60, "leader": {"expires_from": "due"}}
     app = stage.app(
         late=stage.entry("late", -1800.0, options=options),
