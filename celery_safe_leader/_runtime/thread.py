@@ -169,7 +169,8 @@ class ThreadRunner:
                 # The loop must not die silently: whatever this was, the next step may work.
                 logger.exception("Election %r: unexpected error; continuing", self._name)
                 self._sleep(self.candidate.options.wait)
-            self._leave()
+            if not self._leave():
+                continue  # if it stops from here on, the next time takes it off the list
             with self._thread_lock:
                 if self.candidate.state in (State.IDLE, State.CLOSED):
                     self._thread = None
@@ -180,15 +181,20 @@ class ThreadRunner:
             self._store.close()
         self.changed.notify_all()
 
-    def _leave(self) -> None:
-        """Take the candidate off the list of those that take part, if it does no more."""
-        if self.candidate.state is not State.IDLE or self._is_away:
-            return
-        try:
-            self._store.execute(Leave(self.candidate.clock.now()))
-        except Exception as exc:
-            # For people alone; after three ttls they are told that it says nothing any more.
-            logger.debug("Election %r: still listed: %s", self._name, exc)
+    def _leave(self) -> bool:
+        """Take the candidate off the list of those that take part, if it does no more.
+
+        Returns:
+            Whether it takes no part.
+        """
+        state = self.candidate.state
+        if state is State.IDLE and not self._is_away:
+            try:
+                self._store.execute(Leave(self.candidate.clock.now()))
+            except Exception as exc:
+                # For people alone; after three ttls they are told that it says nothing any more.
+                logger.debug("Election %r: still listed: %s", self._name, exc)
+        return state in (State.IDLE, State.CLOSED)
 
     def _step(self) -> None:
         request = self.candidate.poll()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from celery_safe_leader import create_async_safe_redis_leader, create_safe_redis_leader
+from celery_safe_leader._core.state import State
 from celery_safe_leader._operations.presence_view import Due, WorkView
 from celery_safe_leader._operations.status_command import _work_lines
+from celery_safe_leader._runtime.thread import ThreadRunner
 from celery_safe_leader._store.keys import ElectionKeys
 from tests.integration.operations.commands import HOSTILE, Found, Keeper, invoke
 from tests.support.processes import wait_until
@@ -308,6 +311,33 @@ def test_who_leaves_is_taken_off_the_list_at_once(shared_server: ExternalServer,
         assert listed() == {leader.candidate_id}
         leader.wait_until_leader(60)
     assert listed() == set()
+
+
+@pytest.mark.parametrize("ends", ["stop", "shutdown"])
+def test_who_stops_when_its_thread_has_just_looked_is_taken_off_the_list(
+    shared_server: ExternalServer, key: str, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    client: Any = shared_server.client()
+    has_looked, is_over = threading.Event(), threading.Event()
+    leave = ThreadRunner._leave
+
+    def leave_slowly(runner: ThreadRunner) -> bool:
+        takes_no_part = leave(runner)
+        if not has_looked.is_set():
+            has_looked.set()
+            assert is_over.wait(30)
+        return takes_no_part
+
+    monkeypatch.setattr(ThreadRunner, "_leave", leave_slowly)
+    with create_safe_redis_leader(redis=shared_server.url, key=key, ttl=10.0, wait=0.1) as one:
+        assert has_looked.wait(30)
+        assert client.hkeys(ElectionKeys(key, "").presences) == [one.candidate_id]
+        ending = threading.Thread(target=getattr(one, ends))
+        ending.start()
+        wait_until(lambda: one._runner.candidate.state is not State.STANDBY, 30, "its end")
+        is_over.set()
+        ending.join(30)
+        wait_until(lambda: not client.exists(ElectionKeys(key, "").presences), 30, "an empty list")
 
 
 def test_awaited_candidates_leave_as_well(shared_server: ExternalServer, key: str) -> None:
