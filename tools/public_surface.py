@@ -44,6 +44,8 @@ KNOWN_BASES = {PACKAGE, "builtins", "celery", "django_celery_beat", "redbeat"}
 MARKS = {"follows_worker"}
 """How parts of the package know each other's classes: nothing that users rely on."""
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+COMPLAINING = {"_complain": "error"}
+"""Methods that log what they are given, now and then, and the level."""
 
 
 def load() -> dict[str, ModuleType]:
@@ -152,10 +154,12 @@ def messages(modules: dict[str, ModuleType]) -> Iterator[list[str]]:
         for node in ast.walk(tree):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
-            if node.func.attr not in LEVELS:
+            if node.func.attr not in LEVELS | COMPLAINING.keys():
                 continue
             owner = node.func.value
             logger = getattr(module, owner.id, None) if isinstance(owner, ast.Name) else None
+            if node.func.attr in COMPLAINING:
+                logger = getattr(module, "logger", None)
             if isinstance(logger, logging.Logger):
                 name = logger.name
             elif isinstance(owner, ast.Attribute) and "log" in owner.attr.lower():
@@ -164,7 +168,8 @@ def messages(modules: dict[str, ModuleType]) -> Iterator[list[str]]:
                 continue
             constants = [a.value for a in node.args if isinstance(a, ast.Constant)]
             texts = [value for value in constants if isinstance(value, str)]
-            yield [name, node.func.attr, texts[0] if texts else ""]
+            level = COMPLAINING.get(node.func.attr, node.func.attr)
+            yield [name, level, texts[0] if texts else ""]
 
 
 def lua() -> dict[str, dict[str, Any]]:
