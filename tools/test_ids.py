@@ -6,9 +6,10 @@
 
 ``ids`` prints *old id, new id, how* for each old test, and fails if one is neither found nor given
 a reason. A test is looked for in the file that git says its file became, then in any file; by its
-name with its parameters, then by its name alone, parameters in their order. Lines of the file of
-reasons are *old id or its beginning, new id or its beginning, reason*; those of the move into rooms
-are in ``test_ids_since_5d6b9fc.tsv`` beside this file.
+name with its parameters, then by its name alone, parameters in their order, and in the end by its
+name with any number of parameters. Lines of the file of reasons are *old id or its beginning, new
+id or its beginning, reason*; those since 5d6b9fc are in ``test_ids_since_5d6b9fc.tsv`` beside this
+file. It fails as well if a reason names a new test that is not there.
 
 ``assertions`` counts asserts, ``pytest.raises``/``warns``/``fail`` and calls of helpers whose name
 begins with ``assert`` or ``check``, by ``ast``, and fails if there are fewer than before.
@@ -96,6 +97,18 @@ def match(old: list[str], new: list[str], moved: dict[str, str]) -> Found:
     return found
 
 
+def by_function(identity: str, old: list[str], new: list[str]) -> tuple[str, str] | None:
+    """Return the one function of an old test's name among the new ones, and what is other."""
+    name = name_of(identity)
+    homes = {each.partition("[")[0] for each in new if name_of(each) == name}
+    if len(homes) != 1:
+        return None
+    function = identity.partition("[")[0]
+    before = sum(each.partition("[")[0] == function for each in old)
+    now = sum(name_of(each) == name for each in new)
+    return homes.pop(), f"other parameters: {before} before, {now} now"
+
+
 def reasons(path: str) -> list[tuple[str, str, str]]:
     """Read beginnings of old ids with the new id, if there is one, and the reason."""
     rows = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()]
@@ -104,23 +117,32 @@ def reasons(path: str) -> list[tuple[str, str, str]]:
 
 def compare(revision: str, old: str, new: str, known: str = "") -> int:
     """Print what became of each test, and return 1 if that is not known of one."""
-    before = read_ids(old)
-    found = match(before, read_ids(new), renames(revision))
+    before, now = read_ids(old), read_ids(new)
+    found = match(before, now, renames(revision))
     given = reasons(known) if known else []
+    gone = [
+        after for _, after, _ in given if after and not any(each.startswith(after) for each in now)
+    ]
     for identity in before:
         if identity not in found:
-            found[identity] = next(
-                (
-                    (after, f"reason: {why}")
-                    for start, after, why in given
-                    if identity.startswith(start)
-                ),
-                ("", "MISSING"),
+            found[identity] = (
+                next(
+                    (
+                        (after, f"reason: {why}")
+                        for start, after, why in given
+                        if identity.startswith(start)
+                    ),
+                    None,
+                )
+                or by_function(identity, before, now)
+                or ("", "MISSING")
             )
         print(identity, *found[identity], sep="\t")
     count = Counter(how.partition(":")[0] for _, how in found.values())
     print(f"{len(before)} tests: {dict(count)}", file=sys.stderr)
-    return 1 if count["MISSING"] else 0
+    for after in gone:
+        print(f"a reason names {after}, which is not there", file=sys.stderr)
+    return 1 if count["MISSING"] or gone else 0
 
 
 def assertions(sources: Iterable[str]) -> Counter[str]:

@@ -133,8 +133,7 @@ class Entry:
             only = DueRun(last_run.base + 1, max(at_us, last_run.base + 1))
             return DueRuns((only,), 0, 0, None, last_run.base)
         if self._asked is not None and isinstance(self.rule, OpaqueRule):
-            base_us = max(last_run.moment, last_run.seen)
-            return self._asked.due_runs(self.rule, base_us, at_us, self.lateness_us)
+            return self._asked.due_runs(self.rule, last_run.base, at_us, self.lateness_us)
         return due_runs(
             self.rule,
             last_run.moment,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -124,6 +125,15 @@ def test_a_schedule_that_can_only_be_asked_is_asked_at_once_and_named_by_its_las
     ]
     assert claims[0].occurrence == claims[1].occurrence
     assert claims[0].moment != claims[1].moment
+
+
+def test_what_a_schedule_that_can_only_be_asked_missed_counts_since_it_was_first_seen():
+    entry = started(7 * SECOND, when=Unknown(1.0, app=APP))
+    run = entry.last_run
+    assert run is not None
+    entry.set_last_run(replace(run, seen=15 * SECOND))
+    due = entry.due_runs(20 * SECOND)
+    assert due.runs == ((15 * SECOND + 1, 20 * SECOND),)
 
 
 def test_an_entry_that_never_comes_again_is_never_due():
