@@ -207,7 +207,8 @@ class Builder:
         times = self._times(self._tasks.get(source.task), source.options or {})
         expires = times.later(claim.moment, self._zone).get("expires")
         own = {"expires": expires} if times.expires_from_due and expires else {}
-        return self._calls.call(source, claim, token, publish, own)
+        relative = times.relative(claim.moment, self._zone)
+        return self._calls.call(source, claim, token, publish, own, relative)
 
     def begin(self) -> None:
         """Look anew at what others have changed, at the begin of a tenure."""

@@ -108,7 +108,11 @@ class Publisher:
 
     def counted_from(self, message: Built, moment_us: int) -> Built:
         """Return a message with times that count from a moment, if they count from publication."""
-        return counted_from(message, moment_us) if isinstance(message, Message) else message
+        if isinstance(message, Message):
+            return counted_from(message, moment_us)
+        if isinstance(message, CalledMessage):
+            return message.counted_from(moment_us)
+        return tuple(each.counted_from(moment_us) for each in message)
 
     def expired_for(self, message: Built, moment_us: int) -> float | None:
         """Return for how many seconds a message is expired at a moment; ``None`` if it is not."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from celery_safe_leader._publishing.headers import PUBLICATION
-from celery_safe_leader._schedules.moments import from_datetime
+from celery_safe_leader._publishing.messages import RelativeTimes
+from celery_safe_leader._schedules.moments import SECOND_US, from_datetime
 
-__all__ = ["CalledMessage", "Event", "Prepared", "task_id_of"]
+__all__ = ["CalledMessage", "Event", "Prepared", "task_id_of", "times_given"]
 
 
 _OLD = 1.0
-"""Seconds after which the time to live that kombu has written is wrong."""
+"""Seconds after which times are wrong that count from the publication, and the time to live that
+kombu has written."""
+_TURN_US = 1_000
+"""Microseconds: celery's clock and ours are not read to the same digit."""
 
 
 class Prepared(NamedTuple):
@@ -51,6 +55,13 @@ class Event(NamedTuple):
     body: Any
     options: dict[str, Any]
 
+    def retold(self, before: Mapping[str, str], after: Mapping[str, str]) -> Event:
+        """Return the event with other times, in place of those that it has of its message."""
+        if not isinstance(self.body, Mapping):
+            return self
+        told = {name: text for name, text in after.items() if self.body.get(name) == before[name]}
+        return self._replace(body={**self.body, **told})
+
 
 @dataclass(eq=False)
 class CalledMessage:
@@ -69,6 +80,8 @@ class CalledMessage:
     """What kombu made of it when it was given; the first attempt uses it up."""
     events: list[Event] = field(default_factory=list)
     given_at: float = field(default_factory=time.time)
+    relative: RelativeTimes | None = None
+    """Its times that count from its publication, if it has any."""
 
     @property
     def declare(self) -> Sequence[Any]:
@@ -89,14 +102,31 @@ class CalledMessage:
     @property
     def expires_us(self) -> int | None:
         """When it expires, in microseconds since 1970; ``None`` if it does not."""
-        fields = self.body if isinstance(self.body, Mapping) else self.options["headers"]
-        expires = fields.get("expires")
-        if expires is None:
-            return None
-        try:
-            return from_datetime(datetime.fromisoformat(str(expires)))
-        except (TypeError, ValueError):
-            return None
+        return _moment(self._fields.get("expires"))
+
+    @property
+    def _fields(self) -> Mapping[str, Any]:
+        return self.body if isinstance(self.body, Mapping) else self.options["headers"]
+
+    def counted_from(self, moment_us: int) -> CalledMessage:
+        """Return the message as it has to be if it is published at a moment, in microseconds."""
+        elapsed = moment_us / SECOND_US - self.given_at
+        if self.relative is None or elapsed <= _OLD:
+            return self
+        moments = self.relative.at(moment_us)
+        texts = {name: moment.isoformat() for name, moment in moments.items()}
+        body, options = _with_fields(self.body, self.options, texts)
+        if options.get("expiration") is not None and "expires" not in texts:
+            options["expiration"] = max(0.0, options["expiration"] - elapsed)
+        before = {name: self._fields[name] for name in texts}
+        return replace(
+            self,
+            body=body,
+            options=options,
+            prepared=None,
+            events=[each.retold(before, texts) for each in self.events],
+            given_at=moment_us / SECOND_US,
+        )
 
     def take_prepared(self, nonce: str, now: float) -> Prepared | None:
         """Return what kombu has made already, under a nonce; ``None`` if it is used up or too old.
@@ -161,3 +191,45 @@ def task_id_of(body: Any, headers: Mapping[str, Any]) -> tuple[str, str] | None:
     fields = body if isinstance(body, Mapping) else headers
     found, task = fields.get("id"), fields.get("task")
     return (found, str(task)) if isinstance(found, str) and task else None
+
+
+def times_given(
+    times: RelativeTimes, message: CalledMessage, began_us: int
+) -> RelativeTimes | None:
+    """Return the times of an entry that a message really has; others have set what differs.
+
+    Args:
+        times: Given in seconds; they count from the publication.
+        message: As Celery's code gave it to the producer.
+        began_us: When that code was called.
+    """
+    given_us = round(message.given_at * SECOND_US)
+
+    def is_given(name: str, seconds: Any) -> bool:
+        moment = _moment(message._fields.get(name)) if seconds is not None else None
+        if moment is None:
+            return False
+        counted_us = moment - round(seconds * SECOND_US)
+        return bool(began_us - _TURN_US <= counted_us <= given_us + _TURN_US)
+
+    countdown = times.countdown if is_given("eta", times.countdown) else None
+    expires = times.expires if is_given("expires", times.expires) else None
+    if countdown is None and expires is None:
+        return None
+    return times._replace(countdown=countdown, expires=expires, due_us=given_us)
+
+
+def _moment(text: Any) -> int | None:
+    if text is None:
+        return None
+    try:
+        return from_datetime(datetime.fromisoformat(str(text)))
+    except (TypeError, ValueError):
+        return None
+
+
+def _with_fields(body: Any, options: dict[str, Any], fields: Mapping[str, str]) -> tuple[Any, Any]:
+    """Return body and options of a message with other fields; neither is changed."""
+    if isinstance(body, Mapping):  # version 1 of the protocol
+        return {**body, **fields}, {**options}
+    return body, {**options, "headers": {**options["headers"], **fields}}

@@ -14,6 +14,7 @@ from celery_safe_leader._dispatch.outcomes import BuildError, Called, NotPublish
 from celery_safe_leader._ledger.codec import Claim
 from celery_safe_leader._publishing.broker_session import BrokerSession
 from celery_safe_leader._publishing.headers import leader_headers
+from celery_safe_leader._publishing.messages import RelativeTimes
 from celery_safe_leader._publishing.own_way.called_message import CalledMessage
 from celery_safe_leader._publishing.own_way.collecting_producer import (
     Collection,
@@ -63,6 +64,7 @@ class CelerysCalls:
         token: int,
         publish: Callable[[CalledMessage], None] | None,
         more: Mapping[str, Any] = MappingProxyType({}),
+        times: RelativeTimes | None = None,
     ) -> Called:
         """Call ``apply_entry`` for a run, in the context that is current.
 
@@ -73,6 +75,7 @@ class CelerysCalls:
             publish: Called with each message; what it raises, Celery's code gets. Without, they are
                 only returned.
             more: Options in place of the entry's.
+            times: Of the entry, that count from the publication.
         """
         sender = self._session.open(may_be_idle=True)
         producer = self._producer_for(sender)
@@ -85,6 +88,7 @@ class CelerysCalls:
             self._session.errors,
             publish,
             sender,
+            times,
         )
         producer.collection = collection
         before = _producer.set(producer)

@@ -13,12 +13,15 @@ from kombu.entity import Queue
 
 from celery_safe_leader._dispatch.outcomes import NotPublishedError
 from celery_safe_leader._publishing.headers import OCCURRENCE
+from celery_safe_leader._publishing.messages import RelativeTimes
 from celery_safe_leader._publishing.own_way.called_message import (
     CalledMessage,
     Event,
     Prepared,
     task_id_of,
+    times_given,
 )
+from celery_safe_leader._schedules.moments import now_us
 from celery_safe_leader._schedules.occurrence_id import message_id
 
 __all__ = ["Collection", "make_collecting_producer"]
@@ -43,6 +46,7 @@ class Collection:
         publish: Called with each message; what it raises, Celery's code gets. Without, messages are
             only kept.
         producer: Sends events while messages are published at once.
+        times: Of the entry, that count from the publication.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Collection:
         broker_errors: tuple[type[BaseException], ...],
         publish: Callable[[CalledMessage], None] | None = None,
         producer: Any = None,
+        times: RelativeTimes | None = None,
     ) -> None:
         self.entry = entry
         self._occurrence = occurrence
@@ -62,6 +67,8 @@ class Collection:
         self._broker_errors = broker_errors
         self._publish = publish
         self._producer = producer
+        self._times = times
+        self._began_us = now_us()
         self.messages: list[CalledMessage] = []
         self.broker_error: BaseException | None = None
         """What the broker raised while a message was made."""
@@ -106,6 +113,8 @@ class Collection:
         if options.get("timeout") is None:
             options["timeout"] = self._timeout
         message = CalledMessage(self.entry, task, task_id, body, options)
+        if self._times is not None:
+            message.relative = times_given(self._times, message, self._began_us)
         if message.declare:
             # The queue exists: if the message cannot be routed to it, that is an error.
             options["mandatory"] = True

@@ -358,6 +358,39 @@ def test_messages_that_have_to_wait_are_published_without_a_second_call(
 
 
 @pytest.mark.parametrize("own", ["before", "override"])
+def test_a_message_that_has_to_wait_counts_from_its_publication(
+    stage: DrivenLeaders, listen: Any, own: str
+) -> None:
+    told: list[str] = []
+
+    def pause(name: str) -> None:
+        if not told:
+            assert stage.pause(1)
+        told.append(name)
+
+    class Pausing(LeaderScheduler):
+        def apply_entry(self, entry: Any, producer: Any = None) -> None:
+            super().apply_entry(entry, producer=producer)
+            pause(entry.name)
+
+    if own == "override":
+        stage.scheduler_class = Pausing
+    else:
+        listen("before_task_publish", lambda headers, **_: pause(headers["kwargsrepr"]))
+    options = {"expires": 1, "countdown": 0.5}
+    leader = stage.leader(stage.app(**overdue(stage, "a", options=options)))
+    wait_until(lambda: (leader.run(), told)[1], 30)
+    leader.run_for(1.5)
+    before = time.time()
+    assert stage.pause(1, resumed=True)
+    run_until(leader, stage.messages)
+    [sent] = stage.messages()
+    assert expiry(sent) >= before + 1
+    assert expiry(sent) - moment(sent, "eta") == pytest.approx(0.5, abs=0.01)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("own", ["before", "override"])
 def test_while_redis_publishes_one_run_the_next_is_called(
     stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch, listen: Any, own: str
 ) -> None:
@@ -432,8 +465,8 @@ def test_a_run_is_not_as_late_as_its_reply_is_read(
     stage.scheduler_class = Slow
     leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
     run_until(leader, lambda: len(stage.messages()) == 3)
-    moment = stage.messages()[1].covers[1] / 1e6
-    assert 0 < told[1] <= seen[0] - moment
+    due = stage.messages()[1].covers[1] / 1e6
+    assert 0 < told[1] <= seen[0] - due
 
 
 def test_a_run_that_went_out_before_does_not_say_that_the_broker_is_back(
@@ -514,4 +547,8 @@ def test_expires_counts_from_the_due_moment_where_the_entry_says_so(
 
 
 def expiry(sent: Any) -> float:
-    return datetime.fromisoformat(sent.headers["expires"]).timestamp()
+    return moment(sent, "expires")
+
+
+def moment(sent: Any, header: str) -> float:
+    return datetime.fromisoformat(sent.headers[header]).timestamp()
