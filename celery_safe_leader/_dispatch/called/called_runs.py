@@ -152,6 +152,8 @@ class CalledRuns:
         return None
 
     def _begin(self, run: Run) -> NextCall | None:
+        if self._is_left_out(run):
+            return None  # the calls before it took their time
         run.is_called = True
         kept = self._kept.pop(run.name, None)
         if kept and kept.occurrence == run.claim.occurrence and kept.source is run.entry.source:
@@ -227,11 +229,20 @@ class CalledRuns:
             return
         if called.trouble is not None:
             self._not_sent(run, called.trouble, is_broker=called.is_broker)
-        elif called.messages:
-            self._publish_messages(run, called.messages)
-        else:
+        elif not called.messages:
             self._nothing(run, called)
             self._finish(run)
+        elif not self._is_left_out(run):
+            self._publish_messages(run, called.messages)
+
+    def _is_left_out(self, run: Run) -> bool:
+        """Leave a run out that is too late by now; return whether it is."""
+        if not self._rounds.is_too_late(run):
+            return False
+        if run.state is not RunState.CLAIMED:  # else settling finds the same, and says so
+            run.to(RunState.DROPPED)
+        self._rounds.sort([run])
+        return True
 
     def _nothing(self, run: Run, called: Called) -> None:
         if called.error is not None:
@@ -344,10 +355,8 @@ class CalledRuns:
             question.answer(NotPublishedError(run.name, "a run has one message"))
             return
         run.question = question
-        if self._rounds.is_too_late(run):
+        if self._is_left_out(run):
             question.answer(NotPublishedError(run.name, "it is too late by now"))
-            run.to(RunState.DROPPED)
-            self._rounds.sort([run])
             return
         try:
             self._publish_messages(run, [question.item])

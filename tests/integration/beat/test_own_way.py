@@ -22,6 +22,7 @@ from celery_safe_leader._ledger.acceptance import accept
 from celery_safe_leader._schedules.occurrence_id import message_id
 from celery_safe_leader.beat import LeaderScheduler
 from tests.integration.beat.driven_leaders import (
+    HOUR,
     TRANSACTIONAL,
     WRITE_AHEAD,
     DrivenLeaders,
@@ -388,6 +389,53 @@ def test_a_message_that_has_to_wait_counts_from_its_publication(
     assert expiry(sent) >= before + 1
     assert expiry(sent) - moment(sent, "eta") == pytest.approx(0.5, abs=0.01)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("is_claimed", [False, True], ids=["scheduled", "claimed"])
+@pytest.mark.parametrize("own", ["before", "after", "override"])
+def test_a_run_that_is_too_late_after_its_call_or_after_those_before_it_is_missed(
+    stage: DrivenLeaders,
+    listen: Any,
+    own: str,
+    is_claimed: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    told: list[str] = []
+
+    def take_long() -> None:
+        told.append("call")
+        for name in ("a", "b"):
+            leader.scheduler._roster.entries[name].max_lateness_us = 0
+
+    class Slow(LeaderScheduler):
+        def apply_entry(self, entry: Any, producer: Any = None) -> None:
+            take_long()
+            super().apply_entry(entry, producer=producer)
+
+    due = overdue(stage, "a", "b")
+    if is_claimed:
+        due = {name: stage.entry(name, HOUR, 4 * HOUR) for name in due}
+        stage.leader(stage.app(**due)).run()
+        for name in due:
+            stage.claim(name, -1.0)
+    if own == "override":
+        stage.scheduler_class = Slow
+    else:
+        listen("before_task_publish", lambda **_: take_long())
+    if own == "after":
+        listen("after_task_publish", lambda **_: None)
+    leader = stage.leader(stage.app(**due))
+    said = "which is more than the entry allows" if is_claimed else "1 are too late to run"
+    run_until(leader, lambda: caplog.text.count(said) == 2)
+    assert stage.messages() == []
+    assert stage.pending() == set()
+    assert told == ["call"]
+    if is_claimed:
+        assert {name: run.split()[1] for name, run in stage.runs().items() if name in due} == {
+            "a": b"1",
+            "b": b"1",
+        }
 
 
 @pytest.mark.parametrize("own", ["before", "override"])
