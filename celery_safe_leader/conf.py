@@ -33,7 +33,7 @@ from celery_safe_leader._setting_sources import (
     spelling,
     visibility_timeout,
 )
-from celery_safe_leader._store.connection.pool_settings import check_discovery, read_url
+from celery_safe_leader._store.connection.pool_settings import Names, check_arguments, read_url
 from celery_safe_leader._store.connection.urls import RedisUrl
 from celery_safe_leader._store.keys import checked_key
 from celery_safe_leader.errors import ConfigurationError
@@ -167,7 +167,8 @@ def read(app: Celery) -> LeaderSettings:
         _refuse_settings_in(conf, url, server.setting)
         if url.kind == "redis" and server.options.get("ssl"):
             url = replace(url, kind="rediss")
-        check_discovery(url, client_options, spelling(conf, "leader_options"))
+        options_setting = spelling(conf, "leader_options")
+        check_arguments(server.url, client_options, Names(server.setting, options_setting))
         long_ttl = _flag(conf, "leader_allow_long_ttl")
         options = Options(
             conf.get("leader_ttl", DEFAULT_TTL),
@@ -192,7 +193,7 @@ def read(app: Celery) -> LeaderSettings:
             drain_timeout=_drain_timeout(conf),
             url_setting=server.setting,
             login_setting=_login_setting(conf, server, own_options),
-            options_setting=spelling(conf, "leader_options"),
+            options_setting=options_setting,
             prefix=server.prefix,
             http=_http(conf),
             other_servers=server.others,

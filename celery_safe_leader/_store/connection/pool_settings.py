@@ -46,7 +46,7 @@ __all__ = [
     "Names",
     "Source",
     "address_of",
-    "check_discovery",
+    "check_arguments",
     "pool_settings",
     "read_url",
     "warn_unverified",
@@ -111,7 +111,13 @@ class _Discovery(NamedTuple):
 
 
 def pool_settings(
-    source: Source, options: Mapping[str, Any], limits: Limits, names: Names, key: str
+    source: Source,
+    options: Mapping[str, Any],
+    limits: Limits,
+    names: Names,
+    key: str,
+    *,
+    only_checks: bool = False,
 ) -> tuple[type[Any], dict[str, Any]]:
     """Return the class of a pool's connections and the arguments to make them with.
 
@@ -121,11 +127,12 @@ def pool_settings(
         limits: Of each connection.
         names: For errors.
         key: Any Redis key that will be used; determines the slot in a cluster.
+        only_checks: Log nothing, and load no credential provider: its constructor may do anything.
 
     Raises:
         ConfigurationError: Source or options cannot be used.
     """
-    given = _chosen(options, names.options)
+    given = _chosen(options, names.options, only_checks=only_checks)
     discovery = None
     if isinstance(source, str):
         url = read_url(source, given, names.source)
@@ -138,27 +145,34 @@ def pool_settings(
             discovery = _Discovery(Sentinels(found.group), found.group)
         elif found.nodes:
             discovery = _Discovery(SlotMaster(found.nodes, key), None)
+    if only_checks:
+        arguments = _without_path_of_provider(arguments)
     chosen = tidy(given, setting=names.options)
     arguments = {"client_name": CLIENT_NAME, **tidy(arguments, setting=names.source), **chosen}
-    connection_class, arguments = _finish(connection_class, arguments, limits)
+    connection_class, arguments = _finish(
+        connection_class, arguments, limits, only_checks=only_checks
+    )
     ours = failover_class(connection_class, asynchronous=limits.asynchronous)
     _check(ours, arguments, names, chosen)
     if discovery is not None:
         # A server may refuse CLIENT, and redis-py would not connect then.
         asking = (connection_class, {**arguments, "db": 0, "client_name": None})
         if discovery.group is not None:
-            asking = _to_sentinels(discovery.group, limits, names)
+            asking = _to_sentinels(discovery.group, limits, names, only_checks=only_checks)
         arguments["locator"] = Locator(discovery.finder, *asking, limits.connect_timeout)
     return ours, {**arguments, "naming": Naming()}
 
 
-def check_discovery(url: RedisUrl, options: Mapping[str, Any], options_name: str) -> None:
-    """Check the options for looking up the server, before anything starts.
+def check_arguments(source: str, options: Mapping[str, Any], names: Names) -> None:
+    """Check that connections can be made with a URL and options. Connects to nothing.
+
+    Logs nothing: beats read their settings before Celery sets up logging. Who connects warns. A
+    credential provider that is named by its path is not loaded.
 
     Raises:
-        ConfigurationError: Options for Sentinels or cluster nodes are missing or wrong.
+        ConfigurationError: URL or options cannot be used.
     """
-    _discovery(url, dict(options), Names("", options_name), "")
+    pool_settings(source, options, Limits(False, 1.0, 1.0), names, "", only_checks=True)
 
 
 def address_of(connection_class: type[Any], arguments: Mapping[str, Any]) -> RedisUrl:
@@ -202,21 +216,24 @@ def _discovery(url: RedisUrl, options: dict[str, Any], names: Names, key: str) -
 
 
 def _to_sentinels(
-    group: SentinelGroup, limits: Limits, names: Names
+    group: SentinelGroup, limits: Limits, names: Names, *, only_checks: bool
 ) -> tuple[type[Any], dict[str, Any]]:
     """Return class and arguments of connections to the Sentinels: they have their own login."""
     name = f"sentinel_kwargs of {names.options}"
-    chosen = tidy(_chosen(group.sentinel_kwargs, name), setting=name)
+    chosen = tidy(_chosen(group.sentinel_kwargs, name, only_checks=only_checks), setting=name)
     host, port = group.sentinels[0]
     connection_class, arguments = _finish(
-        CLASSES[limits.asynchronous]["redis"], {"host": host, "port": port, **chosen}, limits
+        CLASSES[limits.asynchronous]["redis"],
+        {"host": host, "port": port, **chosen},
+        limits,
+        only_checks=only_checks,
     )
     _check(connection_class, arguments, Names(names.source, name), chosen)
     return connection_class, arguments
 
 
 def _finish(
-    connection_class: type[Any], arguments: dict[str, Any], limits: Limits
+    connection_class: type[Any], arguments: dict[str, Any], limits: Limits, *, only_checks: bool
 ) -> tuple[type[Any], dict[str, Any]]:
     if arguments.pop("ssl", False) and kind_of(connection_class) == "redis":
         connection_class = CLASSES[limits.asynchronous]["rediss"]
@@ -228,34 +245,42 @@ def _finish(
             own, asynchronous=limits.asynchronous
         )
     if kind_of(connection_class) == "rediss":
-        _secure(arguments, address_of(connection_class, arguments))
+        unverified = _secure(arguments)
+        if unverified and not only_checks:
+            warn_unverified(str(address_of(connection_class, arguments)), unverified)
     else:
         arguments = {k: v for k, v in arguments.items() if not k.startswith("ssl_")}
     return connection_class, arguments | limits.arguments(kind_of(connection_class))
 
 
-def _chosen(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _chosen(options: Mapping[str, Any], name: str, *, only_checks: bool) -> dict[str, Any]:
     unused = sorted(DECIDED & options.keys())
-    if unused:
+    if unused and not only_checks:
         logger.warning(
             "%s: ignored %s; limits, retries and decoding follow from the lease",
             name,
             ", ".join(unused),
         )
-    return {k: v for k, v in options.items() if k not in DECIDED}
+    chosen = {k: v for k, v in options.items() if k not in DECIDED}
+    return _without_path_of_provider(chosen) if only_checks else chosen
 
 
-def _secure(arguments: dict[str, Any], address: RedisUrl) -> None:
-    """Have the server verified by default, and warn if the options say otherwise."""
+def _without_path_of_provider(arguments: dict[str, Any]) -> dict[str, Any]:
+    path = isinstance(arguments.get("credential_provider"), str)
+    return {k: v for k, v in arguments.items() if not path or k != "credential_provider"}
+
+
+def _secure(arguments: dict[str, Any]) -> str:
+    """Have the server verified by default; return what is not, since the options say so."""
     # redis-py before 6 does not compare the name by default, and its two sides differ.
     verified = arguments.setdefault("ssl_cert_reqs", "required") != "none"
     if arguments.get("ssl_check_hostname") is None:
         arguments["ssl_check_hostname"] = True
     if not verified:
         arguments["ssl_check_hostname"] = False
-    if not arguments["ssl_check_hostname"]:
-        what = "the server's name (ssl_check_hostname)" if verified else "anything (ssl_cert_reqs)"
-        warn_unverified(str(address), what)
+    if arguments["ssl_check_hostname"]:
+        return ""
+    return "the server's name (ssl_check_hostname)" if verified else "anything (ssl_cert_reqs)"
 
 
 @cache

@@ -56,6 +56,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("E002", {"leader_ttl": -1}, "leader_ttl is -1"),
     ("E002", {"broker_url": "amqp://h//"}, "leader_url is not set"),
     ("E002", {"leader_url": "http://:secret@h"}, "leader_url"),
+    ("E002", {"leader_options": {"pasword": "secret"}}, "leader_options is given with 'pasword'"),
     ("E003", {"broker_url": "no-such://h", "leader_url": "redis://h"}, "broker_url"),
     ("E004", {"beat_scheduler": "no.such:Scheduler"}, "beat_scheduler is 'no.such:Scheduler'"),
     ("E005", {"timezone": "Mars/Base"}, "timezone is 'Mars/Base'"),

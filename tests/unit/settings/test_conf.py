@@ -592,19 +592,60 @@ def test_importing_registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "leader" not in defaults.NAMESPACES
 
 
-def test_errors_of_the_client_are_translated_too() -> None:
-    app = make_app({"CELERY_BROKER_URL": BROKER, "CELERY_LEADER_OPTIONS": {"colour": 1}}, DJANGO)
-    settings = conf.read(app)
-    with pytest.raises(ImproperlyConfigured) as refused, conf.as_improperly_configured(app):
-        make_client(
-            settings.url,
-            settings.options,
-            connect_timeout=1,
-            read_timeout=1,
-            setting=settings.url_setting,
-            options_setting=settings.options_setting,
-        )
-    assert str(refused.value) == (
-        "CELERY_LEADER_OPTIONS is given with 'colour'; it must be made of arguments of redis-py's "
-        "Connection"
-    )
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"CELERY_LEADER_OPTIONS": {"colour": PASSWORD}},
+            "CELERY_LEADER_OPTIONS is given with 'colour'; it must be made of arguments of "
+            "redis-py's Connection",
+        ),
+        (
+            {
+                "CELERY_LEADER_URL": f"rediss://:{PASSWORD}@h",
+                "CELERY_LEADER_OPTIONS": {"ssl_ca_cert": "/ca"},
+            },
+            "CELERY_LEADER_OPTIONS is given with 'ssl_ca_cert'; it must be made of arguments of "
+            "redis-py's SSLConnection",
+        ),
+        (
+            {"CELERY_LEADER_URL": f"rediss://:{PASSWORD}@h?ssl_cert_reqs=maybe"},
+            "ssl_cert_reqs of CELERY_LEADER_URL is 'maybe'; it must be required, optional or none",
+        ),
+        (
+            {
+                "CELERY_LEADER_URL": "sentinel://s",
+                "CELERY_LEADER_OPTIONS": {
+                    "master_name": "m",
+                    "sentinel_kwargs": {"pasword": PASSWORD},
+                },
+            },
+            "sentinel_kwargs of CELERY_LEADER_OPTIONS is given with 'pasword'; it must be made of "
+            "arguments of redis-py's Connection",
+        ),
+    ],
+)
+def test_what_redis_py_does_not_take_is_refused_with_the_settings(
+    values: dict[str, Any], message: str
+) -> None:
+    assert refusal(make_app({"CELERY_BROKER_URL": BROKER, **values}, DJANGO)) == message
+
+
+def test_reading_warns_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Before logging is set up a warning would be lost, and one that is said once for good."""
+    options = {"ssl_cert_reqs": "none", "socket_timeout": 1}
+    settings = read({"leader_url": "rediss://reading-warns", "leader_options": options})
+    assert caplog.messages == []
+    make_client(settings.url, settings.options, connect_timeout=1, read_timeout=1)
+    assert len(caplog.messages) == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"leader_options": {"credential_provider": "no.such.Provider"}},
+        {"leader_url": "redis://h?credential_provider=no.such.Provider"},
+    ],
+)
+def test_reading_loads_no_credential_provider(values: dict[str, Any]) -> None:
+    assert read(values).url
