@@ -114,7 +114,9 @@ def translate(key: str, error: Exception, secrets: Iterable[str] = ()) -> StoreE
         return StoreRefusedError(key, f"this Redis is a read-only replica ({said})")
     refused = redis_errors.AuthenticationError | redis_errors.AuthorizationError
     if isinstance(error, refused):
-        return StoreRefusedError(key, f"{_WRONG_LOGIN} ({said})")
+        # NOAUTH, a code that redis-py strips.
+        meaning = _NO_LOGIN if "Authentication required" in said else _WRONG_LOGIN
+        return StoreRefusedError(key, f"{meaning} ({said})")
     if isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError):
         return StoreUnavailableError(key, f"no answer from Redis ({said})")
     for mark, meaning in _REFUSALS:

@@ -42,6 +42,7 @@ def test_no_answer_means_that_the_outcome_is_unknown(error: Exception) -> None:
     [
         (redis_errors.ReadOnlyError("You can't write against a read only replica."), "replica"),
         (redis_errors.AuthenticationError("WRONGPASS invalid"), "refuses the user name or passw"),
+        (redis_errors.AuthenticationError("Authentication required."), "and none was given"),
         (redis_errors.NoPermissionError("this user has no permissions"), "lacks a right"),
         (redis_errors.ResponseError("WRONGTYPE Operation against a key"), "delete it or use anot"),
         (redis_errors.OutOfMemoryError("command not allowed when used memory"), "out of memory"),
