@@ -54,6 +54,8 @@ def app_target(app: Celery) -> Target:
         lambda: app_findings(app, settings),
         settings.ttl,
         settings.wait_replicas,
+        server_setting=settings.url_setting,
+        login_setting=settings.login_setting,
     )
 
 

@@ -86,6 +86,10 @@ class Target:
     """How these commands are called, for advice that can be pasted into a shell."""
     acl_command: str = "celery -A proj leader acl"
     """The same of the one that needs an app: it prints the rights of Redis users."""
+    server_setting: str = ""
+    """The setting that names the server, as the app spells it, if there is an app."""
+    login_setting: str = ""
+    """The same for what user name and password come from."""
 
     def election(self, role: str) -> ElectionKeys:
         """Return the keys of one of the key's elections, by the name that people use for it."""
@@ -96,9 +100,14 @@ class Target:
         # Without an answer, or a login, it does not matter which command was sent. Else the Redis
         # key may be what is wrong.
         is_ours = error.key != self.key and self.key in error.key
-        is_of_key = is_ours and isinstance(error, StoreRefusedError) and not is_login_refused(error)
+        is_login = is_login_refused(error)
+        is_of_key = is_ours and isinstance(error, StoreRefusedError) and not is_login
         what = str(error) if is_of_key else error.detail
-        return f"{plain(self.key)} at {plain(self.server)}: {what}"
+        setting = ""
+        if is_login or isinstance(error, StoreUnavailableError):
+            setting = self.login_setting if is_login else self.server_setting
+        named = f" ({setting})" if setting else ""
+        return f"{plain(self.key)} at {plain(self.server)}{named}: {what}"
 
     @property
     def ledger(self) -> LedgerKeys:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from celery_safe_leader import cli
 from tests.support.network.ports import free_port
 from tests.support.processes.child import clean_environment
+from tests.support.servers import ExternalServer
 
 COMMANDS = (
     *(["status"], ["watch"], ["check"], ["probe", "--ready"], ["history"], ["runs"], ["pause"]),
@@ -88,4 +89,19 @@ def test_a_celeryconfig_that_has_a_key_needs_no_app(tmp_path: Path) -> None:
     )
     done = celery(tmp_path, "leader", "status")
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: shop at redis://127.0.0.1:1/0: no answer from Redis")
+    assert done.stderr.startswith(
+        "Error: shop at redis://127.0.0.1:1/0 (broker_url): no answer from Redis"
+    )
+
+
+def test_a_login_that_is_refused_is_told_with_its_setting(
+    tmp_path: Path, shared_server: ExternalServer
+) -> None:
+    (tmp_path / "celeryconfig.py").write_text(
+        f"leader_url = {shared_server.url!r}\nleader_key = 'shop'\n"
+        "leader_options = {'username': 'nobody', 'password': 'secret'}\n"
+    )
+    done = celery(tmp_path, "leader", "status")
+    assert done.returncode == 2
+    assert " (leader_options): Redis refuses the user name or password" in done.stderr
+    assert "secret" not in done.stderr
