@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from kombu.entity import Queue
@@ -104,7 +105,9 @@ class Collection:
         self, body: Any, options: dict[str, Any], task_id: str, task: str
     ) -> CalledMessage:
         """Return a message with our headers; the dictionaries that receivers know stay theirs."""
-        headers = {**(options.get("headers") or {}), **self._headers}
+        given = options.get("headers") or {}
+        headers = {name: _own(value) for name, value in given.items()}
+        headers |= self._headers
         options = {**options, "headers": headers, "retry": False}
         if self.messages:
             own = message_id(self._occurrence, len(self.messages) + 1)
@@ -119,6 +122,19 @@ class Collection:
             # The queue exists: if the message cannot be routed to it, that is an error.
             options["mandatory"] = True
         return message
+
+
+def _own(value: Any) -> Any:
+    """Return a value that stays as it is if a receiver goes on with the same one at the next run.
+
+    Stock beat has written the message by then; here it may have to wait.
+    """
+    if not value or type(value) not in (dict, list, set):
+        return value
+    try:
+        return deepcopy(value)
+    except Exception:
+        return value  # making the message says what is wrong with it
 
 
 def _renamed(

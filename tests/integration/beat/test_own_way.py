@@ -359,6 +359,30 @@ def test_messages_that_have_to_wait_are_published_without_a_second_call(
 
 
 @pytest.mark.parametrize("own", ["before", "override"])
+def test_a_message_that_has_to_wait_keeps_what_its_own_call_gave(
+    stage: DrivenLeaders, listen: Any, own: str
+) -> None:
+    """A receiver writes into one dictionary for all runs, as stock beat lets it."""
+    context: dict[str, str] = {}
+
+    def give(headers: Any, **_: Any) -> None:
+        if not context:
+            assert stage.pause(1)
+        context["id"] = headers["id"]
+        headers["context"] = context
+
+    if own == "override":
+        stage.scheduler_class = type("NotingHere", (Noting,), {"calls": []})
+    listen("before_task_publish", give)
+    leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
+    wait_until(lambda: (leader.run(), context)[1], 30)
+    leader.run()
+    assert stage.pause(1, resumed=True)
+    run_until(leader, lambda: len(stage.messages()) == 3)
+    assert all(sent.headers["context"]["id"] == sent.headers["id"] for sent in stage.messages())
+
+
+@pytest.mark.parametrize("own", ["before", "override"])
 def test_a_message_that_has_to_wait_counts_from_its_publication(
     stage: DrivenLeaders, listen: Any, own: str
 ) -> None:
