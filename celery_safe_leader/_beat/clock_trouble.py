@@ -32,7 +32,7 @@ class ClockTrouble:
     def must_stand_down(self, token: int, has_better: Callable[[int], bool]) -> bool:
         """Return whether this beat has to stand down, since the last comparison found it off.
 
-        If not, the clock counts all the same from now on: it is Redis's that is wrong, or no beat
+        If not, the clock counts anyway from now on: it is Redis's that is wrong, or no beat
         has a better one.
 
         Args:

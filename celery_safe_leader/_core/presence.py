@@ -73,5 +73,5 @@ def clipped(text: str, longest: int = _LONGEST_TEXT) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """Return a text without the user names and passwords of the URLs in it."""
+    """Return a string without the user names and passwords of the URLs in it."""
     return _CREDENTIALS.sub(r"\1***@", text)

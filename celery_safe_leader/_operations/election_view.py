@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import redis
 
+from celery_safe_leader._core.options import MARGIN
 from celery_safe_leader._operations.target import Target, optional
 from celery_safe_leader._store.record_view import RecordView, read_record
 from celery_safe_leader._store.server_now import read_epoch, read_time
@@ -23,9 +24,9 @@ _POLL = 0.05
 """Seconds between two reads of a record."""
 _SURE = 0.5
 """Of a ttl: a holder that renewed so recently is alive, since it renews each third."""
-_GONE = 1.01
+_GONE = 1 + MARGIN
 """Of a ttl: a holder that was silent for so long has stopped leading by its own clock."""
-_LEASE = 0.99
+_LEASE = 1 - MARGIN
 """Of a ttl: how long a lease lasts from its renewal on, at most."""
 
 

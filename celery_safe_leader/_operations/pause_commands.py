@@ -85,7 +85,7 @@ def _short(context: click.Context, option: click.Parameter, value: str) -> str:
 
 
 def one_line(value: str) -> str:
-    """Return a text on one line.
+    """Return a string on one line.
 
     Raises:
         BadParameter: It is longer than the history takes.

@@ -50,7 +50,7 @@ class Ended(enum.Enum):
     STOOD_DOWN = "stood-down"
     """The leader resigned since it could not do its work."""
     SILENCE = "silence"
-    """The leader was not heard from any more: it crashed, hung, or was cut off."""
+    """The leader was no longer heard from: it crashed, hung, or was cut off."""
     UNKNOWN = "unknown"
     """One cannot tell yet."""
 

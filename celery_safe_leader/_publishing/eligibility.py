@@ -49,7 +49,7 @@ def why_not_connecting(connection: Any) -> str:
         return f"the broker is not Redis ({transport.driver_name})"
     if not issubclass(transport, kombu.transport.redis.Transport):
         return "the broker is not a Redis that kombu's own transport connects to"
-    # The URLs of Sentinels are no brokers.
+    # The URLs of Sentinels are not those of brokers.
     is_sentinel = transport is kombu.transport.redis.SentinelTransport and all(
         str(url).startswith("sentinel:") for url in connection.alt
     )

@@ -12,7 +12,7 @@ __all__ = ["Ending"]
 
 
 class Ending:
-    """What is done once, on a thread of its own, while all who ask for it wait.
+    """What is done once, on a background thread, while all who ask for it wait.
 
     A second signal interrupts the handler of the first in the middle, on the same thread: the
     first cannot go on before the second has returned or raised, and if it raises, never. So

@@ -36,6 +36,7 @@ import celery.worker.components
 import celery.worker.consumer
 import celery.worker.loops
 import kombu
+import kombu.asynchronous
 import kombu.compression
 import kombu.connection
 import kombu.messaging
@@ -52,7 +53,7 @@ from celery import Celery, _state, shared_task
 from celery.app.defaults import NAMESPACES, Option
 from celery.app.routes import MapRoute
 from celery.backends.base import Backend
-from celery.schedules import crontab
+from celery.schedules import crontab, schedule, solar
 from celery.utils.dispatch import Signal
 from celery.utils.imports import instantiate, load_extension_class_names, symbol_by_name
 from celery.utils.saferepr import saferepr
@@ -100,6 +101,32 @@ def test_celerys_state_knows_the_apps_that_are_there_and_tells_of_those_to_come(
     finally:
         _state._on_app_finalizers.discard(told.append)
     assert told == [app]
+
+
+def test_an_app_says_whether_it_is_configured_and_finalized(app: Celery) -> None:
+    assert (app.configured, app.finalized) == (False, False)
+    assert app.conf.task_protocol == 2
+    assert (app.configured, app.finalized) == (True, False)
+    app.finalize()
+    assert app.finalized is True
+
+
+def test_a_task_checks_its_arguments_by_its_header(app: Celery) -> None:
+    @app.task(name="shop.one", shared=False, lazy=False)
+    def one(number: int) -> None: ...
+
+    one.__header__(1)
+    with pytest.raises(TypeError):
+        one.__header__(1, 2)
+    assert "check_arguments" in inspect.getsource(celery.app.task.Task.apply_async)
+
+
+def test_a_result_backend_is_told_of_each_task_that_is_sent(app: Celery) -> None:
+    assert list(inspect.signature(Backend.on_task_call).parameters) == [
+        "self", "producer", "task_id",
+    ]  # fmt: skip
+    assert type(app.backend).on_task_call.__module__.startswith("celery.")
+    assert "backend.on_task_call(" in inspect.getsource(Celery.send_task)
 
 
 def test_celerys_state_keeps_the_current_app_where_it_can_be_put_back(app: Celery) -> None:
@@ -264,13 +291,36 @@ def test_signals_are_made_of_a_name_and_arguments() -> None:
     def receiver(sender: Any, token: int, **_: Any) -> None:
         heard.append((sender, token))
 
+    assert not signal.receivers
     signal.connect(receiver, weak=False)
+    assert signal.receivers
     signal.send(sender="me", token=7)
     assert heard == [("me", 7)]
     assert list(signal._live_receivers("me")) == [receiver]
 
 
 # Celery: beat
+
+
+def test_a_schedule_says_by_which_clock_it_goes(app: Celery) -> None:
+    app.conf.enable_utc = False
+    assert schedule(1.0, app=app).nowfun is None
+    assert not schedule(1.0, app=app).utc_enabled
+    assert crontab(nowfun=app.now, app=app).nowfun == app.now
+
+
+def test_the_moments_of_a_schedule_come_from_these_methods() -> None:
+    assert "self._delta_to_next(" in inspect.getsource(crontab.remaining_delta)
+    assert "self.remaining_delta(" in inspect.getsource(crontab.remaining_estimate)
+    if hasattr(solar, "_next_event"):  # not in Celery 5.4
+        assert "_next_event(" in inspect.getsource(solar.remaining_estimate)
+
+
+def test_a_solar_schedule_shows_what_it_computes_with(app: Celery) -> None:
+    dusk = solar("dusk_civil", 52.5, 13.4, app=app)
+    assert dusk.cal.copy().horizon == dusk.cal.horizon
+    assert callable(getattr(dusk.ephem.Observer(), dusk.method))
+    assert dusk.use_center is True
 
 
 def test_a_scheduler_makes_and_notes_entries(app: Celery) -> None:
@@ -403,6 +453,15 @@ def test_a_worker_on_redis_can_hear_the_last_answer_after_its_loop() -> None:
     # What comes where nobody consumes goes back to its queue.
     delivered = inspect.getsource(kombu.transport.virtual.base.Transport._deliver)
     assert "self._reject_inbound_message(message)" in delivered
+    hub = kombu.asynchronous.Hub()
+    try:
+        turned: list[int] = []
+        hub.call_later(0, turned.append, 1)
+        hub.run_once()
+        hub.run_once()
+        assert turned == [1]
+    finally:
+        hub.close()
     # The loop's own fds may be gone by then; each turn adds those of the transport again.
     registered = inspect.getsource(kombu.transport.redis.Transport.register_with_event_loop)
     assert "[add_reader(fd, on_readable, fd) for fd in cycle.fds]" in registered

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import celery.app.amqp
+import celery.backends.base
 import celery.beat
 import celery.bootsteps
+import celery.schedules
+import celery.utils.dispatch
 import celery.worker.consumer
 import celery.worker.request
 import celery.worker.worker
 import kombu
+import kombu.asynchronous.hub
 import kombu.connection
 import kombu.messaging
 import kombu.pidbox
@@ -84,19 +88,23 @@ DOCUMENTED = frozenset(
 
 DOCUMENTED_ATTRIBUTES = frozenset(
     {
-        # celery: Task and its request, Scheduler, a bootstep's consumer ("Extensions and
+        # celery: Celery, Task and its request, Scheduler, a bootstep's consumer ("Extensions and
         # bootsteps"), Celery
         "Connection", "delivery_info", "enabled", "event_dispatcher", "hostname", "hub", "id",
         "ignore_result", "install_default_entries", "max_interval", "name", "pool", "reply_to",
         "send_task", "soft_time_limit", "time_limit", "utc", "connection_for_write", "blueprint",
-        "controller", "schedule_filename",
+        "controller", "schedule_filename", "acks_late", "control", "loader", "on_after_configure",
+        "on_after_finalize", "set_current", "set_default", "timezone", "typing", "user_options",
+        # its schedules
+        "day_of_month", "day_of_week", "lat", "lon", "month_of_year",
         # kombu: Connection, Queue
-        "channel_errors", "collect", "connection_errors", "ensure_connection", "transport_options",
-        "type",
+        "add_reader", "bind", "channel_errors", "collect", "connection_errors",
+        "ensure_connection", "transport_options", "type",
         # redis-py: clients, errors, the pool
         "ResponseError", "delete", "exists", "hget", "xrevrange", "hmget", "hscan", "set",
         # and of the standard library, under the same names
-        "echo", "exitcode", "reset", "time", "unlink",
+        "Task", "TimeoutError", "call_later", "current_task", "date", "default", "echo", "exitcode",
+        "finalize", "method", "reset", "time", "unlink",
     }
 )  # fmt: skip
 """Attributes that are documented, or that mean something else here."""
@@ -104,12 +112,21 @@ DOCUMENTED_ATTRIBUTES = frozenset(
 UNDOCUMENTED: tuple[type[Any], ...] = (
     celery.app.amqp.AMQP,
     celery.app.amqp.Queues,
+    celery.Celery,
+    celery.Task,
+    celery.backends.base.Backend,
     celery.beat.Scheduler,
     celery.beat.Service,
     celery.bootsteps.StartStopStep,
+    celery.schedules.BaseSchedule,
+    celery.schedules.crontab,
+    celery.schedules.schedule,
+    celery.schedules.solar,
+    celery.utils.dispatch.Signal,
     celery.worker.consumer.Consumer,
     celery.worker.request.Request,
     celery.worker.worker.WorkController,
+    kombu.asynchronous.hub.Hub,
     kombu.connection.Connection,
     kombu.messaging.Producer,
     kombu.pidbox.Node,

@@ -143,7 +143,7 @@ class Roster:
         )
 
     def _is_taken(self, name: str, key: Any, entry: ScheduleEntry | None) -> bool:
-        """Return whether another key has the same name; the one that is no string is at fault."""
+        """Return whether another key has the same name; the one that is not str is at fault."""
         taken = self._keys.get(name, key)
         if taken is key or taken == key:
             return False

@@ -199,7 +199,7 @@ class CalledRuns:
             raise error
 
     def _called_late(self, run: Run, call: UserCall) -> None:
-        """Take in what a call brought that was left alone. It is published in its turn."""
+        """Handle what a call returned that was left alone. It is published in its turn."""
         if run.question is not None:
             return
         try:

@@ -49,7 +49,7 @@ class ClockWatch:
 
     @property
     def known(self) -> float:
-        """Seconds by which it is ahead of Redis's, and goes on all the same; negative: behind."""
+        """Seconds by which it is ahead of Redis's, and goes on anyway; negative: behind."""
         return self._known_us / SECOND_US
 
     @property

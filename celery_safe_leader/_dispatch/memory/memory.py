@@ -404,7 +404,7 @@ class Memory:
     def _ahead(self, snapshot: Snapshot, now: int) -> dict[str, tuple[Entry, str, int]]:
         """Return the entries with a run or claim in the future: whose clock says so, and its time.
 
-        It is Redis's, unless this machine's is behind it and counts all the same.
+        It is Redis's, unless this machine's is behind it and counts anyway.
         """
         entries = self._schedule.entries
         limit = self._watch.in_future(now)

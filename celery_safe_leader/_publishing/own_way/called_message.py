@@ -50,7 +50,7 @@ class Prepared(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What was given to the producer and is no task: it follows the message before it."""
+    """What was given to the producer and is not a task: it follows the message before it."""
 
     body: Any
     options: dict[str, Any]

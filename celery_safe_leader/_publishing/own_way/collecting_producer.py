@@ -77,7 +77,7 @@ class Collection:
         """What sending it raised."""
 
     def add(self, body: Any, args: tuple[Any, ...], options: dict[str, Any], make: Any) -> None:
-        """Take in what was given to the producer; ``make`` lets kombu make a message of it."""
+        """Accept what was given to the producer; ``make`` lets kombu make a message of it."""
         options = {**dict(zip(_POSITIONAL, args, strict=False)), **options}
         found = task_id_of(body, options.get("headers") or {})
         if found is None:

@@ -172,7 +172,7 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         return request, where or ("", 0)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """HttpAnswer on a thread of its own, unless there are too many already."""
+        """Answer on a background thread, unless there are too many already."""
         if not self._slots.acquire(blocking=False):
             self.shutdown_request(request)
             return

@@ -26,7 +26,7 @@ class ServiceNotifier:
     """Sends READY=1, STATUS= and WATCHDOG=1, if systemd started this process and wants them.
 
     Args:
-        is_turning: Whether the loop of this process turns; asked on a thread of its own.
+        is_turning: Whether the loop of this process turns; asked on a background thread.
         status: Returns what ``systemctl status`` is to show; must not block.
         environ: Of the process.
     """

@@ -205,7 +205,7 @@ class LeaderQueue:
             try:
                 self.declare()
             except self._consumer.channel_errors as exc:
-                # It may be there all the same; if not, the broker returns the copy.
+                # It may be there nevertheless; if not, the broker returns the copy.
                 logger.debug("Could not declare %s before a forward: %s", self.name, exc)
             self._channel = self._consumer.connection.channel()
             self._channel.basic_publish = self._channel.basic_publish_confirm
