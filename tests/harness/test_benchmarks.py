@@ -79,6 +79,12 @@ def played(stage: Rig, *, raw_socket: bool = False) -> tuple[Phase, dict[str, li
     return phase, arrivals
 
 
+def assert_all_read(phase: Phase, arrivals: list[Arrival]) -> None:
+    """Check that no run is missing: on a busy machine some stand for several moments."""
+    coalesced = sum(each.coalesced for each in arrivals)
+    assert len(arrivals) <= phase.expected <= len(arrivals) + coalesced
+
+
 @pytest.mark.parametrize(
     "other_broker",
     [
@@ -92,7 +98,7 @@ def test_lateness_is_read_of_every_run_and_of_the_raw_socket(
     server = start_server()
     broker = start_server() if other_broker else server
     phase, arrivals = played(Rig(broker.url, server.url, tmp_path), raw_socket=not other_broker)
-    assert len(arrivals["leader"]) == phase.expected
+    assert_all_read(phase, arrivals["leader"])
     assert len(arrivals[RAW]) == (0 if other_broker else phase.expected)
     assert all(arrival.late > 0 for each in arrivals.values() for arrival in each)
 
@@ -107,4 +113,4 @@ def test_lateness_at_rabbitmq_is_read_of_every_run(
         phase, arrivals = played(stage)
     finally:
         stage.clear()
-    assert len(arrivals["leader"]) == phase.expected
+    assert_all_read(phase, arrivals["leader"])

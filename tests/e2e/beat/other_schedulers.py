@@ -214,7 +214,8 @@ class OtherStage(CleansUp):
         ticks = list({run.task_id: run for run in self.inbox.sent("tick")}.values())
         apart = [later.at - earlier.at for earlier, later in itertools.pairwise(ticks)]
         # Celery counts an interval from the run before: whoever begins with an older one is early.
-        assert min(apart) > 0.8, [(run.pid, run.at, run.task_id) for run in ticks]
+        # And what is sent late counts from when it was due: on a busy machine the next one is near.
+        assert min(apart) > 0.5, [(run.pid, run.at, run.task_id) for run in ticks]
         assert len({run.task_id for run in self.inbox.sent("hourly")}) == 1
         for beat in self.beats:
             assert beat.ended or beat.child.running, beat.child.output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import redis
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from tests.support.celery.workers import import_app
 from tests.support.network.proxy import Proxy
 from tests.support.processes import Child, Children, wait_until
 from tests.support.servers import Server
@@ -100,11 +100,7 @@ class Scene:
         self._store = redis.Redis.from_url(store.url, decode_responses=True)
         source = _SOURCE.format(conf=conf, broker=broker, election=election, store=store.url)
         (folder / "app.py").write_text(source)
-        spec = importlib.util.spec_from_file_location("app", folder / "app.py")
-        assert spec is not None
-        assert spec.loader is not None
-        self.module: Any = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
+        self.module: Any = import_app(folder)
         self.workers: list[Child] = []
 
     def start(

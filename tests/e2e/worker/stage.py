@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import uuid
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import redis
 from celery import Celery
 
-from tests.support.celery.workers import Worker, leader_of, write_worker_app
+from tests.support.celery.workers import Worker, import_app, leader_of, write_worker_app
 from tests.support.processes import Children
 from tests.support.servers import Server
 from tests.support.servers.rabbitmq import rabbitmq_urls
@@ -127,11 +126,7 @@ class WorkerFleet:
     def write(self, pool: str = "prefork", *, tasks: str = TASKS, **settings: Any) -> Any:
         """Write the app and import it, as a producer would."""
         self.write_only(pool, tasks=tasks, **settings)
-        spec = importlib.util.spec_from_file_location("app", self.folder / "app.py")
-        assert spec is not None
-        assert spec.loader is not None
-        self.app = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.app)
+        self.app = import_app(self.folder)
         return self.app
 
     def write_only(

@@ -14,7 +14,8 @@ from tests.support.servers import Server
 NOTES = """
 @app.task(name="ordinary")
 def ordinary():
-    time.sleep(0.02)
+    while not store.exists("all are there"):
+        time.sleep(0.01)
     store.rpush("order", "ordinary")
 
 @app.task(name="first")
@@ -39,6 +40,7 @@ def test_a_leader_only_call_does_not_wait_until_all_other_queues_are_empty(
     for _ in range(WAITING):
         app.ordinary.delay()
     app.first.delay()
+    fleet.store.set("all are there", 1)
     wait_until(
         lambda: b"leader-only" in fleet.store.lrange("order", 0, -1), 60, "the leader-only call"
     )

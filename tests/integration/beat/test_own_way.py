@@ -318,11 +318,12 @@ def test_nobody_is_called_while_the_ledger_is_paused_or_the_broker_is_away(
     stage: DrivenLeaders, quick_server: Server
 ) -> None:
     stage.scheduler_class = type("NotingHere", (Noting,), {"calls": []})
-    leader = stage.leader(stage.app(a=stage.entry("a", 0.5)))
+    due_in = 3.0  # time enough to pause
+    leader = stage.leader(stage.app(a=stage.entry("a", due_in)))
     leader.run()
     calls = leader.scheduler.calls
     assert stage.pause(1)
-    leader.run_for(1.5)
+    leader.run_for(due_in + 0.5)
     assert calls == []
     assert stage.pause(1, resumed=True)
     run_until(leader, stage.messages)

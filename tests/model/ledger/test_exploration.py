@@ -62,6 +62,7 @@ def check_same(once: Explored, again: Explored) -> None:
     assert once.states <= once.histories < again.histories
 
 
+@pytest.mark.timeout(600)  # 27 s beside one busy process on each core, over 120 s beside ten
 def test_histories_end_alike_whether_or_not_they_go_where_others_have_been(
     client: redis.Redis, once: Explored
 ) -> None:

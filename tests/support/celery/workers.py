@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from celery_safe_leader import signals
 from tests.support.processes import Children, wait_until
 
-__all__ = ["Worker", "elected_at", "leader_of", "wait_listening", "write_worker_app"]
+__all__ = ["Worker", "elected_at", "import_app", "leader_of", "wait_listening", "write_worker_app"]
 
 _APP = """\
 import os
@@ -58,6 +60,24 @@ def write_worker_app(
         **settings,
     }
     (folder / "app.py").write_text(_APP.format(conf=conf, store=redis) + more)
+
+
+def import_app(folder: Path) -> Any:
+    """Import ``app.py`` as a producer would.
+
+    Its receivers of this package's signals are for workers. Here, one that hangs would keep the
+    tests that follow in this process from being told of anything.
+    """
+    known = [getattr(signals, name) for name in signals.__all__]
+    before = [list(signal.receivers) for signal in known]
+    spec = importlib.util.spec_from_file_location("app", folder / "app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for signal, receivers in zip(known, before, strict=True):
+        signal.receivers[:] = receivers
+    return module
 
 
 class Worker:
