@@ -258,7 +258,9 @@ def test_without_redis_each_says_of_which_key_at_which_server(
         assert (found.code, case.said in found.output) == (0, True), "it needs no Redis"
         return
     assert found.code == (0 if name in GOES_ON else 2)
-    assert f"{key} at redis://127.0.0.1:{port}/0: {trouble}" in found.output, found.output
+    assert f"{key} at redis://127.0.0.1:{port}/0 (leader_url): {trouble}" in found.output, (
+        found.output
+    )
     assert "{leader:" not in found.output, "names of Redis keys say nothing to people"
     assert "may have been" not in found.output
     if name in GOES_ON or trouble.startswith("no answer"):

@@ -16,7 +16,7 @@ from celery_safe_leader._core.messages import Answer
 from celery_safe_leader._store.codec import decode
 from celery_safe_leader._store.keys import ElectionKeys
 from celery_safe_leader.errors import StoreRefusedError
-from tests.model.election.hostile import HostileWorld, hashes
+from tests.model.election.hostile import LONG, HostileWorld, hashes
 from tests.model.election.sites import Sites
 from tests.unit.core.drive import Driver
 
@@ -81,6 +81,19 @@ def fuzz(sites: Sites, cases: int) -> None:
     check()
     print(f"{written} records")
     assert written >= cases * 0.5
+
+
+def test_hashes_of_others_that_follow_each_other_are_told_apart(sites: Sites) -> None:
+    foreign = {"holder": b"\xb6\x1f0", "version": b"inf"}
+    history = [
+        (("write", {"holder": "läden".encode(), "token": LONG}, False), 0.0),
+        (("write", foreign, False), 2.1),
+        (("replace", "hash lease", None), 0.7),
+        (("replace", "hash wake", None), 0.5),
+        (("write", foreign, False), 0.7),
+        (("replace", "list lease", None), 1.3),
+    ]
+    play(HostileWorld(sites, 17756), history)
 
 
 def test_no_record_lets_two_lead_or_nobody(sites: Sites) -> None:
