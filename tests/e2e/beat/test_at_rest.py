@@ -129,7 +129,9 @@ def test_a_leading_beat_sends_one_renewal_and_one_blocking_read_in_each_third_of
 
 def test_a_standby_sends_one_look_and_one_blocking_read_in_each_wait(rest: Rest) -> None:
     rest.lead()
-    rest.start("standby").wait_standing_by()
+    standby = rest.start("standby")
+    standby.wait_standing_by()
+    standby.child.wait_for_line("Copied the ledger")
     monitor = Sent(rest.election)
     look, pause = ("EVALSHA", 1), ("BLPOP", 1)
     sent = monitor.wait_for(6, look)
