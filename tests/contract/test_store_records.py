@@ -36,9 +36,33 @@ def test_a_half_filled_record_is_a_record(
     seen = ask(store, observe()).record
     assert (seen.holder, seen.token) == (fields.get("holder", ""), int(fields.get("token", 0)))
     assert (seen.ttl, seen.resigned) == (0.0, False)
-    assert client.hgetall(keys.lease) == fields
+    assert client.hgetall(keys.lease).items() >= fields.items()
     answer = ask(store, campaign(seen.version))
     assert (answer.status, answer.record.holder) == (ReplyStatus.ACCEPTED, "a")
+
+
+@pytest.mark.parametrize("renewal", [None, ""])
+def test_hashes_of_others_are_told_apart_though_they_are_alike(
+    store: StoreUnderTest, client: Any, keys: ElectionKeys, renewal: str | None
+) -> None:
+    def put() -> str:
+        client.delete(keys.lease)
+        client.hset(
+            keys.lease, mapping={"other": "y", **({"renewal": ""} if renewal == "" else {})}
+        )
+        seen = ask(store, observe()).record
+        assert ask(store, observe()).record == seen, "it stands still"
+        return str(seen.version)
+
+    first = put()
+    won = win(store)
+    second = put()
+    assert first != second
+    assert ask(store, campaign(first)).status is ReplyStatus.REJECTED
+    assert ask(store, renew(won.token)).status is ReplyStatus.REJECTED
+    client.delete(keys.lease)
+    client.hset(keys.lease, "other", "y")
+    assert ask(store, campaign(second)).status is ReplyStatus.REJECTED, "it came just now"
 
 
 def test_a_version_goes_back_byte_for_byte(

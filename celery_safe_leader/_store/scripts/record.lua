@@ -51,6 +51,7 @@ local function read(key, epoch)
   local record = {
     holder = raw[1] or '', token = token_of(raw[2]), resigned = raw[4] == '1',
     ttl = whole(raw[5]), epoch = raw[6] or '', successor = raw[7] or '',
+    is_named = (raw[3] or '') ~= '',
   }
   record.version = table.concat({
     epoch, record.epoch, raw[2] or '', raw[3] or '', raw[4] or '',
@@ -85,9 +86,14 @@ local function write(key, epoch, holder, token, renewal, ttl)
 end
 
 -- Read the record, or write a vacancy with a name of its own where there is none, so that a second
--- loss of data can be told from the first.
+-- loss of data can be told from the first. A hash without such a name, which is not ours, gets one:
+-- another one that comes in its place is not taken for it.
 local function read_or_vacate(key, epoch, nonce, longest_ttl, token)
   local record = read(key, epoch)
+  if record and not record.is_named then
+    redis.call('HSET', key, 'renewal', fresh(nonce))
+    record = read(key, epoch)
+  end
   if record then
     return record, false
   end
