@@ -245,7 +245,7 @@ def test_other_schedulers_obey_under_the_mixin(
 def test_what_cannot_be_paused_is_said(stage: Stage) -> None:
     nothing = stage.run("pause")
     assert nothing.code == 1
-    assert "there is no ledger yet: no beat has led under this key" in nothing.output
+    assert "there is no ledger yet, since no beat has led under this key" in nothing.output
     assert stage.run("resume").code == 1
     stage.start()
     stage.wait_for_more()

@@ -330,6 +330,22 @@ def test_nobody_is_called_while_the_ledger_is_paused_or_the_broker_is_away(
     assert [call[0] for call in calls] == ["apply_entry", "apply_async"]
 
 
+def tell_of_calls(
+    stage: DrivenLeaders, listen: Any, own: str, tell: Callable[[str], object]
+) -> None:
+    """Tell the id of each run that Celery's code is called for, by an override or a receiver."""
+
+    class Telling(LeaderScheduler):
+        def apply_entry(self, entry: Any, producer: Any = None) -> None:
+            super().apply_entry(entry, producer=producer)
+            tell(entry.options["task_id"])
+
+    if own == "override":
+        stage.scheduler_class = Telling
+    else:
+        listen("before_task_publish", lambda headers, **_: tell(headers["id"]))
+
+
 @pytest.mark.parametrize("own", ["before", "override"])
 def test_messages_that_have_to_wait_are_published_without_a_second_call(
     stage: DrivenLeaders, listen: Any, own: str
@@ -341,15 +357,7 @@ def test_messages_that_have_to_wait_are_published_without_a_second_call(
             assert stage.pause(1)
         ids.append(task_id)
 
-    class Pausing(LeaderScheduler):
-        def apply_entry(self, entry: Any, producer: Any = None) -> None:
-            super().apply_entry(entry, producer=producer)
-            pause(entry.options["task_id"])
-
-    if own == "override":
-        stage.scheduler_class = Pausing
-    else:
-        listen("before_task_publish", lambda headers, **_: pause(headers["id"]))
+    tell_of_calls(stage, listen, own, pause)
     leader = stage.leader(stage.app(**overdue(stage, "a", "b")))
     wait_until(lambda: (leader.run(), ids)[1], 30)
     leader.run_for(1.2)
@@ -389,20 +397,12 @@ def test_a_message_that_has_to_wait_counts_from_its_publication(
 ) -> None:
     told: list[str] = []
 
-    def pause(name: str) -> None:
+    def pause(task_id: str) -> None:
         if not told:
             assert stage.pause(1)
-        told.append(name)
+        told.append(task_id)
 
-    class Pausing(LeaderScheduler):
-        def apply_entry(self, entry: Any, producer: Any = None) -> None:
-            super().apply_entry(entry, producer=producer)
-            pause(entry.name)
-
-    if own == "override":
-        stage.scheduler_class = Pausing
-    else:
-        listen("before_task_publish", lambda headers, **_: pause(headers["kwargsrepr"]))
+    tell_of_calls(stage, listen, own, pause)
     options = {"expires": 1, "countdown": 0.5}
     leader = stage.leader(stage.app(**overdue(stage, "a", options=options)))
     wait_until(lambda: (leader.run(), told)[1], 30)
@@ -428,15 +428,10 @@ def test_a_run_that_is_too_late_after_its_call_or_after_those_before_it_is_misse
     caplog.set_level(logging.INFO)
     told: list[str] = []
 
-    def take_long() -> None:
+    def take_long(_: str) -> None:
         told.append("call")
         for name in ("a", "b"):
             leader.scheduler._roster.entries[name].max_lateness_us = 0
-
-    class Slow(LeaderScheduler):
-        def apply_entry(self, entry: Any, producer: Any = None) -> None:
-            take_long()
-            super().apply_entry(entry, producer=producer)
 
     due = overdue(stage, "a", "b")
     if is_claimed:
@@ -444,10 +439,7 @@ def test_a_run_that_is_too_late_after_its_call_or_after_those_before_it_is_misse
         stage.leader(stage.app(**due)).run()
         for name in due:
             stage.claim(name, -1.0)
-    if own == "override":
-        stage.scheduler_class = Slow
-    else:
-        listen("before_task_publish", lambda **_: take_long())
+    tell_of_calls(stage, listen, own, take_long)
     if own == "after":
         listen("after_task_publish", lambda **_: None)
     leader = stage.leader(stage.app(**due))
@@ -469,15 +461,7 @@ def test_while_redis_publishes_one_run_the_next_is_called(
 ) -> None:
     told: list[str] = []
 
-    class Telling(LeaderScheduler):
-        def apply_entry(self, entry: Any, producer: Any = None) -> None:
-            told.append("call")
-            super().apply_entry(entry, producer=producer)
-
-    if own == "override":
-        stage.scheduler_class = Telling
-    else:
-        listen("before_task_publish", lambda **_: told.append("call"))
+    tell_of_calls(stage, listen, own, lambda _: told.append("call"))
     read = packed_commands._reply
 
     def reply(connection: Any) -> Any:
