@@ -6,7 +6,7 @@ import random
 import signal
 from pathlib import Path
 
-from tests.soak.stage import BEATS, WORKERS, Stage
+from tests.soak.stage import BEATS, WORKERS, SoakStage
 from tests.support.celery.beats import Beat
 from tests.support.celery.chaos import LOADED
 from tests.support.processes import Child
@@ -27,7 +27,7 @@ class Rollout:
         seed: Of the two orders.
     """
 
-    def __init__(self, stage: Stage, older: Path, seed: int) -> None:
+    def __init__(self, stage: SoakStage, older: Path, seed: int) -> None:
         choice = random.Random(f"rollout {seed}")
         everything = ["beat"] * BEATS + ["worker"] * WORKERS
         there = [(what, older, None) for what in choice.sample(everything, len(everything))]

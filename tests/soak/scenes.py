@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.soak.rollout import Rollout
-from tests.soak.stage import LIST, Stage
+from tests.soak.stage import LIST, SoakStage
 from tests.soak.verdict import Verdict, judge, judge_executions
 from tests.support.older_release import BASE, unpacked
 
@@ -22,7 +22,7 @@ def play_chaos(folder: Path, seed: int, seconds: float, way: str, *, kind: str =
         way: Which way the runs have to go: ``transactional`` or ``write-ahead``.
         kind: Of the server.
     """
-    with Stage(folder, seed, way=way, kind=kind) as stage:
+    with SoakStage(folder, seed, way=way, kind=kind) as stage:
         stage.start()
         stage.chaos(seconds)
         until = stage.finish()
@@ -41,7 +41,7 @@ def play_upgrade(folder: Path, seed: int, seconds: float, *, kind: str = "") -> 
     older = unpacked(folder / "older")
     stage_folder = folder / "app"
     stage_folder.mkdir()
-    with Stage(stage_folder, seed, install=True, kind=kind) as stage:
+    with SoakStage(stage_folder, seed, install=True, kind=kind) as stage:
         rollout = Rollout(stage, older, seed)
         stage.start(release=older)
         stage.chaos(seconds, workers_stand=True, after_fault=rollout.follow)
@@ -62,7 +62,7 @@ def play_upgrade(folder: Path, seed: int, seconds: float, *, kind: str = "") -> 
     return verdict
 
 
-def _add_to(verdict: Verdict, stage: Stage) -> None:
+def _add_to(verdict: Verdict, stage: SoakStage) -> None:
     """Add what each run has: its faults, what the logs complain of, whether MONITOR saw all."""
     faults = stage.faults.faults
     verdict.counts = {

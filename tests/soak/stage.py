@@ -16,7 +16,7 @@ from tests.support.processes.cleanup import CleansUp
 from tests.support.servers import Server
 from tests.support.servers.kinds import installed_kinds
 
-__all__ = ["BEATS", "EVERY", "LIST", "TTL", "WORKERS", "Stage"]
+__all__ = ["BEATS", "EVERY", "LIST", "TTL", "WORKERS", "SoakStage"]
 
 BEATS = 3
 WORKERS = 2
@@ -37,7 +37,7 @@ print("RELEASE", celery_safe_leader.__file__, flush=True)
 """
 
 
-class Stage(CleansUp):
+class SoakStage(CleansUp):
     """All that takes part in a run. Nothing but the server and its MONITOR runs at first.
 
     Args:

@@ -19,17 +19,17 @@ from typing import Any
 from celery.beat import PersistentScheduler
 from celery.signals import beat_init
 
-from tests.tools.stage import ENTRIES, Messages, Seen, Stage, headers_of
+from tests.tools.stage import ENTRIES, Messages, Seen, ToolStage, headers_of
 
 __all__ = ["OTHERS"]
 
 
-def nothing(stage: Stage) -> Seen:
+def nothing(stage: ToolStage) -> Seen:
     """No tool."""
     return lambda messages: {}
 
 
-def structlog(stage: Stage) -> Seen:
+def structlog(stage: ToolStage) -> Seen:
     """django-structlog's receiver, which adds to the headers of each message."""
     import django
     from django.conf import settings
@@ -51,7 +51,7 @@ def structlog(stage: Stage) -> Seen:
     return seen
 
 
-def once(stage: Stage) -> Seen:
+def once(stage: ToolStage) -> Seen:
     """celery-once: a task class that raises instead of sending what is queued already."""
     from celery_once import QueueOnce  # type: ignore[import-not-found]
 
@@ -64,7 +64,7 @@ def once(stage: Stage) -> Seen:
     return lambda messages: {}
 
 
-def singleton(stage: Stage) -> Seen:
+def singleton(stage: ToolStage) -> Seen:
     """celery-singleton: a task class that sends nothing if it is queued already."""
     from celery_singleton import Singleton  # type: ignore[import-not-found]
 
@@ -74,7 +74,7 @@ def singleton(stage: Stage) -> Seen:
     return lambda messages: {}
 
 
-def cronitor(stage: Stage) -> Seen:
+def cronitor(stage: ToolStage) -> Seen:
     """Cronitor: adds headers to the entries when beat starts, and is told by the worker.
 
     It starts the persistent scheduler a second time for that. Both beats are whole ones, therefore,
@@ -154,7 +154,7 @@ def cronitor(stage: Stage) -> Seen:
     return seen
 
 
-def tenants(stage: Stage) -> Seen:
+def tenants(stage: ToolStage) -> Seen:
     """tenant-schemas-celery: its scheduler sends each run to two tenants, in PostgreSQL."""
     import django
     import psycopg2  # type: ignore[import-untyped]
@@ -245,7 +245,7 @@ def tenants(stage: Stage) -> Seen:
     return seen
 
 
-def sqlalchemy(stage: Stage) -> Seen:
+def sqlalchemy(stage: ToolStage) -> Seen:
     """celery-sqlalchemy-v2-scheduler, which keeps entries in SQLite, with the mixin."""
     folder = tempfile.mkdtemp()
     stage.at_end.append(lambda: rmtree(folder, ignore_errors=True))

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.tools.others import OTHERS
-from tests.tools.stage import Seen, Stage
+from tests.tools.stage import Seen, ToolStage
 from tests.tools.stores import STORES
 from tests.tools.tracers import TRACERS
 
 __all__ = ["TOOLS"]
 
-TOOLS: dict[str, Callable[[Stage], Seen]] = {**OTHERS, **TRACERS, **STORES}
+TOOLS: dict[str, Callable[[ToolStage], Seen]] = {**OTHERS, **TRACERS, **STORES}
 
 
 def play(tool: str, kind: str, broker: str, key: str) -> dict[str, Any]:
     """Publish and execute one run of each entry; return what the tool saw."""
-    stage = Stage(kind, broker, key)
+    stage = ToolStage(kind, broker, key)
     try:
         seen = TOOLS[tool](stage)
         messages = stage.publish()

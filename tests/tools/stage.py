@@ -14,7 +14,7 @@ import redis
 from celery import Celery
 from celery.beat import Scheduler, Service
 
-__all__ = ["ENTRIES", "Seen", "Stage", "headers_of"]
+__all__ = ["ENTRIES", "Seen", "ToolStage", "headers_of"]
 
 ENTRIES = 12
 """All are due at the start, once; Sentry monitors nothing that is due each second."""
@@ -33,7 +33,7 @@ def headers_of(message: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass
-class Stage:
+class ToolStage:
     """One beat and one worker of one process, and what a tool wants otherwise than usual."""
 
     kind: str

@@ -17,7 +17,7 @@ from celery.beat import Scheduler
 from celery.exceptions import ImproperlyConfigured
 from celery.signals import beat_init
 
-from tests.tools.stage import ENTRIES, Messages, Seen, Stage, headers_of
+from tests.tools.stage import ENTRIES, Messages, Seen, ToolStage, headers_of
 
 __all__ = ["STORES"]
 
@@ -52,13 +52,13 @@ def _as_sent(messages: Messages) -> dict[str, Any]:
     }
 
 
-def _folder(stage: Stage) -> str:
+def _folder(stage: ToolStage) -> str:
     folder = tempfile.mkdtemp()
     stage.at_end.append(lambda: rmtree(folder, ignore_errors=True))
     return folder
 
 
-def _with_mixin(stage: Stage, load: Callable[[], type]) -> None:
+def _with_mixin(stage: ToolStage, load: Callable[[], type]) -> None:
     """Run a class that keeps its own schedule: alone, and below the mixin."""
 
     def scheduler_class(is_ours: bool) -> type:
@@ -72,7 +72,7 @@ def _with_mixin(stage: Stage, load: Callable[[], type]) -> None:
     stage.make_scheduler_class = scheduler_class
 
 
-def _over_leader(stage: Stage, load: Callable[[], type]) -> None:
+def _over_leader(stage: ToolStage, load: Callable[[], type]) -> None:
     """Run a class that changes how runs are sent: alone, and over ``LeaderScheduler``."""
 
     def scheduler_class(is_ours: bool) -> type:
@@ -86,7 +86,7 @@ def _over_leader(stage: Stage, load: Callable[[], type]) -> None:
     stage.make_scheduler_class = scheduler_class
 
 
-def _refused(stage: Stage, entry: type, *names: str) -> str:
+def _refused(stage: ToolStage, entry: type, *names: str) -> str:
     """Let ``LeaderScheduler`` refuse a class of entries; return what it says.
 
     Raises:
@@ -108,7 +108,7 @@ def _refused(stage: Stage, entry: type, *names: str) -> str:
     return ", ".join(names)
 
 
-def sqlalchemy_beat(stage: Stage) -> Seen:
+def sqlalchemy_beat(stage: ToolStage) -> Seen:
     """sqlalchemy-celery-beat: ``ModelEntry`` of rows in SQLite."""
     stage.conf["beat_dburi"] = f"sqlite:///{_folder(stage)}/schedule.db"
     stage.entry = {"schedule": SOON, "options": OPTIONS}
@@ -125,7 +125,7 @@ def sqlalchemy_beat(stage: Stage) -> Seen:
     return _as_sent
 
 
-def redundant(stage: Stage) -> Seen:
+def redundant(stage: ToolStage) -> Seen:
     """celery-redundant-scheduler: entries whose last run is a property, kept in Redis."""
     from urllib.parse import urlparse
 
@@ -151,7 +151,7 @@ def redundant(stage: Stage) -> Seen:
     return _as_sent
 
 
-def callargs(stage: Stage) -> Seen:
+def callargs(stage: ToolStage) -> Seen:
     """celerybeat-callargs: calls the arguments of an entry when it is sent."""
     last_run_at = datetime.now(timezone.utc) - timedelta(hours=1.5)
     stage.entry_of = lambda number: {
@@ -169,7 +169,7 @@ def callargs(stage: Stage) -> Seen:
     return _as_sent
 
 
-def mongobeat(stage: Stage) -> Seen:
+def mongobeat(stage: ToolStage) -> Seen:
     """celery-mongobeat: entries that ask themselves; here of ``beat_schedule``, without MongoDB."""
     stage.entry_of = lambda number: {
         "schedule": 3600.0, "max_run_count": 1, "run_immediately": True, "options": OPTIONS,
@@ -195,7 +195,7 @@ def mongobeat(stage: Stage) -> Seen:
     return _as_sent
 
 
-def _django(stage: Stage, *apps: str) -> None:
+def _django(stage: ToolStage, *apps: str) -> None:
     import django
     from django.conf import settings
     from django.core.management import call_command
@@ -218,7 +218,7 @@ def _django(stage: Stage, *apps: str) -> None:
     call_command("migrate", verbosity=0)
 
 
-def django_beat(stage: Stage) -> Seen:
+def django_beat(stage: ToolStage) -> Seen:
     """django-celery-beat: its ``ModelEntry`` with each option that a row can have."""
     _django(stage, "django_celery_beat")
     from django_celery_beat.models import IntervalSchedule, PeriodicTask
@@ -260,7 +260,7 @@ def django_beat(stage: Stage) -> Seen:
     return _as_sent
 
 
-def rrule(stage: Stage) -> Seen:
+def rrule(stage: ToolStage) -> Seen:
     """django-celery-beat-rrule: an entry of django-celery-beat's with one schedule class more."""
     _django(stage, "django_celery_beat", "django_celery_beat_rrule")
     from django_celery_beat_rrule.models import (  # type: ignore[import-not-found]
@@ -291,7 +291,7 @@ def rrule(stage: Stage) -> Seen:
     return _as_sent
 
 
-def redbeat(stage: Stage) -> Seen:
+def redbeat(stage: ToolStage) -> Seen:
     """celery-redbeat: its ``RedBeatSchedulerEntry``, made by hand and of ``beat_schedule``."""
     stage.conf.update(
         redbeat_redis_url=stage.broker, redbeat_key_prefix=f"{stage.key}:", redbeat_lock_key=None
@@ -312,7 +312,7 @@ def redbeat(stage: Stage) -> Seen:
     return _as_sent
 
 
-def guid(stage: Stage) -> Seen:
+def guid(stage: ToolStage) -> Seen:
     """django-guid: its receivers add the correlation id, and the parent's, to each message."""
     import django
     from django.conf import settings
@@ -344,7 +344,7 @@ def guid(stage: Stage) -> Seen:
     return seen
 
 
-def scout(stage: Stage) -> Seen:
+def scout(stage: ToolStage) -> Seen:
     """Scout APM: its receiver notes when each message was sent; nothing is told to an agent."""
     import scout_apm.celery  # type: ignore[import-not-found]
     from scout_apm.api import Config  # type: ignore[import-not-found]

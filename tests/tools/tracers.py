@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tests.tools.stage import Messages, Seen, Stage, headers_of
+from tests.tools.stage import Messages, Seen, ToolStage, headers_of
 
 __all__ = ["TRACERS"]
 
 
-def sentry(stage: Stage) -> Seen:
+def sentry(stage: ToolStage) -> Seen:
     """Cron check-ins of beat and worker, and traces; kept by a transport that sends nothing."""
     import sentry_sdk  # type: ignore[import-not-found]
     from sentry_sdk.integrations.celery import CeleryIntegration  # type: ignore[import-not-found]
@@ -60,7 +60,7 @@ def sentry(stage: Stage) -> Seen:
     return seen
 
 
-def opentelemetry(stage: Stage) -> Seen:
+def opentelemetry(stage: ToolStage) -> Seen:
     """A span and a trace for each run, with the worker's span in it."""
     from opentelemetry import trace  # type: ignore[import-not-found]
     from opentelemetry.instrumentation.celery import CeleryInstrumentor  # type: ignore[import-not-found]
@@ -79,7 +79,7 @@ def opentelemetry(stage: Stage) -> Seen:
     return seen
 
 
-def datadog(stage: Stage) -> Seen:
+def datadog(stage: ToolStage) -> Seen:
     """Spans of ``apply_entry`` and ``apply_async``, and of the worker."""
     os.environ["DD_TRACE_STARTUP_LOGS"] = "false"
     os.environ["DD_INSTRUMENTATION_TELEMETRY_ENABLED"] = "false"
@@ -114,7 +114,7 @@ def datadog(stage: Stage) -> Seen:
     return seen
 
 
-def logfire(stage: Stage) -> Seen:
+def logfire(stage: ToolStage) -> Seen:
     """Pydantic's Logfire: the same as OpenTelemetry, set up by itself; nothing is sent."""
     import logfire  # type: ignore[import-not-found]
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -154,7 +154,7 @@ def _spans_of(spans: Sequence[Any], messages: Messages) -> dict[str, Any]:
     }
 
 
-def elastic(stage: Stage) -> Seen:
+def elastic(stage: ToolStage) -> Seen:
     """Elastic APM: transactions of the worker; beat has none that a message could carry on."""
     import elasticapm  # type: ignore[import-not-found]
     from elasticapm.contrib.celery import register_instrumentation  # type: ignore[import-not-found]
@@ -185,7 +185,7 @@ def elastic(stage: Stage) -> Seen:
     return seen
 
 
-def new_relic(stage: Stage) -> Seen:
+def new_relic(stage: ToolStage) -> Seen:
     """New Relic in developer mode, which sends nothing: the worker's transactions."""
     os.environ["NEW_RELIC_DEVELOPER_MODE"] = "true"
     os.environ["NEW_RELIC_LICENSE_KEY"] = "0" * 40

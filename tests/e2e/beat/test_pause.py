@@ -29,7 +29,7 @@ class Mixed(LeaderSchedulerMixin, Scheduler):
 """
 
 
-class Stage:
+class PauseStage:
     """Two beats whose messages nobody takes from the queue."""
 
     def __init__(
@@ -85,15 +85,15 @@ class Stage:
 
 
 @pytest.fixture
-def stage(children: Children, tmp_path: Path, valkey_server: Server) -> Stage:
-    return Stage(children, tmp_path, valkey_server)
+def stage(children: Children, tmp_path: Path, valkey_server: Server) -> PauseStage:
+    return PauseStage(children, tmp_path, valkey_server)
 
 
 @pytest.mark.parametrize("database", [0, 1], ids=["transactional", "write-ahead"])
 def test_nobody_publishes_until_the_resumption_over_a_takeover(
     children: Children, tmp_path: Path, valkey_server: Server, database: int
 ) -> None:
-    stage = Stage(children, tmp_path, valkey_server, database=database)
+    stage = PauseStage(children, tmp_path, valkey_server, database=database)
     stage.start()
     stage.start()
     first = leader_of(lambda: stage.beats, 60)
@@ -129,7 +129,7 @@ def test_nobody_publishes_until_the_resumption_over_a_takeover(
 
 
 def test_a_pause_that_runs_out_while_nobody_leads_is_over_for_the_next_leader(
-    stage: Stage,
+    stage: PauseStage,
 ) -> None:
     beat = stage.start()
     stage.wait_for_more()
@@ -146,7 +146,7 @@ def test_a_pause_that_runs_out_while_nobody_leads_is_over_for_the_next_leader(
     assert stage.run("resume", "--json").json["was_paused"] is False
 
 
-def test_a_running_leader_goes_on_by_itself_when_it_runs_out(stage: Stage) -> None:
+def test_a_running_leader_goes_on_by_itself_when_it_runs_out(stage: PauseStage) -> None:
     beat = stage.start()
     stage.wait_for_more()
     stage.run("pause", "--for", "2s")
@@ -159,7 +159,7 @@ def test_a_running_leader_goes_on_by_itself_when_it_runs_out(stage: Stage) -> No
 def test_a_leader_with_nothing_to_do_tells_of_a_pause_and_ends_it(
     children: Children, tmp_path: Path, valkey_server: Server
 ) -> None:
-    stage = Stage(
+    stage = PauseStage(
         children,
         tmp_path,
         valkey_server,
@@ -178,17 +178,17 @@ def test_a_leader_with_nothing_to_do_tells_of_a_pause_and_ends_it(
     wait_until(lambda: sentinel_format() == b"1 ", 60, stage.said)
 
 
-def lose_everything(stage: Stage) -> None:
+def lose_everything(stage: PauseStage) -> None:
     stage.server.client().flushall()
 
 
-def restart_empty(stage: Stage) -> None:
+def restart_empty(stage: PauseStage) -> None:
     stage.server.restart_empty()
 
 
 @pytest.mark.parametrize("lose", [lose_everything, restart_empty])
 def test_a_leader_that_lives_writes_its_pause_back(
-    stage: Stage, lose: Callable[[Stage], None]
+    stage: PauseStage, lose: Callable[[PauseStage], None]
 ) -> None:
     beat = stage.start()
     stage.wait_for_more()
@@ -206,7 +206,7 @@ def test_a_pause_outlives_a_restart_with_persistence(
     children: Children, tmp_path: Path, start_server: Callable[..., Server]
 ) -> None:
     server = start_server("valkey", config={"appendonly": "yes", "appendfsync": "always"})
-    stage = Stage(children, tmp_path, server)
+    stage = PauseStage(children, tmp_path, server)
     stage.start()
     stage.wait_for_more()
     stage.run("pause")
@@ -223,7 +223,7 @@ def test_other_schedulers_obey_under_the_mixin(
     children: Children, tmp_path: Path, valkey_server: Server
 ) -> None:
     """Also in a fleet that has no ledger of ours."""
-    stage = Stage(children, tmp_path, valkey_server, scheduler="app:Mixed")
+    stage = PauseStage(children, tmp_path, valkey_server, scheduler="app:Mixed")
     first = stage.start()
     stage.wait_for_more()
     assert stage.run("pause").code == 0
@@ -242,7 +242,7 @@ def test_other_schedulers_obey_under_the_mixin(
     assert "Traceback" not in stage.said()
 
 
-def test_what_cannot_be_paused_is_said(stage: Stage) -> None:
+def test_what_cannot_be_paused_is_said(stage: PauseStage) -> None:
     nothing = stage.run("pause")
     assert nothing.code == 1
     assert "there is no ledger yet, since no beat has led under this key" in nothing.output

@@ -77,7 +77,7 @@ def in_a_cluster() -> Iterator[Place]:
 
 
 @dataclass
-class Stage:
+class CommandStage:
     """Two beats, and somebody who acts."""
 
     place: Place
@@ -146,11 +146,11 @@ def test_the_commands_act_before_and_after_the_server_changes(
         settings |= {"leader_url": place.url, "leader_options": place.options}
         write_app(tmp_path, broker.url, SCHEDULE, **settings)
         beats = [Beat(children, tmp_path, name=f"beat {number}") for number in (1, 2)]
-        stage = Stage(place, broker, beats)
+        stage = CommandStage(place, broker, beats)
         act(stage, stage.watch(children))
 
 
-def act(stage: Stage, watch: Child) -> None:
+def act(stage: CommandStage, watch: Child) -> None:
     first = leader_of(lambda: stage.beats, 60)
     second = stage.other_than(first)
     second.wait_standing_by()

@@ -34,7 +34,7 @@ class Mixed(LeaderSchedulerMixin, Scheduler):
 """
 
 
-class Stage:
+class ResignStage:
     """Beats in an election whose leases are long."""
 
     def __init__(self, children: Children, folder: Path, server: Server, scheduler: str) -> None:
@@ -74,13 +74,13 @@ class Stage:
         return invoke(self.server.url, "shop", "resign", "--by", "ann", *words)
 
 
-MakeStage = Callable[..., Stage]
+MakeStage = Callable[..., ResignStage]
 
 
 @pytest.fixture
 def make_stage(children: Children, tmp_path: Path, valkey_server: Server) -> MakeStage:
-    def make(scheduler: str = "celery_safe_leader.LeaderScheduler") -> Stage:
-        return Stage(children, tmp_path, valkey_server, scheduler)
+    def make(scheduler: str = "celery_safe_leader.LeaderScheduler") -> ResignStage:
+        return ResignStage(children, tmp_path, valkey_server, scheduler)
 
     return make
 

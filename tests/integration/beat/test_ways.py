@@ -30,11 +30,11 @@ from tests.support.servers.sentinels import SentinelGroup
 
 pytestmark = needs_batches
 
-Stage = Callable[..., DrivenLeaders]
+MakeLeaders = Callable[..., DrivenLeaders]
 
 
 @pytest.fixture
-def make_stage(quick_server: Server, key: str) -> Iterator[Stage]:
+def make_stage(quick_server: Server, key: str) -> Iterator[MakeLeaders]:
     made: list[DrivenLeaders] = []
 
     def make(server: Server = quick_server) -> DrivenLeaders:
@@ -115,7 +115,7 @@ def entry(stage: DrivenLeaders, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("size", "way"), [(1_000, TRANSACTIONAL), (90_000, TRANSACTIONAL), (140_000, WRITE_AHEAD)]
 )
-def test_a_message_goes_by_its_size(make_stage: Stage, key: str, size: int, way: str) -> None:
+def test_a_message_goes_by_its_size(make_stage: MakeLeaders, key: str, size: int, way: str) -> None:
     stage = make_stage()
     app = stage.app(**entry(stage, args=("x" * size,)))
     assert send_one(stage, app, [Queue(key)])[0] == way
@@ -145,7 +145,7 @@ def test_a_message_goes_by_its_size(make_stage: Stage, key: str, size: int, way:
     ids=["fan-out", "topic to two queues", "topic to one queue", "queue that expires", "ttl"],
 )
 def test_a_message_goes_by_where_it_is_routed(
-    make_stage: Stage, queues: list[Queue], copies: int, way: str
+    make_stage: MakeLeaders, queues: list[Queue], copies: int, way: str
 ) -> None:
     stage = make_stage()
     options: dict[str, Any] = {"queue": queues[0].name}
@@ -158,7 +158,7 @@ def test_a_message_goes_by_where_it_is_routed(
 
 @pytest.mark.parametrize("priority", [0, 4, 9])
 def test_a_message_with_a_priority_goes_to_the_key_of_its_priority(
-    make_stage: Stage, key: str, priority: int
+    make_stage: MakeLeaders, key: str, priority: int
 ) -> None:
     stage = make_stage()
     app = stage.app(**entry(stage, options={"priority": priority}))
@@ -166,7 +166,7 @@ def test_a_message_with_a_priority_goes_to_the_key_of_its_priority(
     assert way == TRANSACTIONAL
 
 
-def test_a_prefix_of_all_keys_is_before_the_queue_too(make_stage: Stage, key: str) -> None:
+def test_a_prefix_of_all_keys_is_before_the_queue_too(make_stage: MakeLeaders, key: str) -> None:
     stage = make_stage()
     settings = {"broker_transport_options": {"global_keyprefix": "ways:"}}
     app = shop(stage.broker, key, entry(stage), **settings)
@@ -174,7 +174,7 @@ def test_a_prefix_of_all_keys_is_before_the_queue_too(make_stage: Stage, key: st
     assert send_one(stage, app, [Queue(key)])[0] == TRANSACTIONAL
 
 
-def test_an_expiry_goes_with_the_message(make_stage: Stage, key: str) -> None:
+def test_an_expiry_goes_with_the_message(make_stage: MakeLeaders, key: str) -> None:
     stage = make_stage()
     app = stage.app(**entry(stage, options={"expires": 600}))
     way, [headers] = send_one(stage, app, [Queue(key)])
@@ -191,7 +191,7 @@ class _Foreign(kombu.transport.redis.Channel):
 
 
 def test_a_transport_of_somebody_elses_sends_by_itself(
-    make_stage: Stage, key: str, monkeypatch: pytest.MonkeyPatch
+    make_stage: MakeLeaders, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = type("Transport", (kombu.transport.redis.Transport,), {"Channel": _Foreign})
     monkeypatch.setitem(kombu.transport.TRANSPORT_ALIASES, "foreign", f"{__name__}:Transport")
@@ -218,7 +218,7 @@ def _same(server: Server) -> str:
     ids=["the same URL", "another name", "no number", "another database", "two URLs"],
 )
 def test_a_message_goes_by_what_the_broker_is(
-    make_stage: Stage, key: str, broker: Callable[[Server], str], way: str
+    make_stage: MakeLeaders, key: str, broker: Callable[[Server], str], way: str
 ) -> None:
     stage = make_stage()
     app = shop(broker(stage.server), key, entry(stage), leader_url=stage.server.url)
@@ -226,7 +226,7 @@ def test_a_message_goes_by_what_the_broker_is(
 
 
 def test_a_broker_on_a_unix_socket_may_be_the_ledgers_database(
-    make_stage: Stage, key: str, start_server: Callable[..., Server]
+    make_stage: MakeLeaders, key: str, start_server: Callable[..., Server]
 ) -> None:
     server = start_server(unix_socket=True)
     stage = make_stage(server)
@@ -236,7 +236,7 @@ def test_a_broker_on_a_unix_socket_may_be_the_ledgers_database(
 
 
 def test_another_server_is_another_database(
-    make_stage: Stage, key: str, start_server: Callable[..., Server]
+    make_stage: MakeLeaders, key: str, start_server: Callable[..., Server]
 ) -> None:
     stage = make_stage()
     app = shop(start_server().url, key, entry(stage), leader_url=stage.server.url)
@@ -244,7 +244,7 @@ def test_another_server_is_another_database(
 
 
 def test_behind_sentinels_broker_and_ledger_are_one_database(
-    make_stage: Stage, key: str, valkey_server: Server
+    make_stage: MakeLeaders, key: str, valkey_server: Server
 ) -> None:
     with SentinelGroup(valkey_server.kind) as group:
         stage = make_stage(group.master)
@@ -260,7 +260,7 @@ def test_behind_sentinels_broker_and_ledger_are_one_database(
 
 
 def test_what_waited_for_a_worker_is_taken_in_the_order_of_its_moments(
-    make_stage: Stage, key: str
+    make_stage: MakeLeaders, key: str
 ) -> None:
     stage = make_stage()
     entries = {f"e{n}": stage.entry(f"e{n}", -10.0 + n) for n in range(9, -1, -1)}

@@ -33,7 +33,7 @@ class Oracle(BaseSchedule):
         return answer
 
 
-class Stage:
+class AskedSchedule:
     """A schedule that is asked, at moments in seconds of a clock that a test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Any) -> None:
@@ -55,7 +55,7 @@ class Stage:
 
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return lambda *answers: Stage(monkeypatch, *answers)
+    return lambda *answers: AskedSchedule(monkeypatch, *answers)
 
 
 def test_after_its_run_it_is_left_alone_for_as_long_as_it_said(stage: Any) -> None:
