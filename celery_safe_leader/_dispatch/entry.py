@@ -44,8 +44,8 @@ class Entry:
     """
 
     __slots__ = (
-        "_asked", "claim", "last_run", "limit", "max_lateness_us", "name", "owed_us", "policy",
-        "rule", "source",
+        "_asked", "_missed", "claim", "last_run", "limit", "max_lateness_us", "name", "owed_us",
+        "policy", "rule", "source",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +65,7 @@ class Entry:
         self.owed_us: int | None = None
         """When a new leader found that the schedule of the one before owes a run, if it does."""
         self._asked = None if rule.exact else Asked()
+        self._missed = 0, 0  # base, and how many moments after it were told of as missed
 
     def initial_last_run(self, now_us: int, given_last_run: Any) -> LastRun:
         """Return where an entry starts that the ledger does not know.
@@ -144,6 +145,18 @@ class Entry:
             max_lateness_us=self.max_lateness_us,
         )
 
+    def new_missed(self, base_us: int, dropped: int) -> int:
+        """Return how many of the moments that are too late were not returned here before.
+
+        Args:
+            base_us: What the entry's runs are counted from.
+            dropped: How many moments since then are too late.
+        """
+        told_us, told = self._missed
+        before = told if told_us == base_us else 0
+        self._missed = base_us, max(before, dropped)
+        return max(0, dropped - before)
+
     @property
     def lateness_us(self) -> float:
         """How late a run may be."""
@@ -171,7 +184,11 @@ class Entry:
         return LastRun(claim.moment, count + 1, seen, self.rule.fingerprint)
 
     def keep_answer(self, before: Entry) -> None:
-        """Go on from what the schedule said when it was asked for the entry that this replaces."""
+        """Go on from what was found for the entry that this replaces.
+
+        That is what its schedule said when it was asked, and what was told of as missed.
+        """
+        self._missed = before._missed
         if isinstance(self.rule, OpaqueRule) and self.rule.is_same_as(before.rule):
             self._asked = before._asked
 

@@ -398,25 +398,40 @@ class Rounds:
         return self._run_of(entry, due)
 
     def _run_of(self, entry: Entry, due: DueRuns) -> Run | None:
-        if due.coalesced or due.dropped:
-            logger.info(
-                "Entry %r: %d missed runs coalesce into one, %d are too late to run",
-                entry.name,
-                due.coalesced,
-                due.dropped,
-            )
-        if due.dropped:
-            self._outbox.tally.missed += due.dropped
-            self._events.missed(entry.name, self._tenure.token, due.dropped, "too-late")
         if not due.runs:
+            self._tell_missed(entry, 0, entry.new_missed(due.base_us, due.dropped))
             self._timetable.put(entry, due.next_due)
             return None
         run = Run.of(entry, entry.claim_for(self._key, due, self._tenure.token))
+        run.coalesced, run.dropped = due.coalesced, due.dropped
         if run.after is not None and run.claim.moment <= run.after.moment:
             detail = "returned a moment that is not later than its last run"
             self._timetable.failed(entry, ScheduleError(entry.rule.name, detail))
             return None
         return run
+
+    def _tell_missed(self, entry: Entry, coalesced: int, dropped: int) -> None:
+        if coalesced or dropped:
+            logger.info(
+                "Entry %r: %d missed runs coalesce into one, %d are too late to run",
+                entry.name,
+                coalesced,
+                dropped,
+            )
+        if dropped:
+            self._outbox.tally.missed += dropped
+            self._events.missed(entry.name, self._tenure.token, dropped, "too-late")
+
+    def _tell_missed_before(self, run: Run) -> None:
+        """Tell what was missed before a run, once it is known that the run is to be recorded.
+
+        A run that is held back, as by a pause, is computed anew with each look.
+        """
+        if run.coalesced or run.dropped:
+            base_us = 0 if run.after is None else run.after.base
+            dropped = run.entry.new_missed(base_us, run.dropped)
+            self._tell_missed(run.entry, run.coalesced, dropped)
+            run.coalesced = run.dropped = 0
 
     # Calls of user code that do not return
 
@@ -711,6 +726,7 @@ class Rounds:
                 case _ if run.in_call:
                     pass  # kept until the call returns
                 case RunState.DONE:
+                    self._tell_missed_before(run)
                     run.entry.set_last_run(run.record)
                     self._timetable.schedule(run.entry)
                 case RunState.SENT:
@@ -757,6 +773,7 @@ class Rounds:
 
     def _complete(self, run: Run) -> None:
         """Let a claimed run be committed, and schedule the next one."""
+        self._tell_missed_before(run)
         self._unsettled.discard(run.name)
         self._records.commit(run)
         self._timetable.schedule(run.entry)

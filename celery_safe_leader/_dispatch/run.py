@@ -126,6 +126,10 @@ class Run:
     """Microseconds after which it is looked at again, if it is held back; 0: as usual."""
     arrived_us: int = 0
     """When the ledger's script published it, in microseconds since 1970; 0 if it did not."""
+    coalesced: int = 0
+    """Moments before it that it stands for; they are told of when it is recorded."""
+    dropped: int = 0
+    """Moments before it that are too late to run, likewise."""
     gave_up: bool = False
     """Whether it is to be recorded without a message."""
 

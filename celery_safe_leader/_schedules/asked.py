@@ -49,10 +49,11 @@ class _Noted(NamedTuple):
 class Asked:
     """The last answer of one schedule. For one thread at a time."""
 
-    __slots__ = ("_noted",)
+    __slots__ = ("_dropped", "_noted")
 
     def __init__(self) -> None:
         self._noted: _Noted | None = None
+        self._dropped: tuple[_Noted | None, int] = None, 0  # the latest, and how many by then
 
     def next_us(self, base_us: int, now_us: int) -> int | None:
         """Return when the entry has to be looked at; ``None`` for never.
@@ -95,9 +96,19 @@ class Asked:
         if not _stands(noted, base_us):
             return DueRuns((), 0, 0, next_due, base_us)
         if _is_too_late(noted, now_us, lateness_us):
-            return DueRuns((), 0, 1, next_due, base_us)
+            return DueRuns((), 0, self._count_dropped(noted), next_due, base_us)
         run = DueRun(base_us + 1, noted.run_us)
-        return DueRuns((run,), 0, 0, next_due, base_us)
+        return DueRuns((run,), 0, self._dropped_since(base_us), next_due, base_us)
+
+    def _count_dropped(self, noted: _Noted) -> int:
+        """Count an answer whose run is too late, once; return how many since the same base."""
+        if noted is not self._dropped[0]:
+            self._dropped = noted, self._dropped_since(noted.base_us) + 1
+        return self._dropped[1]
+
+    def _dropped_since(self, base_us: int) -> int:
+        latest, count = self._dropped
+        return count if latest is not None and latest.base_us == base_us else 0
 
     @staticmethod
     def _holds(noted: _Noted, base_us: int, now_us: int, lateness_us: float) -> bool:

@@ -98,6 +98,18 @@ def test_a_run_that_is_too_late_is_dropped_and_the_schedule_is_asked_when_it_sai
     assert late.oracle.questions == 2
 
 
+def test_each_run_that_is_too_late_counts_once_until_another_is_recorded(stage: Any) -> None:
+    often = stage(*[(True, 60)] * 4)
+    assert often.due(0, 10, 5).dropped == 0
+    assert [often.due(0, now, 5).dropped for now in (16, 17, 69)] == [1, 1, 1]
+    assert often.due(0, 70, 5) == DueRuns((DueRun(1, 70 * S),), 0, 1, 130 * S, 0)
+    assert [often.due(0, now, 5).dropped for now in (76, 77)] == [2, 2]
+    assert often.due(0, 130, 5).dropped == 2
+    assert often.due(130, 190, 5) == DueRuns(
+        (DueRun(130 * S + 1, 190 * S),), 0, 0, 250 * S, 130 * S
+    )
+
+
 def test_one_that_is_over_is_never_looked_at_again(stage: Any) -> None:
     over = stage((True, float("inf")))
     assert over.due(0, 10).runs == (DueRun(1, 10 * S),)
