@@ -250,13 +250,14 @@ def test_an_entry_of_which_the_ledger_knows_more_goes_on_from_there(stage: Drive
 
 
 def test_an_entry_that_stands_elsewhere_in_the_ledger_is_read_again(stage: DrivenLeaders) -> None:
-    leader = stage.leader(stage.app(a=stage.entry("a", 0.5), b=stage.entry("b", 0.5)))
+    due_in = 2.0  # time enough to write what another would
+    leader = stage.leader(stage.app(a=stage.entry("a", due_in), b=stage.entry("b", due_in)))
     leader.run()
     entry = leader.scheduler._roster.entries["a"]
     claim = pending_claim(stage, leader, "a")
     done = encode_run(entry.last_run_after(claim))
     stage.client.hset(stage.names.runs, "a", done)
-    leader.run_for(0.6)
+    leader.run_for(due_in + 0.1)
     run_until_sent(leader, stage, 1)
     assert set(ways(stage)) == {"b"}
     assert stage.runs()["a"] == done

@@ -15,7 +15,8 @@ from tests.support.processes import Child, Children
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
 
-TTL = 0.8
+TTL = 2.0
+"""A share of it is the time limit of a request, and no request may fail here."""
 
 
 def reports(child: Child) -> list[dict[str, Any]]:
