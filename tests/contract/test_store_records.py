@@ -18,7 +18,9 @@ MakeStore = Callable[..., StoreUnderTest]
 WEEK = 7 * 24 * 3600
 
 
-@pytest.mark.parametrize("token", ["", "x", "-1", "1e999", "nan", "9007199254740992", "1.5e3"])
+@pytest.mark.parametrize(
+    "token", ["", "x", "-1", "-0", "-1e-400", "1e999", "nan", "9007199254740992", "1.5e3"]
+)
 def test_a_token_that_is_none_reads_as_0_or_as_a_whole_number(
     store: StoreUnderTest, client: Any, keys: ElectionKeys, token: str
 ) -> None:
@@ -26,6 +28,15 @@ def test_a_token_that_is_none_reads_as_0_or_as_a_whole_number(
     record = ask(store, observe()).record
     assert record.token == (1500 if token == "1.5e3" else 0)
     assert record.ttl == 5.0
+
+
+@pytest.mark.parametrize("ttl", ["", "x", "-1", "-0", "-1e-400", "1e999", "nan"])
+def test_a_ttl_that_is_none_reads_as_0(
+    store: StoreUnderTest, client: Any, keys: ElectionKeys, ttl: str
+) -> None:
+    client.hset(keys.lease, mapping={"holder": "x", "ttl": ttl})
+    assert ask(store, observe()).record.ttl == 0.0
+    assert win(store).holder == "a"
 
 
 @pytest.mark.parametrize("fields", [{"holder": "x"}, {"token": "7"}, {"other": "y"}])

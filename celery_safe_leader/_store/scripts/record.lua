@@ -20,7 +20,8 @@ end
 -- Return a whole number in [0, 2^53), or 0 for anything else.
 local function whole(text)
   local number = tonumber(text or '')
-  if not number or number ~= number or number < 0 or number >= 9007199254740992 then
+  -- Not 0 itself either: it may be the -0 of "-0", which is written as such.
+  if not number or number ~= number or number <= 0 or number >= 9007199254740992 then
     return 0
   end
   return math.floor(number)
