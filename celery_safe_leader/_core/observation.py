@@ -60,7 +60,9 @@ class Observation:
         if self.record is None or record.version != self.record.version:
             self._seen_at = None
             self._first_seen_at = answered_at
-        self.record = self._as_witnessed(record)
+        if record.version != self._own_version:
+            self._own_version = ""  # if it comes back, somebody brought a copy back
+        self.record = self._as_latest(self._as_witnessed(record))
         if self._seen_at is None and not self.needs_witness:
             self._seen_at = answered_at
 
@@ -81,6 +83,15 @@ class Observation:
             taken and not before.given_up and same == (record.epoch, record.holder, record.token)
         )
         return replace(record, resigned=witnessed)
+
+    def _as_latest(self, record: Record) -> Record:
+        """Return the record, not marked as resigned if we know of a later leader than its holder.
+
+        It is a copy that was brought back, and that leader may still lead.
+        """
+        if record.resigned and record.token < self.highest_token:
+            return replace(record, resigned=False)
+        return record
 
     def own(self, record: Record, answered_at: Instant) -> None:
         """Remember the record as our own accepted and confirmed write left it."""

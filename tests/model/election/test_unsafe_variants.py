@@ -305,3 +305,44 @@ def test_taking_back_a_lost_record_too_late_does_not_revive_the_tenure(fleet: Fl
     assert not leader.leads
     fleet.step(leader)  # the record is its own: a new tenure, at once
     assert token_of(leader) > token
+
+
+def put_back(fleet: Fleet, copied: bytes | None) -> None:
+    """Bring a copy of the record back on the server that it was made on."""
+    fleet.note("a copy of the record is brought back")
+    fleet.judge.losses += 1
+    fleet.sites.master.restore(fleet.keys, copied)
+
+
+def resigned(fleet: Fleet, leader: Node, other: Node) -> None:
+    """Let the leader resign, and another one follow it."""
+    fleet.stop(leader)
+    fleet.step(leader)
+    fleet.steps(other, TTL, until=lambda: other.leads)
+    assert other.leads
+
+
+def test_the_own_record_is_observed_anew_once_it_was_gone(fleet: Fleet) -> None:
+    """A version is ones own for as long as no other one was seen: it is brought back."""
+    leader = fleet.leader(TTL)
+    other = standby(fleet)
+    copied = fleet.copy()
+    resigned(fleet, leader, other)
+    put_back(fleet, copied)
+    leader.election.start(leader.clock.now())
+    run_out(fleet, other, leader)
+
+
+def test_a_resignation_that_is_brought_back_is_observed_anew(fleet: Fleet) -> None:
+    """Whoever saw a later leader does not believe the resignation of an earlier one."""
+    leader = fleet.leader(TTL)
+    other, third = standby(fleet), standby(fleet)
+    fleet.stop(leader)
+    fleet.step(leader)
+    copied = fleet.copy()
+    fleet.steps(other, TTL, until=lambda: other.leads)
+    while (seen := third.election.observation.record) is None or seen.holder != other.name:
+        fleet.steps(third, 0.1)
+    assert other.leads
+    put_back(fleet, copied)
+    run_out(fleet, other, third)
