@@ -162,6 +162,9 @@ def _second_look(
     before, now = view.record, read_record(client, target.election(view.role))
     if now is None or not now.holder or now.resigned:
         return judge(view.role, now, ServerView(None, None, ()))
+    if now.renewal != before.renewal and before.renewed_us is None:
+        # Not the election's own: a standby has given it a name, or its holder has renewed it.
+        return ElectionView(view.role, Hold.UNCLEAR, now, view.silent_for)
     if now.renewal != before.renewal:
         # Within the last pause, so its age is known without anybody's clock.
         return ElectionView(view.role, Hold.HELD, now, _POLL)

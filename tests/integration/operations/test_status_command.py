@@ -101,6 +101,16 @@ def test_what_a_record_tells(
     assert "leads (" not in shown, "nobody can say that of now"
 
 
+def test_a_name_that_a_standby_gives_a_hash_of_others_is_no_renewal(
+    keeper: Keeper, status: Callable[..., Found], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper.write(ttl=300, renewal="", epoch="")
+    name = f"nonce.1-{keeper.now_us()}"
+    meanwhile(monkeypatch, lambda: keeper.client.hset(keeper.keys.lease, "renewal", name))
+    found = status("--json")
+    assert (only(found)["state"], found.code) == ("silent", 1)
+
+
 def test_a_second_look_sees_that_it_is_renewed(
     keeper: Keeper, status: Callable[..., Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:
