@@ -52,15 +52,19 @@ def test_a_half_filled_record_is_a_record(
     assert (answer.status, answer.record.holder) == (ReplyStatus.ACCEPTED, "a")
 
 
-@pytest.mark.parametrize("renewal", [None, ""])
+@pytest.mark.parametrize(
+    "renewal",
+    [None, "", "monthly", "2026-11-28", "1795890488", "\0|\r\n", "x" * 10_000 + "-1234567"],
+    ids=["none", "empty", "word", "date", "number", "binary", "long"],
+)
 def test_hashes_of_others_are_told_apart_though_they_are_alike(
     store: StoreUnderTest, client: Any, keys: ElectionKeys, renewal: str | None
 ) -> None:
+    extra = {} if renewal is None else {"renewal": renewal}
+
     def put() -> str:
         client.delete(keys.lease)
-        client.hset(
-            keys.lease, mapping={"other": "y", **({"renewal": ""} if renewal == "" else {})}
-        )
+        client.hset(keys.lease, mapping={"other": "y", **extra})
         seen = ask(store, observe()).record
         assert ask(store, observe()).record == seen, "it stands still"
         return str(seen.version)
@@ -72,14 +76,14 @@ def test_hashes_of_others_are_told_apart_though_they_are_alike(
     assert ask(store, campaign(first)).status is ReplyStatus.REJECTED
     assert ask(store, renew(won.token)).status is ReplyStatus.REJECTED
     client.delete(keys.lease)
-    client.hset(keys.lease, "other", "y")
+    client.hset(keys.lease, mapping={"other": "y", **extra})
     assert ask(store, campaign(second)).status is ReplyStatus.REJECTED, "it came just now"
 
 
 def test_a_version_goes_back_byte_for_byte(
     store: StoreUnderTest, client: Any, keys: ElectionKeys
 ) -> None:
-    client.hset(keys.lease, mapping={"holder": b"\xff\xfe", "renewal": b"\x80|\r\n\x00"})
+    client.hset(keys.lease, mapping={"holder": b"\xff\xfe", "epoch": b"\x80|\r\n\x00"})
     seen = ask(store, observe()).record
     assert ask(store, campaign(seen.version)).status is ReplyStatus.ACCEPTED
 
@@ -121,6 +125,17 @@ def test_megabytes_are_not_sent_with_each_look(
     won = win(store)
     assert client.hlen(keys.lease) == 6
     assert ask(store, renew(won.token)).status is ReplyStatus.ACCEPTED
+
+
+def test_the_history_holds_no_megabytes_of_others(
+    store: StoreUnderTest, client: Any, keys: ElectionKeys
+) -> None:
+    win(store)
+    client.hset(keys.lease, "renewal", "9" * 2**20)
+    win(store, "b")
+    reasons = [fields["reason"] for _, fields in client.xrange(keys.history)]
+    assert len(reasons) == 2
+    assert all(len(reason) < 100 for reason in reasons)
 
 
 def test_what_is_in_the_way_of_the_history_gives_way(

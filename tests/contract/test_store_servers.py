@@ -139,6 +139,20 @@ def test_a_server_without_memory_keeps_its_election(make_store: MakeStore, serve
             store.execute(request)
 
 
+def test_a_server_without_memory_elects_over_a_hash_of_others(
+    make_store: MakeStore, server: Server, keys: ElectionKeys
+) -> None:
+    store = make_store(server.url)
+    client: Any = server.client()
+    client.hset(keys.lease, mapping={"other": "y"})
+    client.config_set("maxmemory", "1")
+    seen = ask(store, observe()).record
+    assert ask(store, observe()).record == seen, "it stands still"
+    token = win(store).token
+    client.hdel(keys.lease, "renewal")
+    assert ask(store, renew(token)).status is ReplyStatus.ACCEPTED
+
+
 def test_a_server_that_cannot_save_is_named_as_such(make_store: MakeStore, server: Server) -> None:
     store = make_store(server.url)
     client: Any = server.client()

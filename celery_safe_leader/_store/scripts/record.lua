@@ -11,6 +11,12 @@ local function fresh(nonce)
   return nonce .. '-' .. now[1] .. string.format('%06d', tonumber(now[2]))
 end
 
+-- Tell whether a renewal may be a nonce of fresh(). Nobody else's text is one: they would write it
+-- again. The clock of a server that has none begins in 1970.
+local function is_fresh(renewal)
+  return #renewal <= 128 and string.find(renewal, '%-%d%d%d%d%d%d%d+$') ~= nil
+end
+
 -- Return the present moment in milliseconds, to number tokens and history; it decides nothing.
 local function now_ms()
   local now = redis.call('TIME')
@@ -52,7 +58,7 @@ local function read(key, epoch)
   local record = {
     holder = raw[1] or '', token = token_of(raw[2]), resigned = raw[4] == '1',
     ttl = whole(raw[5]), epoch = raw[6] or '', successor = raw[7] or '',
-    is_named = (raw[3] or '') ~= '',
+    is_named = is_fresh(raw[3] or ''),
   }
   record.version = table.concat({
     epoch, record.epoch, raw[2] or '', raw[3] or '', raw[4] or '',
@@ -92,7 +98,11 @@ end
 local function read_or_vacate(key, epoch, nonce, longest_ttl, token)
   local record = read(key, epoch)
   if record and not record.is_named then
-    redis.call('HSET', key, 'renewal', fresh(nonce))
+    local name = fresh(nonce)
+    -- A field that nobody has: a server that is out of memory lets a script go on that has begun to
+    -- write. Nothing of the hash goes, so that the key is never absent.
+    redis.call('HDEL', key, name)
+    redis.call('HSET', key, 'renewal', name)
     record = read(key, epoch)
   end
   if record then

@@ -83,12 +83,15 @@ def fuzz(sites: Sites, cases: int) -> None:
     assert written >= cases * 0.5
 
 
-def test_hashes_of_others_that_follow_each_other_are_told_apart(sites: Sites) -> None:
-    foreign = {"holder": b"\xb6\x1f0", "version": b"inf"}
+@pytest.mark.parametrize("renewal", [{}, {"renewal": b""}, {"renewal": b"monthly"}])
+def test_hashes_of_others_that_follow_each_other_are_told_apart(
+    sites: Sites, renewal: dict[str, bytes]
+) -> None:
+    foreign = {"holder": b"\xb6\x1f0", "version": b"inf", **renewal}
     history = [
         (("write", {"holder": "läden".encode(), "token": LONG}, False), 0.0),
         (("write", foreign, False), 2.1),
-        (("replace", "hash lease", None), 0.7),
+        (("write", foreign, False), 0.7),
         (("replace", "hash wake", None), 0.5),
         (("write", foreign, False), 0.7),
         (("replace", "list lease", None), 1.3),
