@@ -124,6 +124,18 @@ MUTANTS = (
         _variant("a_second_loss_of_data_is_told_from_the_first"),
     ),
     Mutant(
+        "hashes of others not named",
+        "one that overwrites a leader's record looks like the one that stood there before",
+        (
+            Patch(
+                f"{_LUA}/record.lua",
+                "is_named = is_fresh(raw[3] or '')",
+                "is_named = true",
+            ),
+        ),
+        _variant("a_hash_of_others_is_told_from_another_one"),
+    ),
+    Mutant(
         "a vacancy is taken with its name kept",
         "a record that its leader took back looks like the vacancy still",
         (
@@ -212,6 +224,30 @@ MUTANTS = (
             "a_resignation_that_is_repeated_at_an_inherited_record_lets_nobody_in",
             "a_resignation_that_came_with_a_copy_lets_nobody_in",
         ),
+    ),
+    Mutant(
+        "a resignation is believed whoever led since",
+        "a copy of it that is brought back lets a third one in while the second leads",
+        (
+            Patch(
+                f"{_CORE}/observation.py",
+                "if record.resigned and record.token < self.highest_token:",
+                "if False:",
+            ),
+        ),
+        _variant("a_resignation_that_is_brought_back_is_observed_anew"),
+    ),
+    Mutant(
+        "a version stays one's own after another was seen",
+        "a copy of the own record that is brought back is taken while another one leads",
+        (
+            Patch(
+                f"{_CORE}/observation.py",
+                "        if record.version != self._own_version:\n",
+                "        if False:\n",
+            ),
+        ),
+        _variant("the_own_record_is_observed_anew_once_it_was_gone"),
     ),
     Mutant(
         "WAIT on another connection",

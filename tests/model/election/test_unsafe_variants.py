@@ -307,6 +307,21 @@ def test_taking_back_a_lost_record_too_late_does_not_revive_the_tenure(fleet: Fl
     assert token_of(leader) > token
 
 
+@pytest.mark.parametrize("renewal", [{}, {"renewal": "monthly"}], ids=["without", "with"])
+def test_a_hash_of_others_is_told_from_another_one(fleet: Fleet, renewal: dict[str, str]) -> None:
+    """The first stood for a whole ttl; the second overwrote the leader's record just now."""
+
+    def put() -> None:
+        fleet.delete()
+        fleet.sites.master.client.hset(fleet.keys.lease, mapping={"other": "y", **renewal})
+
+    put()
+    leader, other = fleet.candidate(TTL), standby(fleet)
+    fleet.steps(leader, 2 * TTL, until=lambda: leader.leads)
+    put()
+    run_out(fleet, leader, other)
+
+
 def put_back(fleet: Fleet, copied: bytes | None) -> None:
     """Bring a copy of the record back on the server that it was made on."""
     fleet.note("a copy of the record is brought back")
@@ -323,7 +338,7 @@ def resigned(fleet: Fleet, leader: Node, other: Node) -> None:
 
 
 def test_the_own_record_is_observed_anew_once_it_was_gone(fleet: Fleet) -> None:
-    """A version is ones own for as long as no other one was seen: it is brought back."""
+    """A version is one's own for as long as no other one was seen: it is brought back."""
     leader = fleet.leader(TTL)
     other = standby(fleet)
     copied = fleet.copy()
