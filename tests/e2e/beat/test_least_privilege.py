@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from kombu.messaging import Producer
 
 from celery_safe_leader._publishing.broker_settings import QueueKeys
 from tests.support.celery.beats import Beat, leader_of, write_app
@@ -16,6 +17,8 @@ from tests.support.servers.rights import denials, printed, user_with
 
 SCHEDULE = '{"tick": {"task": "shop.work", "schedule": 0.25}}'
 TTL, WAIT = 2.0, 0.4
+HAS_BATCHES = hasattr(Producer, "batch")
+"""Whether runs are published transactionally at all: kombu before 5.7 cannot collect messages."""
 
 
 @pytest.mark.timeout(120)
@@ -58,7 +61,7 @@ def test_beats_and_workers_need_no_more_than_the_printed_rights(
     status = children.module(*program, env={"PYTHONPATH": str(folder)}, cwd=folder, name="status")
     assert status.wait(30) == 0, status.output
     assert f":{second.pid}:" in status.output
-    way = "transactional" if lines == "both lines" else "write-ahead"
+    way = "transactional" if HAS_BATCHES and lines == "both lines" else "write-ahead"
     assert f"publication: {way}" in status.output
 
     second.terminate()
@@ -74,9 +77,9 @@ def test_beats_and_workers_need_no_more_than_the_printed_rights(
         assert len(warned) == (0 if info else 1), child.output
     for beat in beats:
         fallen = [line for line in beat.child.lines if "Redis does not let one script" in line]
-        assert len(fallen) == (lines != "both lines"), beat.child.output
+        assert len(fallen) == (HAS_BATCHES and lines != "both lines"), beat.child.output
     allowed = set() if info else {"celery-leader: info"}
-    if lines == "the first line":
+    if HAS_BATCHES and lines == "the first line":
         allowed |= {"celery-leader: lpush", f"celery-leader: {queue}"}
     refused = denials(valkey_server.client())
     assert set(refused) <= allowed, refused

@@ -514,7 +514,6 @@ def test_tasks_that_cannot_be_imported_are_an_error_in_words(app: Celery) -> Non
     assert "the tasks cannot be imported: ModuleNotFoundError" in output
 
 
-@batches
 @pytest.mark.parametrize("command", ["acl", "status", "probe"])
 @pytest.mark.parametrize(
     ("settings", "named"),

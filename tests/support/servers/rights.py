@@ -85,5 +85,5 @@ def url_of(server: Server, user: str, db: int = 0) -> str:
 
 def denials(client: redis.Redis) -> list[str]:
     """Return what was tried without the right to it."""
-    seen: Any = client.execute_command("ACL", "LOG")
+    seen: Any = client.acl_log()  # of all that show it, only this is the same up from redis-py 5
     return sorted(f"{entry['username']}: {entry['object']}" for entry in seen)
