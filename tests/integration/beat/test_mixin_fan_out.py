@@ -52,6 +52,14 @@ class EachOnce(PersistentScheduler):
                 self.apply_async(message_for(entry, tenant), producer=producer, advance=False)
 
 
+class EachByTheOther(PersistentScheduler):
+    """Sends by its base's ``apply_entry``."""
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        for tenant in TENANTS:
+            super().apply_entry(message_for(entry, tenant), producer=producer)
+
+
 class Below(LeaderSchedulerMixin, EachOnce):
     calls: Any = ()
 
@@ -82,6 +90,8 @@ class Within(LeaderSchedulerMixin, WithinOneAttempt):
 
 
 KINDS = [Below, FurtherAbove, Within]
+STOCK = {Below: EachOnce, FurtherAbove: EachByTheOther, Within: WithinOneAttempt}
+"""The same without the mixin."""
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +116,8 @@ def make(quick_server: Server, key: str, tmp_path: Path) -> Iterator[Callable[..
             result_expires=None,
             beat_schedule={"work": {"task": "shop.work", "schedule": 0.2, **entry}},
         )
-        scheduler = kind(app, schedule_filename=str(tmp_path / "entries"))
+        file = "entries-of-stock" if kind in STOCK.values() else "entries"
+        scheduler = kind(app, schedule_filename=str(tmp_path / file))
         made.append(scheduler)
         return scheduler
 
@@ -134,6 +145,12 @@ def tenant_of(message: dict[str, Any]) -> str:
 def test_each_message_of_a_run_has_an_id_of_its_own(
     make: Any, quick_server: Server, key: str, kind: Any
 ) -> None:
+    stock, queue = make(STOCK[kind], f"{key}-stock", **once()), f"{key}-stock"
+    stock.tick()
+    by_stock = messages(quick_server, queue)
+    quick_server.client().delete(queue)
+    assert [tenant_of(each) for each in by_stock] == [*TENANTS]
+    assert len({each["headers"]["id"] for each in by_stock}) == len(TENANTS)
     scheduler = make(kind)
     tick_until(scheduler, lambda: len(messages(quick_server, key)) >= 9)
     sent = messages(quick_server, key)[:9]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ import celery
 import pytest
 from celery import Task, current_app, signals
 from celery.backends.base import DisabledBackend
-from celery.beat import ScheduleEntry
+from celery.beat import ScheduleEntry, Scheduler
 from kombu.exceptions import OperationalError
 
 from celery_safe_leader._dispatch.health.run_counts import RunCounts
@@ -29,6 +30,7 @@ from tests.integration.beat.driven_leaders import (
     Leader,
 )
 from tests.integration.beat.random_history import Tenants
+from tests.support.celery.stock_beat import stock_messages
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
 
@@ -79,7 +81,13 @@ def test_before_and_after_of_one_message_are_told_one_after_the_other_with_it_in
 
     listen("before_task_publish", note("before"))
     listen("after_task_publish", note("after"))
-    leader = stage.leader(stage.app(**overdue(stage, "a", "b", "c")))
+    entries = overdue(stage, "a", "b", "c")
+    by_stock = [each["headers"]["id"] for each in stock_messages(entries, 3)]
+    assert [each[:2] for each in told] == [
+        (kind, task_id) for task_id in by_stock for kind in ("before", "after")
+    ]
+    told.clear()
+    leader = stage.leader(stage.app(**entries))
     run_until(leader, lambda: len(stage.messages()) == 3)
     ids = [sent.headers["id"] for sent in stage.messages()]
     assert told == [
@@ -110,7 +118,7 @@ def test_calls_see_the_context_of_the_thread_that_dispatches_and_none_of_each_ot
         trace.reset(before)
 
 
-class Noting(LeaderScheduler):
+class Notes(Scheduler):
     """Notes how its methods are called."""
 
     calls: list[tuple[str, Any, Any]]
@@ -125,8 +133,12 @@ class Noting(LeaderScheduler):
         return super().apply_async(entry, *args, **options)
 
     def send_task(self, *args: Any, **options: Any) -> Any:
-        self.calls.append(("send_task", args[0], options["task_id"]))
+        self.calls.append(("send_task", args[0], options.get("task_id")))
         return super().send_task(*args, **options)
+
+
+class Noting(Notes, LeaderScheduler):
+    """Ours that does."""
 
 
 class KeptElsewhere(ScheduleEntry):
@@ -157,12 +169,16 @@ def test_overridden_methods_are_called_as_stock_beat_calls_them(stage: DrivenLea
     options = {"headers": {"tenant": "a"}, "leader": {"missed_runs": "skip"}}
     entries = overdue(stage, "a", options=options)
     entries |= overdue(stage, "b", task="elsewhere.unknown")
+    plain = {name: {**each, "options": {}} for name, each in entries.items()}
+    stock: Any = type("StockNoting", (Notes,), {"calls": []})
+    copy_context().run(stock_messages, plain, 2, stock)  # on this thread, which notes a trace
     leader = stage.leader(stage.app(**entries))
     run_until(leader, lambda: len(stage.messages()) == 2)
     calls = leader.scheduler.calls
     assert [call[0] for call in calls] == [
         "apply_entry", "apply_async", "apply_entry", "apply_async", "send_task",
     ]  # fmt: skip
+    assert Counter(call[0] for call in calls) == Counter(call[0] for call in stock.calls)
     first = next(call for call in calls if call[1].name == "a")
     _, copy, (producer, same, main) = first
     assert producer is same
@@ -177,6 +193,45 @@ def test_overridden_methods_are_called_as_stock_beat_calls_them(stage: DrivenLea
     assert [call[2] for call in calls if call[0] == "apply_async"] == ["a", "b"]
     assert trace.get() == ""
     assert {each.way for each in sent.values()} == {stage.takes}
+
+
+def test_a_tool_that_wraps_apply_entry_sees_each_run_as_it_does_in_stock_beat(
+    stage: DrivenLeaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentry's check-ins of periodic tasks, for one."""
+    told: list[tuple[str, Any, str]] = []
+    original = Scheduler.apply_entry
+
+    def wrapper(*args: Any, **more: Any) -> Any:
+        # Exactly these two: the producer comes by its name.
+        scheduler, entry = args
+        headers = entry.options.pop("headers", {})
+        entry.options["headers"] = {**headers, "check-in": f"of {entry.name}"}
+        told.append((entry.name, entry.schedule, scheduler.app.main))
+        return original(*args, **more)
+
+    monkeypatch.setattr(Scheduler, "apply_entry", wrapper)
+
+    def entries() -> dict[str, Any]:
+        return {
+            name: stage.entry(name, -1.0, options={"headers": {"tenant": "t"}}) for name in "ab"
+        }
+
+    by_stock = [each["headers"] for each in stock_messages(entries(), 2)]
+    told_of_stock = told.copy()
+    told.clear()
+    leader = stage.leader(stage.app(**entries()))
+    run_until(leader, lambda: len(stage.messages()) == 2)
+    assert len(told) == 2
+    assert sorted(told, key=str) == sorted(told_of_stock, key=str)
+    ours = [sent.headers for sent in stage.messages()]
+    for found in (by_stock, ours):
+        assert sorted(each["check-in"] for each in found) == ["of a", "of b"]
+        assert {each["tenant"] for each in found} == {"t"}
+    assert {sent.way for sent in stage.messages()} == {stage.takes}
+    # Nothing of it stays on the entries that the next run begins with.
+    for entry in leader.scheduler.schedule.values():
+        assert "check-in" not in entry.options.get("headers", {})
 
 
 def test_a_replaced_method_of_the_tasks_class_is_called_for_each_run(

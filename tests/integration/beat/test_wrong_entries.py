@@ -254,6 +254,8 @@ LONG_AGO = [NAIVE_MIN, datetime.min.replace(tzinfo=timezone(timedelta(hours=14))
             datetime(1, 1, 2, tzinfo=timezone.utc)]  # fmt: skip
 FAR_AHEAD = [NAIVE_MAX, datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
              datetime(9998, 12, 31, tzinfo=timezone.utc)]  # fmt: skip
+STOCK_WAITS = LONG_AGO[1]
+"""Celery 5.7 cannot bring it to UTC, and looks again later, for ever. Older ones run it."""
 
 
 def test_a_last_run_at_the_end_of_time_is_one(stage: DrivenLeaders, queue: Queue) -> None:
@@ -268,6 +270,10 @@ def test_a_last_run_at_the_end_of_time_is_one(stage: DrivenLeaders, queue: Queue
         name: entry(name, schedule=kinds[name.partition("-")[0]], last_run_at=last)
         for name, last in odd.items()
     }
+    past = [name for name, last in odd.items() if "past" in name and last != STOCK_WAITS]
+    with StockBeat(stage.app(**{name: entries[name] for name in past})) as stock:
+        wait_until(lambda: stock.error or all(stock.sent[name] for name in past), PATIENCE)
+    assert stock.error is None
     leader = stage.leader(stage.app(tick=entry("tick"), **entries))
     check_tick(leader, queue)
     for name in odd:
@@ -322,9 +328,14 @@ def test_a_schedule_entry_starts_at_the_last_run_that_it_was_given(
         name="given", app=app, kwargs={"entry": "given"}, **common
     )
     app.conf.beat_schedule["plain"] = {**common, "kwargs": {"entry": "plain"}}
+    names = ("given", "plain", "added")
+    with StockBeat(app) as stock:
+        stock.scheduler.add(name="added", **common)
+        wait_until(lambda: all(stock.sent[name] for name in names), PATIENCE)
+    assert [stock.sent[name] for name in names] == [1, 1, 1]
     leader = stage.leader(app)
     leader.scheduler.add(name="added", kwargs={"entry": "added"}, **common)
     check_tick(leader, queue)
-    for name in ("given", "plain", "added"):
+    for name in names:
         [sent] = queue.sent(name)
         assert sent.covers[0] == round(last.timestamp() * 1e6) + hour * 1e6

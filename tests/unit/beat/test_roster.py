@@ -92,6 +92,19 @@ def test_an_entry_that_cannot_be_followed_is_named_and_the_others_are(
     assert set(made.roster.entries) == {"good", "bad"}
 
 
+def test_a_task_id_that_is_not_used_is_said_with_the_remedy(caplog: pytest.LogCaptureFixture):
+    given = entry(options={"task_id": "mine"})
+    made = Set(a=given, b=entry())
+    made.refreshed()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("The task_id of entry 'a' ('mine') is not used")
+    assert "or remove task_id from the entry's options" in record.getMessage()
+    # It runs, and what the user gave stays the user's.
+    assert set(made.roster.entries) == {"a", "b"}
+    assert given["options"] == {"task_id": "mine"}
+
+
 def test_wrong_options_end_the_start_but_not_a_beat_that_runs(caplog: pytest.LogCaptureFixture):
     wrong = entry(options={"leader": {"limit": 0}})
     with pytest.raises(ConfigurationError, match="entry 'a'"):
