@@ -99,11 +99,15 @@ TESTS: list[str] = [
     "tests/unit/settings",
     "tests/contract/test_stores.py",
     "tests/contract/test_ledger_write.py",
+    "tests/contract/test_public_surface.py",  # settings, commands, classes derived from Celery's
+    "tests/integration/connections/test_acl.py",  # what clients send by themselves, too
     "tests/integration/connections/test_client.py",
     "tests/integration/connections/test_tls.py",
     "tests/integration/library/test_lifecycle.py",  # the election
     "tests/integration/library/test_signals.py",
+    "tests/e2e/beat/test_least_privilege.py",
     "tests/e2e/beat/test_two_signals.py",
+    "tests/e2e/beat/test_user_code_and_its_app.py",
     "tests/integration/connections/test_key_prefix.py",
     # Beat with its ledger: what other people's schedules, entries, receivers and schedulers do,
     # beside what the installed stock beat makes of it.
@@ -116,8 +120,11 @@ TESTS: list[str] = [
             "wrong_entries",
         )
     ),
+    "tests/integration/beat/test_standing_down.py::"
+    "test_user_code_finds_its_app_in_the_thread_that_dispatches",
     "tests/integration/publishing/test_brokers.py",
     "tests/integration/publishing/test_collected.py",
+    "tests/integration/publishing/test_faults.py",  # what no queue is bound to, among it
     "tests/integration/publishing/test_probe.py",
     "tests/integration/publishing/test_transports.py",
     # A worker drops a second publication.
