@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from kombu.entity import Exchange
+from kombu.entity import Queue as BoundQueue
 
 from celery_safe_leader._publishing.declarations import Declarations
 from celery_safe_leader._publishing.messages import Message
@@ -15,9 +17,12 @@ from tests.integration.beat.driven_leaders import (
     DrivenLeaders,
     Leader,
 )
+from tests.support.celery.inbox import Inbox
+from tests.support.celery.services import BeatService, shop
 from tests.support.network.proxy import Proxy
 from tests.support.processes.waiting import wait_until
 from tests.support.servers import Server
+from tests.support.servers.rabbitmq import rabbitmq_urls
 
 
 @pytest.fixture
@@ -115,5 +120,44 @@ def test_a_queue_that_is_none_is_named_with_its_entry_and_holds_up_no_other(
                 close()
     [told] = [text for text in caplog.messages if "does not take its message" in text]
     assert told.startswith(f"Entry 'bad': queue '{queue}' does not take")
+    assert caplog.text.count("The broker does not accept messages") <= 1
+    assert caplog.text.count("The broker accepts messages again") <= 1
+
+
+@pytest.mark.parametrize("url", rabbitmq_urls(), ids=["rabbitmq"] * len(rabbitmq_urls()))
+def test_what_no_queue_is_bound_to_is_named_with_its_entry_and_holds_up_no_other(
+    quick_server: Server, key: str, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RabbitMQ gives it back. Stock beat does not ask for that: its message is lost in silence."""
+    caplog.set_level("INFO", "celery_safe_leader.beat")
+    topic = Exchange(f"{key}-topic", type="topic")
+    orders, found = (
+        BoundQueue(f"{key}-{name}", topic, routing_key=f"{name}.#") for name in ("orders", "other")
+    )
+    good = {"task": "shop.work", "schedule": 0.1, "kwargs": {"entry": "good"}}
+    options = {"queue": orders, "routing_key": "other.new"}
+    bad = {**good, "schedule": 0.2, "options": options, "kwargs": {"entry": "bad"}}
+    app = shop(url, key, {"good": good, "bad": bad}, leader_url=quick_server.url)
+
+    def told() -> list[str]:
+        return [text for text in caplog.messages if "does not take its message" in text]
+
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        try:
+            with Inbox(url, queue=key) as inbox, BeatService(app):
+                wait_until(told)
+                inbox.wait_for(len(inbox.sent("good")) + 20, entry="good")
+                assert inbox.sent("bad") == []
+                found(channel).declare()
+                wait_until(lambda: found(channel).queue_declare(passive=True).message_count)
+        finally:
+            for queue in (orders, found):
+                queue(channel).delete()
+            topic(channel).delete()
+    line = told()[0]
+    where = f"exchange '{topic.name}' with routing key 'other.new'"
+    assert line.startswith(f"Entry 'bad': {where} does not take its message")
+    assert "NO_ROUTE" in line
     assert caplog.text.count("The broker does not accept messages") <= 1
     assert caplog.text.count("The broker accepts messages again") <= 1
