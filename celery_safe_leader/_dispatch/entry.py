@@ -145,17 +145,23 @@ class Entry:
             max_lateness_us=self.max_lateness_us,
         )
 
-    def new_missed(self, base_us: int, dropped: int) -> int:
-        """Return how many of the moments that are too late were not returned here before.
+    def new_missed(self, base_us: int, coalesced: int, dropped: int) -> tuple[int, int]:
+        """Return how many of the moments were not returned as too late before.
 
         Args:
             base_us: What the entry's runs are counted from.
-            dropped: How many moments since then are too late.
+            coalesced: For how many moments since then a later run stands.
+            dropped: How many are too late.
+
+        Returns:
+            Of both how many are new.
         """
         told_us, told = self._missed
         before = told if told_us == base_us else 0
         self._missed = base_us, max(before, dropped)
-        return max(0, dropped - before)
+        # By another policy than before, or a clock that was set back, some are not too late now.
+        again = max(0, before - dropped)
+        return max(0, coalesced - again), max(0, dropped - before)
 
     @property
     def lateness_us(self) -> float:

@@ -57,7 +57,7 @@ class Outbox:
         calls: Makes calls of user code.
         keep: Called with each run that user code keeps, with its call, and with what to do when
             that has returned; the call is ``None`` if none was started.
-        events: Is told what is published and what is given up.
+        events: Is told what is published, and what is recorded that was given up.
     """
 
     def __init__(
@@ -293,13 +293,26 @@ class Outbox:
 
     def _give_up(self, run: Run, error: BuildError) -> None:
         # Permanent: the same arguments fail again. It is recorded unpublished.
-        self.tally.given_up += 1
+        run.give_up()
+        run.error = error
+
+    def tell_given_up(self, run: Run) -> None:
+        """Tell of a run that was given up, now that it is recorded.
+
+        Until then it may be held back, as by a pause, and be given up anew with each look.
+        """
+        error, run.error = run.error, None
+        if error is None:
+            return
+        is_expired = isinstance(error, ExpiredRunError)
+        if is_expired:
+            self.tally.missed += 1
+        else:
+            self.tally.given_up += 1
         if self._complaints.may_say(run.name):
             more = self._complaints.since(run.name)
-            if isinstance(error, ExpiredRunError):
+            if is_expired:
                 logger.warning("%s. Nobody would run it; the entry continues%s", error, more)
             else:
                 logger.error("%s. This run is given up; the entry continues%s", error, more)
-        run.give_up()
-        reason = "expired" if isinstance(error, ExpiredRunError) else "given-up"
-        self._events.missed(run.name, self._token, 1, reason)
+        self._events.missed(run.name, self._token, 1, "expired" if is_expired else "given-up")

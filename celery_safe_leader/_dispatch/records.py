@@ -373,7 +373,7 @@ class Records:
         for request in self._unanswered:
             for run in request.runs:
                 if run.push is not None and is_too_late(run):
-                    run.push = None
+                    run.push, run.is_forgone = None, True
                     late.append(run)
             request.batch.publications = _publications(request.runs)
         return late
@@ -414,15 +414,18 @@ class Records:
         self._unanswered_claims.clear()
         return doubtful
 
-    def resolve_unanswered(self) -> None:
-        """Take for done what a lost ledger still shows to have been published.
+    def resolve_unanswered(self) -> list[Run]:
+        """Take for done what a lost ledger still shows to have been published; return these runs.
 
         Call it between the adoption of the ledger that is to be restored and its restoration.
         """
+        done = []
         for request in self._unanswered:
             if self._ledger.was_executed(request.batch):
-                for run in request.runs:
-                    run.entry.set_last_run(run.record)
+                done += request.runs
+        for run in done:
+            run.entry.set_last_run(run.record)
+        return done
 
     def clear(self) -> None:
         """Drop everything under way, to start again from what the entries say."""

@@ -120,6 +120,7 @@ class Rounds:
         self._waiting = Waiting()
         self._unsettled = Unsettled()
         self._doubtful: set[str] = set()
+        self._untold: dict[str, Run] = {}  # dropped; the ledger may hold them all the same
         self._watch = watch
         self._records = Records(ledger, watch, tenure.look)
         self._patience = patience
@@ -196,7 +197,8 @@ class Rounds:
 
     def resolve_unanswered(self) -> None:
         """Take for done what a lost ledger still shows; before the memory is written back."""
-        self._records.resolve_unanswered()
+        for run in self._records.resolve_unanswered():
+            self._tell_recorded(run)
 
     def withdraw(self, names: Collection[str]) -> None:
         """Drop what is built of entries that change."""
@@ -224,7 +226,6 @@ class Rounds:
                 run.name,
                 (now - run.claim.moment) / SECOND_US,
             )
-            self._events.missed(run.name, self._tenure.token, 1, "unknown")
         runs = self._records.unanswered
         pushes = self._records.is_unanswered_push
         if pushes and not self._way.choose(len(runs)):
@@ -235,6 +236,7 @@ class Rounds:
             self._doubtful |= self._records.withdraw()
             for run in unknown:
                 run.to(RunState.DROPPED)
+            self._untold.update((run.name, run) for run in unknown)
             self._called.answer(unknown)
             return
         if pushes:
@@ -264,6 +266,7 @@ class Rounds:
             entry = self._schedule.entries.get(name)
             self._doubtful.discard(name)
             self._timetable.remove(name)
+            self._tell_found(name, entry)
             if entry is None:
                 self._unsettled.discard(name)
                 self._builder.forget(name)
@@ -399,7 +402,7 @@ class Rounds:
 
     def _run_of(self, entry: Entry, due: DueRuns) -> Run | None:
         if not due.runs:
-            self._tell_missed(entry, 0, entry.new_missed(due.base_us, due.dropped))
+            self._tell_missed(entry, due.base_us, 0, due.dropped)
             self._timetable.put(entry, due.next_due)
             return None
         run = Run.of(entry, entry.claim_for(self._key, due, self._tenure.token))
@@ -410,7 +413,8 @@ class Rounds:
             return None
         return run
 
-    def _tell_missed(self, entry: Entry, coalesced: int, dropped: int) -> None:
+    def _tell_missed(self, entry: Entry, base_us: int, coalesced: int, dropped: int) -> None:
+        coalesced, dropped = entry.new_missed(base_us, coalesced, dropped)
         if coalesced or dropped:
             logger.info(
                 "Entry %r: %d missed runs coalesce into one, %d are too late to run",
@@ -422,15 +426,34 @@ class Rounds:
             self._outbox.tally.missed += dropped
             self._events.missed(entry.name, self._tenure.token, dropped, "too-late")
 
+    def _tell_found(self, name: str, entry: Entry | None) -> None:
+        """Tell what belongs to a run of which the ledger had to say whether it holds it."""
+        run = self._untold.pop(name, None)
+        if run is None or entry is None:
+            return
+        if entry.last_run == run.record:
+            self._tell_recorded(run)
+        elif entry.claim == run.claim:
+            self._tell_missed_before(run)
+
+    def _tell_recorded(self, run: Run) -> None:
+        """Tell what was missed with a run and before it, now that the run is recorded."""
+        self._tell_missed_before(run)
+        self._outbox.tell_given_up(run)
+        if run.is_forgone:
+            self._outbox.tally.missed += 1
+            self._events.missed(run.name, self._tenure.token, 1, "unknown")
+            run.is_forgone = False
+
     def _tell_missed_before(self, run: Run) -> None:
         """Tell what was missed before a run, once it is known that the run is to be recorded.
 
+        That is when it is claimed, at the latest: whoever settles the claim knows no more of it.
         A run that is held back, as by a pause, is computed anew with each look.
         """
         if run.coalesced or run.dropped:
             base_us = 0 if run.after is None else run.after.base
-            dropped = run.entry.new_missed(base_us, run.dropped)
-            self._tell_missed(run.entry, run.coalesced, dropped)
+            self._tell_missed(run.entry, base_us, run.coalesced, run.dropped)
             run.coalesced = run.dropped = 0
 
     # Calls of user code that do not return
@@ -726,24 +749,26 @@ class Rounds:
                 case _ if run.in_call:
                     pass  # kept until the call returns
                 case RunState.DONE:
-                    self._tell_missed_before(run)
+                    self._tell_recorded(run)
                     run.entry.set_last_run(run.record)
                     self._timetable.schedule(run.entry)
                 case RunState.SENT:
                     self._complete(run)
                 case RunState.CLAIMED | RunState.OWED:
+                    self._tell_missed_before(run)
                     self._unsettled.add(run.claim)
                 case RunState.UNSETTLED if run.entry.claim == run.claim:
+                    self._tell_missed_before(run)
                     self._unsettled.add(run.claim)
                 case RunState.UNSETTLED:
-                    self._doubtful.add(run.name)
+                    self._doubt(run)
                 case RunState.HELD_BACK if run.name in self._set_aside:
                     self._set_aside.discard(run.name)
                     self._timetable.put_off(run.entry, now_us() + MINUTE_US)
                 case RunState.HELD_BACK:
                     self._timetable.put_off(run.entry, now_us() + (run.again_us or _HELD_BACK_US))
                 case RunState.DROPPED:
-                    self._doubtful.add(run.name)
+                    self._doubt(run)
                 case RunState.GIVEN_UP if run.entry.claim == run.claim:
                     self._complete(run)
                 case RunState.BUILT if run.question is not None:
@@ -754,6 +779,11 @@ class Rounds:
                     self._waiting.add([run])
                 case _:
                     pass  # unanswered: kept by whoever asked
+
+    def _doubt(self, run: Run) -> None:
+        """Let the ledger say where the entry of a run stands, and whether it holds that run."""
+        self._doubtful.add(run.name)
+        self._untold[run.name] = run
 
     def _drop(self, run: Run) -> None:
         run.to(RunState.DROPPED)
@@ -773,7 +803,7 @@ class Rounds:
 
     def _complete(self, run: Run) -> None:
         """Let a claimed run be committed, and schedule the next one."""
-        self._tell_missed_before(run)
+        self._tell_recorded(run)
         self._unsettled.discard(run.name)
         self._records.commit(run)
         self._timetable.schedule(run.entry)

@@ -24,6 +24,7 @@ from typing import Any
 
 from celery_safe_leader._dispatch.entry import Entry
 from celery_safe_leader._dispatch.health.user_calls import CallQuestion
+from celery_safe_leader._dispatch.outcomes import BuildError
 from celery_safe_leader._ledger.codec import Claim, LastRun
 from celery_safe_leader._ledger.publications import Push
 
@@ -127,11 +128,15 @@ class Run:
     arrived_us: int = 0
     """When the ledger's script published it, in microseconds since 1970; 0 if it did not."""
     coalesced: int = 0
-    """Moments before it that it stands for; they are told of when it is recorded."""
+    """Moments before it that it stands for; they are told of when it is claimed or recorded."""
     dropped: int = 0
     """Moments before it that are too late to run, likewise."""
     gave_up: bool = False
     """Whether it is to be recorded without a message."""
+    error: BuildError | None = None
+    """Why its message cannot be built; it is told of when the run is recorded."""
+    is_forgone: bool = False
+    """Whether it had no reply, and is repeated without its message, which is too late by now."""
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ class Tally:
         self.given_up = 0
         """Runs that were recorded without a message, since it could not be built."""
         self.missed = 0
-        """Runs that were too late to be published."""
+        """Runs that were too late to be published: by policy, expired, or without an answer."""
         self.lateness: float | None = None
         """Seconds by which the latest of the runs published last came after its moment."""
 

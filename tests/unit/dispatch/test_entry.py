@@ -181,3 +181,14 @@ def test_an_unknown_option_is_named_with_the_valid_ones():
     )
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), str(again)) == (type(caught.value), str(caught.value))
+
+
+def test_each_moment_is_told_of_as_too_late_once():
+    entry = make_entry()
+    assert [entry.new_missed(1, 0, dropped) for dropped in (2, 2, 5)] == [(0, 2), (0, 0), (0, 3)]
+    # By another policy, or a clock that was set back, a later run stands for two of these.
+    assert entry.new_missed(1, 3, 3) == (1, 0)
+    changed = make_entry()
+    changed.keep_answer(entry)
+    assert changed.new_missed(1, 1, 6) == (1, 1)
+    assert changed.new_missed(2, 1, 6) == (1, 6)
