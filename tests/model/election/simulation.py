@@ -178,6 +178,8 @@ class Simulation(Fleet):
 
     def fork(self, node: Node) -> Node:
         """Start a child on the same machine: a new candidate, of which the shells make one."""
+        # A process that stands still does not fork; a child would run on a machine that sleeps.
+        self.resume(node)
         self.note(f"{node.name} forks")
         options = node.election.options
         child = self.candidate(options.ttl, wait=options.wait, clock=node.clock)

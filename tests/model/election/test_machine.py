@@ -191,6 +191,16 @@ def test_no_failover_by_real_replication_breaks_a_promise(sites: Sites) -> None:
     explore_many(sites, random.SystemRandom().randrange(10**9), 4, replicate=True)
 
 
+def test_a_fork_does_not_run_on_a_machine_that_sleeps(sites: Sites) -> None:
+    """Found by Hypothesis: the clocks of such children stood still, so nobody was elected."""
+    world = Simulation(sites, 0)
+    parent = world.join(2.0)
+    world.suspend(parent)
+    world.fork(parent)
+    world.kill(parent)
+    world.must_elect()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_many_histories_by_hypothesis(sites: Sites) -> None:
