@@ -133,6 +133,7 @@ def test_each_run_is_executed_once_in_random_histories_of_celerys_own_way(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)  # 1,500 histories of 0.2 s on a slow machine
 @pytest.mark.parametrize("way", [TRANSACTIONAL, WRITE_AHEAD])
 def test_each_run_is_executed_once_in_thousands_of_random_histories(
     quick_server: Server, monkeypatch: pytest.MonkeyPatch, way: str
