@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from celery_safe_leader._ledger.codec import decode_run
 from celery_safe_leader._publishing.declarations import Declarations
 from tests.integration.beat.driven_leaders import (
-    TRANSACTIONAL,
     WRITE_AHEAD,
     DrivenLeaders,
     Leader,
@@ -32,16 +30,10 @@ POLICIES: dict[str, dict[str, Any]] = {
 TOLD = re.compile(r"Entry '(\w+)': (\d+) missed runs coalesce into one, (\d+) are too late to run")
 
 
-@pytest.fixture
-def leader(stage: DrivenLeaders) -> Leader:
-    late = {"options": {"leader": {"max_lateness": 2 * EVERY}}}
-    skip = {"options": {"leader": {"missed_runs": "skip"}}}
-    several = {"options": {"leader": {"missed_runs": "all", "max_lateness": 2 * EVERY}}}
+def with_policies(stage: DrivenLeaders, due_in: float = 0.0) -> Leader:
     entries = {
-        "coalesce": stage.entry("coalesce", 0.0, EVERY),
-        "late": stage.entry("late", 0.0, EVERY, **late),
-        "skip": stage.entry("skip", 0.0, EVERY, **skip),
-        "several": stage.entry("several", 0.0, EVERY, **several),
+        name: stage.entry(name, due_in, EVERY, options={"leader": dict(own)})
+        for name, own in POLICIES.items()
     }
     return stage.leader(stage.app(**entries))
 
@@ -75,9 +67,10 @@ def run_until_all_ran_again(stage: DrivenLeaders, leader: Leader, before: Counte
 
 
 def test_each_missed_run_is_told_once_however_long_a_pause_is(
-    stage: DrivenLeaders, leader: Leader, caplog: pytest.LogCaptureFixture
+    stage: DrivenLeaders, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "celery_safe_leader.beat")
+    leader = with_policies(stage)
     names = list(leader.app.conf.beat_schedule)
     run_until_all_ran_again(stage, leader, Counter(dict.fromkeys(names, 0)))
     before, counts = published(stage), leader.dispatcher._events.counts.missed
@@ -164,14 +157,6 @@ def run_on(stage: DrivenLeaders, leader: Leader, name: str) -> None:
     wait_until(lambda: (leader.run(), len(moments(stage, name)) >= enough)[1], 30)
 
 
-def with_policies(stage: DrivenLeaders, due_in: float = 0.0) -> Leader:
-    entries = {
-        name: stage.entry(name, due_in, EVERY, options={"leader": dict(own)})
-        for name, own in POLICIES.items()
-    }
-    return stage.leader(stage.app(**entries))
-
-
 def test_what_a_claimed_run_stands_for_is_told_though_the_broker_was_away(
     quick_server: Server,
     key: str,
@@ -230,32 +215,15 @@ def test_a_run_that_is_given_up_in_a_pause_counts_once(
     assert (said[counted], said[other]) == (account.of("bad", reason), 0)
 
 
-@pytest.fixture
-def proxy(quick_server: Server, start_proxy: Callable[[Server], Proxy]) -> Proxy:
-    return start_proxy(quick_server)
-
-
-@pytest.fixture(params=[TRANSACTIONAL, WRITE_AHEAD])
-def by_proxy(
-    quick_server: Server, key: str, proxy: Proxy, request: pytest.FixtureRequest
-) -> Iterator[DrivenLeaders]:
-    """Leaders whose ledger's connection goes by way of the proxy."""
-    stage = DrivenLeaders(quick_server, key, request.param, ledger=proxy.url())
-    yield stage
-    stage.client.config_set("maxmemory", 0)
-    for close in stage.closing:
-        close()
-
-
 @pytest.mark.parametrize("then", ["repeated", "refused", "executed, then refused"])
 def test_runs_without_a_reply_add_up_with_what_they_stand_for(
-    by_proxy: DrivenLeaders,
+    stage_by_proxy: DrivenLeaders,
     proxy: Proxy,
     then: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stage, leader = by_proxy, with_policies(by_proxy)
+    stage, leader = stage_by_proxy, with_policies(stage_by_proxy)
     account = Account(leader, caplog, monkeypatch)
     run_on(stage, leader, "coalesce")
     assert stage.pause(1)
@@ -279,12 +247,12 @@ def test_runs_without_a_reply_add_up_with_what_they_stand_for(
 
 
 def test_a_run_without_a_reply_that_is_too_late_is_missed_for_one_reason(
-    by_proxy: DrivenLeaders,
+    stage_by_proxy: DrivenLeaders,
     proxy: Proxy,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stage = by_proxy
+    stage = stage_by_proxy
     strict = stage.entry("strict", 0.0, EVERY, options={"leader": {"max_lateness": EVERY}})
     leader = stage.leader(stage.app(strict=strict, a=stage.entry("a", 0.0, EVERY)))
     account = Account(leader, caplog, monkeypatch)

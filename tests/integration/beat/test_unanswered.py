@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -10,31 +9,16 @@ import pytest
 
 from celery_safe_leader._store.keys import ElectionKeys
 from tests.integration.beat.driven_leaders import (
-    TRANSACTIONAL,
-    WRITE_AHEAD,
     DrivenLeaders,
     Leader,
 )
 from tests.support.network.proxy import Proxy
 from tests.support.processes.waiting import wait_until
-from tests.support.servers import Server
 
 
 @pytest.fixture
-def proxy(quick_server: Server, start_proxy: Callable[[Server], Proxy]) -> Proxy:
-    return start_proxy(quick_server)
-
-
-@pytest.fixture(params=[TRANSACTIONAL, WRITE_AHEAD])
-def stage(
-    quick_server: Server, key: str, proxy: Proxy, request: pytest.FixtureRequest
-) -> Iterator[DrivenLeaders]:
-    """Leaders whose ledger's connection goes by way of the proxy."""
-    stage = DrivenLeaders(quick_server, key, request.param, ledger=proxy.url())
-    yield stage
-    stage.client.config_set("maxmemory", 0)
-    for close in stage.closing:
-        close()
+def stage(stage_by_proxy: DrivenLeaders) -> DrivenLeaders:
+    return stage_by_proxy
 
 
 @pytest.fixture
