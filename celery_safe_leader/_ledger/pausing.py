@@ -19,7 +19,7 @@ _LONGEST = 10 * 365 * 86_400.0
 """Seconds."""
 
 _REASONS = {
-    b"NONE": "there is no ledger yet, since no beat has led under this key",
+    b"NONE": "there is no ledger yet, because no beat with this key has been elected leader",
     b"TORN": "part of it was lost, and a leader has to restore it first",
     b"partial": "a leader is restoring it; try again in a few seconds",
     b"whole": (

@@ -11,8 +11,9 @@ local function fresh(nonce)
   return nonce .. '-' .. now[1] .. string.format('%06d', tonumber(now[2]))
 end
 
--- Tell whether a renewal may be a nonce of fresh(). Nobody else's text is one: they would write it
--- again. The clock of a server that has none begins in 1970.
+-- Tell whether a renewal has the form that fresh() gives it. Others may write the same text again,
+-- and then nothing would show that their hash is another one. Seven digits or more: the clock of a
+-- server that was never set begins in 1970.
 local function is_fresh(renewal)
   return #renewal <= 128 and string.find(renewal, '%-%d%d%d%d%d%d%d+$') ~= nil
 end

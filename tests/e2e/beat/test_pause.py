@@ -245,7 +245,10 @@ def test_other_schedulers_obey_under_the_mixin(
 def test_what_cannot_be_paused_is_said(stage: PauseStage) -> None:
     nothing = stage.run("pause")
     assert nothing.code == 1
-    assert "there is no ledger yet, since no beat has led under this key" in nothing.output
+    assert (
+        "there is no ledger yet, because no beat with this key has been elected leader"
+        in nothing.output
+    )
     assert stage.run("resume").code == 1
     stage.start()
     stage.wait_for_more()
